@@ -1,0 +1,1 @@
+"""Audio models that answer by listening again."""

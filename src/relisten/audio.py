@@ -1,0 +1,259 @@
+"""`Clip`: mono float32 sound at 16 kHz. Reading, resampling and cropping live here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import ArrayLike, NDArray
+
+from relisten.errors import InputError
+
+SAMPLE_RATE = 16_000
+MAX_DURATION = 3_600.0
+"""Longest clip in seconds that is read (230 MB of samples); no model here listens further than that."""
+
+_BLOCK_FRAMES = 1 << 18
+
+
+def seconds_to_samples(seconds: float) -> int:
+    """The sample index at `seconds` from the start of a clip, rounded half up.
+
+    Half up and not to even, so that neighbouring times on a fixed grid stay equally far apart. Every
+    conversion from seconds to samples in this package is this one.
+    """
+    return math.floor(seconds * SAMPLE_RATE + 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A mono waveform at 16 kHz.
+
+    `samples` is a read-only float32 array of shape (n,), n >= 1, all finite; full scale is +-1, and louder
+    samples are kept as they are. A crop shares memory with the clip it was cut from.
+    """
+
+    samples: NDArray[np.float32]
+    name: str = ""
+
+    @classmethod
+    def from_samples(cls, samples: ArrayLike, sample_rate: int = SAMPLE_RATE, name: str = "") -> Clip:
+        """A clip from an array of shape (n,) or (n, channels) at any rate; channels are averaged.
+
+        Raises:
+            InputError: for no samples, NaN or infinite samples, more than `MAX_DURATION` seconds, or an array
+                that is not one- or two-dimensional.
+        """
+        array = np.asarray(samples)
+        if array.ndim not in (1, 2) or array.dtype.kind not in "fi":
+            raise InputError(
+                f"{name or 'audio'}: got an array of shape {array.shape} and type {array.dtype}; "
+                "give floats or signed integers of shape (n,) or (n, channels)"
+            )
+        if array.dtype.kind != "f":
+            array = array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
+        blocks = _resampled(iter([_downmix(array.astype(np.float32, copy=False))]), sample_rate, name)
+        return cls(_collect(blocks, name), name)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Clip:
+        """Read a sound file: what libsndfile knows (wav, flac, ogg, mp3, aiff, ...), else what FFmpeg knows
+        (m4a, webm, the sound track of an mp4, ...). Channels are averaged, the rate becomes 16 kHz.
+
+        Raises:
+            InputError: the file is missing, empty, cut off, not audio, holds NaN or infinite samples, no sample
+                at all, or more than `MAX_DURATION` seconds.
+        """
+        path = Path(path)
+        name = str(path)
+        if not path.exists():
+            raise InputError(f"{name}: no such file; check the path")
+        if path.is_dir():
+            raise InputError(f"{name}: is a folder; name one sound file in it")
+        try:
+            size = path.stat().st_size
+            with path.open("rb"):
+                pass
+        except OSError as error:
+            raise InputError(f"{name}: cannot be read ({error.strerror}); check its permissions") from None
+        if size == 0:
+            raise InputError(f"{name}: is empty (0 bytes); give a file that holds sound")
+        try:
+            blocks = _read_soundfile(path)
+            return cls(_collect(blocks, name), name)
+        except soundfile.LibsndfileError:
+            return cls(_collect(_read_av(path), name), name)
+
+    def __post_init__(self) -> None:
+        samples = self.samples
+        if samples.ndim != 1 or samples.dtype != np.float32 or len(samples) == 0:
+            raise InputError(
+                f"{self.name or 'audio'}: a clip needs float32 samples of shape (n,) with n >= 1, got "
+                f"{samples.dtype} of shape {samples.shape}; use Clip.from_samples"
+            )
+        samples.flags.writeable = False
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.samples)
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / SAMPLE_RATE
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the samples (hex): the same sound has the same hash whatever file it came from."""
+        return hashlib.sha256(np.ascontiguousarray(self.samples).data).hexdigest()
+
+    def crop(self, start: float, end: float) -> Clip:
+        """The part from `start` to `end` seconds, as a view. An `end` past the clip means the clip's end.
+
+        Raises:
+            InputError: if that part holds no sample.
+        """
+        first = seconds_to_samples(start)
+        last = min(seconds_to_samples(end), self.num_samples)
+        if not 0 <= first < last:
+            raise InputError(
+                f"crop {start:g} to {end:g} s holds no sample of a clip of {self.duration:g} s; "
+                "a crop needs 0 <= start < end and start inside the clip"
+            )
+        return Clip(self.samples[first:last], f"{self.name}[{start:g}:{end:g}]")
+
+    def __repr__(self) -> str:
+        return f"Clip({self.name!r}, {self.duration:.3f} s)"
+
+
+def write_clip(path: str | Path, clip: Clip) -> None:
+    """Write a clip as 16-bit wav or flac, chosen by the ending of `path`.
+
+    Raises:
+        InputError: for another ending, or where the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".wav", ".flac"):
+        raise InputError(f"{path}: clips are written as .wav or .flac; change the ending")
+    try:
+        soundfile.write(path, clip.samples, SAMPLE_RATE, subtype="PCM_16")
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise InputError(f"{path}: cannot be written ({error})") from error
+
+
+def _downmix(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    return block if block.ndim == 1 else block.mean(axis=1, dtype=np.float32)
+
+
+def _read_soundfile(path: Path) -> Iterator[NDArray[np.float32]]:
+    """Blocks of mono samples at 16 kHz. Opening happens here and now, so that a file unknown to libsndfile
+    fails before the first block is asked for."""
+    file = soundfile.SoundFile(path)
+    declared = _declared_wav_bytes(file.extra_info)
+    if declared is not None:
+        present, promised = declared
+        file.close()
+        raise InputError(f"{path}: is cut off ({present} of {promised} bytes of sound); copy the file again")
+    _check_duration(file.frames / file.samplerate, str(path))
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        read = 0
+        with file:
+            try:
+                for block in file.blocks(_BLOCK_FRAMES, dtype="float32", always_2d=True):
+                    read += len(block)
+                    yield _downmix(block)
+            except soundfile.LibsndfileError as error:
+                raise InputError(
+                    f"{path}: is damaged after {read / file.samplerate:.2f} s ({error}); copy the file again"
+                ) from error
+            if read < file.frames:
+                raise InputError(f"{path}: is cut off ({read} of {file.frames} frames); copy the file again")
+
+    return _resampled(blocks(), file.samplerate, str(path))
+
+
+def _declared_wav_bytes(log: str) -> tuple[int, int] | None:
+    """(bytes present, bytes promised) where libsndfile's header log tells of a shortened data chunk.
+
+    Programs that stream a wav cannot know its length and write 0 or a huge one: those are not cut off.
+    """
+    match = re.search(r"data\s*:\s*(\d+) \(should be (\d+)\)", log)
+    if match is None:
+        return None
+    promised, present = int(match[1]), int(match[2])
+    streamed = promised == 0 or promised >= 0x7FFFF000
+    return None if streamed or present >= promised else (present, promised)
+
+
+def _read_av(path: Path) -> Iterator[NDArray[np.float32]]:
+    import av  # slow to import, and most files never need it
+
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"{path}: is not a sound file that can be read ({error}); convert it to wav") from None
+    if not container.streams.audio:
+        container.close()
+        raise InputError(f"{path}: has no sound track; give a file that holds sound")
+    stream = container.streams.audio[0]
+    if container.duration is not None:
+        _check_duration(container.duration / 1e6, str(path))
+    to_float = av.AudioResampler(format="fltp")
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        with container:
+            try:
+                for frame in container.decode(stream):
+                    for converted in to_float.resample(frame):
+                        yield converted.to_ndarray().mean(axis=0, dtype=np.float32)
+            except av.FFmpegError as error:
+                raise InputError(f"{path}: is damaged ({error}); convert it to wav") from error
+
+    return _resampled(blocks(), stream.rate, str(path))
+
+
+def _resampled(blocks: Iterator[NDArray[np.float32]], rate: int, name: str) -> Iterator[NDArray[np.float32]]:
+    if rate <= 0:
+        raise InputError(f"{name or 'audio'}: sample rate {rate} Hz; it must be above 0")
+    if rate == SAMPLE_RATE:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _collect(blocks: Iterator[NDArray[np.float32]], name: str) -> NDArray[np.float32]:
+    """All blocks as one array, checked as they come, so that a bad or endless file stops early."""
+    parts: list[NDArray[np.float32]] = []
+    total = 0
+    for block in blocks:
+        finite = np.isfinite(block)
+        if not finite.all():
+            at = (total + int(np.argmin(finite))) / SAMPLE_RATE
+            raise InputError(
+                f"{name or 'audio'}: holds NaN or infinite samples (first at {at:.3f} s); export it again"
+            )
+        total += len(block)
+        _check_duration(total / SAMPLE_RATE, name)
+        parts.append(block)
+    if total == 0:
+        raise InputError(f"{name or 'audio'}: holds no sound (0 samples); give a file with at least one sample")
+    return np.concatenate(parts) if len(parts) > 1 else np.array(parts[0], np.float32)
+
+
+def _check_duration(seconds: float, name: str) -> None:
+    if seconds > MAX_DURATION:
+        raise InputError(
+            f"{name or 'audio'}: lasts {seconds:,.0f} s; at most {MAX_DURATION:,.0f} s are read. Cut the file"
+        )

@@ -1,0 +1,119 @@
+"""`Question`: what is asked about which sound; and files of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from relisten.audio import Clip
+from relisten.errors import InputError
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about one clip.
+
+    `audio` is the sound itself or a path that is read when the question is asked. `answer` is the reference
+    (None: not known). `metadata` holds whatever else a row carried; it is never shown to a model.
+    """
+
+    text: str
+    choices: tuple[str, ...] = ()
+    audio: Clip | Path | None = None
+    id: str = ""
+    answer: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise InputError(f"question {self.id or '(no id)'}: the text is empty; say what is asked")
+        if any(not choice.strip() for choice in self.choices):
+            raise InputError(f"question {self.id or '(no id)'}: a choice is empty; leave it out or fill it in")
+        if len(set(self.choices)) != len(self.choices):
+            raise InputError(f"question {self.id or '(no id)'}: a choice is listed twice; list each once")
+
+    def clip(self) -> Clip:
+        """The sound, read from disk if need be.
+
+        Raises:
+            InputError: there is none, or it cannot be read.
+        """
+        if self.audio is None:
+            raise InputError(f"question {self.id or '(no id)'}: names no sound; give a clip or a path")
+        return self.audio if isinstance(self.audio, Clip) else Clip.load(self.audio)
+
+
+def parse_question(row: object, folder: Path, where: str) -> Question:
+    """One question from a decoded JSON row: `question` and `audio` (a path relative to `folder`) are required;
+    `id`, `choices`, `answer` are known; every other key becomes metadata.
+
+    Raises:
+        InputError: with `where` in front, for a row that is none of this.
+    """
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: got {type(row).__name__}; a row is an object with id, audio and question")
+    rest = dict(row)
+    text, audio = rest.pop("question", None), rest.pop("audio", None)
+    choices, answer, identifier = rest.pop("choices", None), rest.pop("answer", None), rest.pop("id", None)
+    for key, value in (("question", text), ("audio", audio)):
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"{where}: {key!r} is {value!r}; it must be a text that is not empty")
+    if not isinstance(choices, (list, type(None))) or not all(isinstance(c, str) for c in choices or ()):
+        raise InputError(f"{where}: 'choices' is {choices!r}; it must be a list of texts")
+    if not isinstance(answer, (str, type(None))):
+        raise InputError(f"{where}: 'answer' is {answer!r}; it must be a text")
+    if not isinstance(identifier, (str, int, type(None))):
+        raise InputError(f"{where}: 'id' is {identifier!r}; it must be a text or a whole number")
+    try:
+        return Question(
+            text=str(text),
+            choices=tuple(choices or ()),
+            audio=folder / str(audio),
+            id="" if identifier is None else str(identifier),
+            answer=answer,
+            metadata=rest,
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def read_questions(path: str | Path) -> Iterator[Question | InputError]:
+    """The questions of a JSONL file, in order; blank lines are passed over, a missing id becomes the line number.
+
+    A bad row comes out as the `InputError` that tells what is wrong with it, so that it never stops the others.
+
+    Raises:
+        InputError: the file itself cannot be read.
+    """
+    path = Path(path)
+    try:
+        file = path.open(encoding="utf-8", errors="strict")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    with file:
+        number = 0
+        while True:
+            number += 1
+            where = f"{path}:{number}"
+            try:
+                line = file.readline()
+            except UnicodeDecodeError as error:
+                raise InputError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+            if not line:
+                return
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                yield InputError(f"{where}: is not JSON ({error}); write one object a line")
+                continue
+            if isinstance(row, dict) and row.get("id") is None:
+                row["id"] = str(number)
+            try:
+                yield parse_question(row, path.parent, where)
+            except InputError as error:
+                yield error
