@@ -1,0 +1,125 @@
+"""Text to token ids and back, so that user text never becomes a control token.
+
+A tokenizer has a byte-level vocabulary, which any text goes through, and added tokens (`<|im_end|>`,
+`<|AUDIO|>`, tags), which are matched in front of it. Here text is tokenised by a copy of the tokenizer that has
+no added tokens at all, so that no wording can reach one; control tokens are looked up by name.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from relisten.errors import InputError
+
+RESPONSE_TAGS = ("<think>", "</think>", "<seg>", "</seg>", "<answer>", "</answer>")
+"""What a model writes to structure its response; each is one token where a checkpoint added it as one."""
+
+_BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
+
+
+class TextDecoder:
+    """Turns token ids into text as they come, in whole characters.
+
+    Bytes of a character that is not complete wait for the next token. Pieces put together equal the decoded whole:
+    bytes that are not UTF-8 become U+FFFD at the same places. Ids without a token are empty text.
+    """
+
+    def __init__(self, table: Mapping[int, bytes]) -> None:
+        self._table = table
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id: int) -> str:
+        """The characters that `token_id` completes."""
+        return self._utf8.decode(self._table.get(token_id, b""))
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for an incomplete character, else nothing. The decoder starts anew."""
+        return self._utf8.decode(b"", final=True)
+
+
+class TextCodec:
+    """A byte-level tokenizer, split into plain text and added tokens.
+
+    Attributes:
+        added: ids of the added tokens by their content.
+        special: those of `added` that are marked special.
+        size: number of ids, the highest one + 1.
+
+    Raises:
+        InputError: if the tokenizer is not byte-level, since then some text has no tokens.
+    """
+
+    def __init__(self, tokenizer_json: str) -> None:
+        spec = json.loads(tokenizer_json)
+        if '"ByteLevel"' not in json.dumps(spec["decoder"]):
+            raise InputError(
+                "the checkpoint's tokenizer is not byte-level, so that not every text has tokens; "
+                "use a checkpoint with a byte-level tokenizer"
+            )
+        self.added: dict[str, int] = {token["content"]: token["id"] for token in spec["added_tokens"]}
+        self.special = frozenset(t["content"] for t in spec["added_tokens"] if t["special"])
+        vocabulary: dict[str, int] = spec["model"]["vocab"]
+        for content in self.added:
+            vocabulary.pop(content, None)
+        # Truncation, padding and templates would alter the ids of a text.
+        spec |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+        try:
+            self._plain = Tokenizer.from_str(json.dumps(spec))
+        except Exception as error:  # the library raises bare Exception
+            raise InputError(
+                f"the checkpoint's tokenizer does not work without its added tokens ({error}); "
+                "keep control tokens out of its merges"
+            ) from error
+        self._table = {id_: bytes(_BYTES[c] for c in token) for token, id_ in vocabulary.items()}
+        self._table |= {id_: content.encode() for content, id_ in self.added.items()}
+        self.size = max(self._table) + 1
+        self._tags = {tag: self.added[tag] for tag in RESPONSE_TAGS if tag in self.added}
+        self._tag_pattern = re.compile(f"({'|'.join(map(re.escape, self._tags))})") if self._tags else None
+
+    @classmethod
+    def load(cls, folder: Path) -> TextCodec:
+        """From a checkpoint folder's tokenizer files, offline and without running code from it."""
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{folder}: its tokenizer cannot be loaded ({error}); copy tokenizer.json and "
+                "tokenizer_config.json from the original checkpoint"
+            ) from error
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise InputError(f"{folder}: its tokenizer has no tokenizer.json form; save it as a fast tokenizer")
+        return cls(tokenizer.backend_tokenizer.to_str())
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text` as plain text: never one of `added`."""
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_response(self, text: str) -> list[int]:
+        """Ids of text that the model itself writes: `RESPONSE_TAGS` may be tokens of their own, nothing else."""
+        if self._tag_pattern is None:
+            return self.encode(text)
+        ids: list[int] = []
+        for part in self._tag_pattern.split(text):
+            if part:
+                ids += [self._tags[part]] if part in self._tags else self.encode(part)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, added tokens included."""
+        return b"".join(self._table.get(i, b"") for i in ids).decode("utf-8", "replace")
+
+    def decoder(self) -> TextDecoder:
+        return TextDecoder(self._table)
+
+    def has(self, token_id: int) -> bool:
+        """Whether `token_id` stands for a token at all; vocabularies are padded to round sizes."""
+        return token_id in self._table
