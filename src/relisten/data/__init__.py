@@ -1,0 +1,1 @@
+"""Training data: simulated scenes with exact truth, and the questions made from it."""

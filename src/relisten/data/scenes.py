@@ -1,0 +1,388 @@
+"""The scene simulator: short sound scenes whose every event is known exactly.
+
+A scene is a function of (spec, split, seed, index) and of nothing else: scene i never depends on other scenes, on
+the process that makes it or on how many processes there are. Splits differ in their seed streams and in the
+ranges of sound parameters (`relisten.data.timbres` says which values belong to which split): pitch, decay and
+length of every event, reverberation time and the colour of the background noise.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, signal
+
+from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
+from relisten.data.timbres import DRUMS, LABELS, SPLITS, SYNTHESIS, Draw, Sound, biquad, filtered
+from relisten.errors import InputError
+
+_OFFSET_DB: Final = -40.0
+_FRAME: Final = SAMPLE_RATE // 100
+_LEVEL_FRAMES: Final = 5
+
+
+@dataclass(frozen=True)
+class Event:
+    """One sound in a scene; times in seconds from the clip's start."""
+
+    onset: float
+    offset: float
+    """Where the dry sound's 10 ms energy has last been above -40 dB of its maximum, or the clip's end."""
+    label: str
+    gain: float = 0.0
+    """Gain applied to the peak-1 sound, in dB, before the scene's overall level."""
+    pitch: float | None = None
+    """Fundamental in Hz where the label has one."""
+    level: float = 0.0
+    """Loudest 50 ms of the rendered dry sound, RMS in dB before the scene's overall level."""
+    weighted_level: float = 0.0
+    """The same after a weighting that follows the ear (bass counts less)."""
+    sustained: bool = False
+    """True where the sound holds its level and then stops, so that its length can be told."""
+
+    @property
+    def duration(self) -> float:
+        return self.offset - self.onset
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A clip and what is in it; events are sorted by onset."""
+
+    clip: Clip
+    events: tuple[Event, ...]
+    split: str = "train"
+    index: int = 0
+
+    def between(self, start: float, end: float) -> tuple[Event, ...]:
+        """The events whose onset lies in [start, end)."""
+        return tuple(event for event in self.events if start <= event.onset < end)
+
+
+@dataclass(frozen=True)
+class SceneSpec:
+    """What scenes are like. Ranges are (lowest, highest); probabilities lie in 0 to 1.
+
+    Raises:
+        InputError: for a range that is reversed, a clip outside 1 to 600 s or an unknown label.
+    """
+
+    duration: tuple[float, float] = (4.0, 10.0)
+    long_duration: tuple[float, float] = (10.0, 30.0)
+    long_share: float = 0.08
+    """Share of scenes whose length comes from `long_duration`."""
+    events: tuple[int, int] = (3, 16)
+    density: tuple[float, float] = (0.5, 2.6)
+    """Events a second aimed at, within `events`."""
+    labels: tuple[str, ...] = LABELS
+    distinct: tuple[int, int] = (2, 6)
+    """How many different labels one scene draws from."""
+    drums_share: float = 0.35
+    """Share of scenes that hold drums only."""
+    pattern_share: float = 0.35
+    """Share of scenes that repeat a short pattern."""
+    gap: tuple[float, float] = (0.15, 0.4)
+    """Smallest distance between two onsets; drawn once a scene."""
+    overlap_share: float = 0.5
+    """Share of scenes in which a sound may start before the one before it has ended."""
+    gain: tuple[float, float] = (-18.0, 0.0)
+    snr: tuple[float, float] = (8.0, 50.0)
+    """Median event level over background noise, in dB."""
+    silent_share: float = 0.15
+    """Share of scenes without any background noise."""
+    dry_share: float = 0.35
+    reverb: tuple[float, float] = (0.1, 1.2)
+    """Reverberation time (-60 dB) in seconds."""
+    codec_share: float = 0.2
+    """Share of scenes low-passed at 3.5 to 7.5 kHz."""
+    peak: tuple[float, float] = (-26.0, -0.5)
+    """Peak of the finished clip in dBFS."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "duration",
+            "long_duration",
+            "events",
+            "density",
+            "distinct",
+            "gap",
+            "gain",
+            "snr",
+            "reverb",
+            "peak",
+        ):
+            low, high = getattr(self, name)
+            if low > high:
+                raise InputError(f"scene {name} ({low}, {high}): give the lowest value first")
+        if self.duration[0] < 1 or max(self.duration[1], self.long_duration[1]) > 600:
+            raise InputError(f"scene duration {self.duration}: clips last 1 to 600 s")
+        unknown = set(self.labels) - set(LABELS)
+        if unknown or not self.labels:
+            raise InputError(f"scene labels {sorted(unknown)}: use some of {', '.join(LABELS)}")
+
+
+def simulate(
+    split: str, seed: int, start: int = 0, count: int = 1, spec: SceneSpec | None = None
+) -> Iterator[Scene]:
+    """Scenes start .. start + count - 1 of one stream, in order.
+
+    Raises:
+        InputError: for an unknown split, a negative seed or a negative start.
+    """
+    for index in range(start, start + count):
+        yield make_scene(split, seed, index, spec)
+
+
+def simulate_many(
+    split: str,
+    seed: int,
+    start: int = 0,
+    count: int = 1,
+    spec: SceneSpec | None = None,
+    *,
+    processes: int = 2,
+    chunk: int = 8,
+) -> Iterator[Scene]:
+    """The same scenes as `simulate`, in the same order, made by several processes."""
+    make = partial(make_scene, split, seed, spec=spec)
+    if processes <= 1:
+        yield from map(make, range(start, start + count))
+        return
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap(make, range(start, start + count), chunksize=chunk)
+
+
+def make_scene(split: str, seed: int, index: int, spec: SceneSpec | None = None) -> Scene:
+    """Scene `index` of the stream (split, seed)."""
+    if split not in SPLITS:
+        raise InputError(f"split {split!r} is unknown; use one of {', '.join(SPLITS)}")
+    if seed < 0 or index < 0:
+        raise InputError(f"seed {seed}, index {index}: both must be 0 or more")
+    spec = spec or SceneSpec()
+    draw = Draw(split, np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split), index])))
+    low, high = spec.long_duration if draw.chance(spec.long_share) else spec.duration
+    duration = round(draw.uniform(low, high), 1)
+    plan = _plan(draw, spec, duration)
+    hits = [_voiced(draw, spec, label) for label in _cast(plan)]
+    sounds = dict(zip(_cast(plan), hits, strict=True))
+    dry, events = _place(draw, spec, duration, [(onset, label, sounds[label]) for onset, label in plan])
+    samples = _recorded(draw, spec, dry, events)
+    clip = Clip.from_samples(samples, SAMPLE_RATE, name=f"{split}-{seed}-{index}")
+    return Scene(clip, events, split, index)
+
+
+# What happens when
+
+
+def _cast(plan: Sequence[tuple[float, str]]) -> list[str]:
+    return sorted({label for _, label in plan})
+
+
+def _plan(draw: Draw, spec: SceneSpec, duration: float) -> list[tuple[float, str]]:
+    """Onsets and labels, in order; onsets keep the scene's smallest gap."""
+    pool = [label for label in spec.labels if label in DRUMS] if draw.chance(spec.drums_share) else []
+    pool = pool or list(spec.labels)
+    kinds = min(len(pool), draw.integer(*spec.distinct))
+    names = [pool[i] for i in draw.rng.permutation(len(pool))[:kinds]]
+    gap = draw.uniform(*spec.gap)
+    room = duration - 0.5
+    aim = round(duration * draw.uniform(*spec.density))
+    number = max(spec.events[0], min(spec.events[1], aim, int(room / gap * 0.8)))
+    if draw.chance(spec.pattern_share):
+        loop = [draw.choice(names) for _ in range(draw.integer(2, 6))]
+        labels = [loop[i % len(loop)] for i in range(number)]
+        step = room / number * draw.uniform(0.6, 1.0)
+        begin = draw.uniform(0.02, max(0.03, room - step * number))
+        swing = max(0.0, min(0.25 * step, (step - gap) / 2))
+        onsets = [begin + i * step + draw.uniform(-swing, swing) for i in range(number)]
+    else:
+        # Weights differ, so that one label may dominate a scene and another come once.
+        weights = draw.rng.dirichlet(np.full(len(names), draw.log(0.6, 5)))
+        labels = [names[i] for i in draw.rng.choice(len(names), size=number, p=weights)]
+        # Uniform spacings over the slack, cut unevenly by the exponent: even to clustered.
+        spacings = draw.rng.exponential(size=number + 1) ** draw.uniform(0.5, 1.8)
+        slack = max(0.0, room - gap * (number - 1) - 0.04)
+        onsets = list(0.04 + slack * np.cumsum(spacings)[:-1] / spacings.sum() + gap * np.arange(number))
+    return [(max(0.02, float(onset)), label) for onset, label in zip(onsets, labels, strict=True)]
+
+
+def _voiced(draw: Draw, spec: SceneSpec, label: str) -> list[Sound]:
+    """A stock of takes for one label in one scene: drums repeat one or two, others change each time."""
+    if label in DRUMS:
+        return [SYNTHESIS[label](draw) for _ in range(1 if draw.chance(0.6) else 2)]
+    return [SYNTHESIS[label](draw) for _ in range(draw.integer(1, 3))]
+
+
+def _place(
+    draw: Draw, spec: SceneSpec, duration: float, plan: Sequence[tuple[float, str, list[Sound]]]
+) -> tuple[NDArray[np.float32], tuple[Event, ...]]:
+    total = seconds_to_samples(duration)
+    dry = np.zeros(total, np.float32)
+    may_overlap = draw.chance(spec.overlap_share)
+    softest = draw.uniform(*spec.gain)
+    events = []
+    for number, (onset, label, takes) in enumerate(plan):
+        begin = seconds_to_samples(onset)
+        sound = draw.choice(takes)
+        samples = sound.samples[: total - begin]
+        if not may_overlap and number + 1 < len(plan):
+            samples = _cut(samples, seconds_to_samples(plan[number + 1][0]) - begin)
+        measured = _levels(samples)
+        gain = draw.uniform(softest, spec.gain[1])
+        # A sound inside another one's tail must stand out enough to be heard at all.
+        under = _rms_db(dry[begin : begin + 2 * _FRAME * _LEVEL_FRAMES])
+        gain = min(6.0, max(gain, under - 3.0 - measured.plain))
+        dry[begin : begin + len(samples)] += samples * np.float32(10 ** (gain / 20))
+        events.append(
+            Event(
+                onset=begin / SAMPLE_RATE,
+                offset=(begin + measured.audible) / SAMPLE_RATE,
+                label=label,
+                gain=gain,
+                pitch=sound.pitch,
+                level=measured.plain + gain,
+                weighted_level=measured.weighted + gain,
+                sustained=sound.sustained,
+            )
+        )
+    return dry, tuple(events)
+
+
+def _cut(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """The sound ended early with a 15 ms fade, as a player that chokes the last sound would."""
+    if len(samples) <= length:
+        return samples
+    samples = samples[:length].copy()
+    fade = min(length, SAMPLE_RATE * 15 // 1000)
+    samples[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return samples
+
+
+@dataclass(frozen=True)
+class _Levels:
+    plain: float
+    weighted: float
+    audible: int
+    """Samples until the sound has decayed."""
+
+
+def _levels(samples: NDArray[np.float32]) -> _Levels:
+    frames = -(-len(samples) // _FRAME)
+    padded = np.zeros((2, frames * _FRAME))
+    padded[0, : len(samples)] = samples
+    padded[1] = filtered(padded[0], *_EAR)
+    energy = (padded.reshape(2, frames, _FRAME) ** 2).mean(2)
+    loud = np.flatnonzero(energy[0] > energy[0].max() * 10 ** (_OFFSET_DB / 10))
+    audible = min(len(samples), (int(loud[-1]) + 1) * _FRAME)
+    plain, weighted = (10 * np.log10(_smoothed(row).max() + 1e-12) for row in energy)
+    return _Levels(float(plain), float(weighted), audible)
+
+
+def _smoothed(energy: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.convolve(energy, np.full(_LEVEL_FRAMES, 1 / _LEVEL_FRAMES))
+
+
+_EAR: Final = (biquad("high", 250, 0.5), biquad("high-shelf", 2500, 0.7, 3.0))
+
+
+def _rms_db(samples: NDArray[np.float32]) -> float:
+    return float(10 * np.log10(np.mean(samples.astype(np.float64) ** 2) + 1e-12)) if len(samples) else -120.0
+
+
+# How it is recorded
+
+
+def _recorded(
+    draw: Draw, spec: SceneSpec, dry: NDArray[np.float32], events: tuple[Event, ...]
+) -> NDArray[np.float32]:
+    """Room, band limit, background noise and level: (n,) float32."""
+    samples = dry if draw.chance(spec.dry_share) else _in_room(draw, spec, dry)
+    if draw.chance(spec.codec_share):
+        corner = draw.log(3500, 7500)
+        sections = (biquad("low", corner, 0.54), biquad("low", corner, 1.31))
+        samples = filtered(samples.astype(np.float64), *sections).astype(np.float32)
+    if not draw.chance(spec.silent_share):
+        levels = [event.level for event in events]
+        floor = min(float(np.median(levels)) - draw.uniform(*spec.snr), min(levels) - 4.0)
+        noise = _background(draw, len(dry))
+        samples = samples + noise * np.float32(10 ** (floor / 20))
+    peak = float(np.abs(samples).max()) + 1e-9
+    return samples * np.float32(10 ** (draw.uniform(*spec.peak) / 20) / peak)
+
+
+def _in_room(draw: Draw, spec: SceneSpec, dry: NDArray[np.float32]) -> NDArray[np.float32]:
+    seconds = draw.banded_log(*spec.reverb)
+    count = int(SAMPLE_RATE * min(seconds, 1.0))
+    response = draw.rng.standard_normal(count, dtype=np.float32)
+    response *= np.exp(np.arange(count, dtype=np.float32) * np.float32(-6.9 / (seconds * SAMPLE_RATE)))
+    response = filtered(response.astype(np.float64), biquad("low", draw.log(1200, 7500), 0.5)).astype(
+        np.float32
+    )
+    response[: int(SAMPLE_RATE * draw.uniform(0.001, 0.02))] = 0
+    response *= np.float32(draw.log(0.06, 0.6)) / (np.linalg.norm(response) + 1e-9)
+    for _ in range(draw.integer(1, 6)):
+        at = int(SAMPLE_RATE * draw.uniform(0.003, 0.04))
+        response[min(at, count - 1)] += draw.uniform(-0.25, 0.25)
+    response[0] = 1.0
+    wet: NDArray[np.float32] = signal.oaconvolve(dry, response)[: len(dry)]
+    return wet.astype(np.float32)
+
+
+def _background(draw: Draw, count: int) -> NDArray[np.float32]:
+    """Noise (count,) of RMS 1: spectrum falling or rising by a random exponent, at times with hum or swell."""
+    size = fft.next_fast_len(count, real=True)
+    spectrum = fft.rfft(draw.rng.standard_normal(size, dtype=np.float32))
+    frequency = np.arange(len(spectrum), dtype=np.float32) * np.float32(SAMPLE_RATE / size)
+    slope = draw.banded(-0.5, 1.1)
+    spectrum *= np.maximum(frequency, 30.0) ** np.float32(-slope)
+    noise = fft.irfft(spectrum, size)[:count]
+    noise /= np.sqrt(np.mean(noise**2)) + 1e-9
+    t = np.arange(count, dtype=np.float32) / np.float32(SAMPLE_RATE)
+    if draw.chance(0.2):
+        hum = draw.choice((50.0, 60.0))
+        for harmonic in (1, 2, 3, 5):
+            noise += draw.log(0.05, 0.8) / harmonic * np.sin(np.float32(2 * np.pi * hum * harmonic) * t)
+    if draw.chance(0.3):
+        noise *= 1 + draw.uniform(0.1, 0.6) * np.sin(2 * np.pi * draw.log(0.1, 3) * t + draw.uniform(0, 6))
+    noise /= np.sqrt(np.mean(noise**2)) + 1e-9
+    result: NDArray[np.float32] = noise.astype(np.float32)
+    return result
+
+
+# Targets for training
+
+
+def onset_targets(scene: Scene, frame_rate: float, labels: Sequence[str] = LABELS) -> NDArray[np.float32]:
+    """Which label starts in which frame: (frames, labels) float32 of 0 and 1, frames = ceil(duration x rate).
+
+    Raises:
+        InputError: for a frame rate that is not positive.
+    """
+    if frame_rate <= 0:
+        raise InputError(f"frame rate {frame_rate}: it must be above 0")
+    frames = int(np.ceil(scene.clip.duration * frame_rate - 1e-9))
+    targets = np.zeros((frames, len(labels)), np.float32)
+    column = {label: number for number, label in enumerate(labels)}
+    for event in scene.events:
+        if event.label in column:
+            targets[min(frames - 1, int(event.onset * frame_rate)), column[event.label]] = 1.0
+    return targets
+
+
+def caption(
+    events: Sequence[Event], start: float, end: float, *, relative: bool = True, times: bool = True
+) -> str:
+    """What starts in [start, end), as text: "0.5 kick, 0.9 snare"; "nothing" where nothing does.
+
+    Times are onsets rounded to 0.1 s, from `start` if `relative`, else from the clip's start; none without `times`.
+    """
+    zero = start if relative else 0.0
+    heard = [event for event in events if start <= event.onset < end]
+    words = [f"{event.onset - zero:.1f} {event.label}" if times else event.label for event in heard]
+    return ", ".join(words) or "nothing"

@@ -1,0 +1,479 @@
+"""Synthesis of single sound events: one function per label, from random parameters to a dry sound.
+
+Every function takes a `Draw` (the random source that also knows the split) and returns a `Sound` that starts at
+its onset and has peak 1. Parameters drawn with `Draw.banded` (pitch, decay, duration, reverberation, noise
+colour) never share a value between splits:
+
+    a banded range is cut into 18 equal bands (equal in log for log ranges)
+    band index % 6      0  1  2           3  4  5
+    used by             train  validation train  test
+
+so that the held-out bands lie between the training ones and a test sound is new without being outlandish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal
+
+from relisten.audio import SAMPLE_RATE
+from relisten.errors import InputError
+
+Array = NDArray[np.float64]
+T = TypeVar("T")
+
+SPLITS: Final = ("train", "validation", "test")
+BANDS: Final = 18
+BAND_OWNER: Final = ("train", "train", "validation", "train", "train", "test")
+
+_NYQUIST: Final = SAMPLE_RATE / 2
+_TRIM_DB: Final = -60.0
+_ONSET_LEVEL: Final = 0.03
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A dry event: samples (n,) float32 with peak 1, onset at sample 0."""
+
+    samples: NDArray[np.float32]
+    pitch: float | None = None
+    """Fundamental in Hz, for labels whose pitch is steady."""
+    sustained: bool = False
+    """True where the sound holds its level and then stops, so that it has a clear length."""
+
+
+class Draw:
+    """Random numbers for one split: plain ranges, and banded ones that differ between the splits."""
+
+    def __init__(self, split: str, rng: np.random.Generator) -> None:
+        if split not in SPLITS:
+            raise InputError(f"split {split!r} is unknown; use one of {', '.join(SPLITS)}")
+        self.rng = rng
+        self._bands = [band for band in range(BANDS) if BAND_OWNER[band % len(BAND_OWNER)] == split]
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * self.rng.random()
+
+    def log(self, low: float, high: float) -> float:
+        return low * (high / low) ** self.rng.random()
+
+    def chance(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    def choice(self, items: Sequence[T]) -> T:
+        return items[int(self.rng.integers(len(items)))]
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number from low to high, both included."""
+        return int(self.rng.integers(low, high + 1))
+
+    def banded(self, low: float, high: float) -> float:
+        """Like `uniform`, from this split's own bands of the range."""
+        return low + (high - low) * self._position()
+
+    def banded_log(self, low: float, high: float) -> float:
+        """Like `log`, from this split's own bands of the range."""
+        return low * (high / low) ** self._position()
+
+    def noise(self, count: int) -> Array:
+        return self.rng.standard_normal(count)
+
+    def _position(self) -> float:
+        return (self.choice(self._bands) + self.rng.random()) / BANDS
+
+
+# Building blocks
+
+
+def biquad(kind: str, frequency: float, q: float = 0.707, gain_db: float = 0.0) -> Array:
+    """One second-order section (6,): low, high, band (peak gain 1), peak, low-shelf or high-shelf."""
+    w = 2 * np.pi * min(max(frequency, 10.0), 0.97 * _NYQUIST) / SAMPLE_RATE
+    cos, alpha = np.cos(w), np.sin(w) / (2 * q)
+    a = 10 ** (gain_db / 40)
+    if kind == "low":
+        b0, b1, b2 = (1 - cos) / 2, 1 - cos, (1 - cos) / 2
+    elif kind == "high":
+        b0, b1, b2 = (1 + cos) / 2, -(1 + cos), (1 + cos) / 2
+    elif kind == "band":
+        b0, b1, b2 = alpha, 0.0, -alpha
+    elif kind == "peak":
+        b0, b1, b2 = 1 + alpha * a, -2 * cos, 1 - alpha * a
+        return np.array([b0, b1, b2, 1 + alpha / a, -2 * cos, 1 - alpha / a]) / (1 + alpha / a)
+    else:
+        sign = 1.0 if kind == "low-shelf" else -1.0
+        root = 2 * np.sqrt(a) * alpha
+        b0 = a * ((a + 1) - sign * (a - 1) * cos + root)
+        b1 = sign * 2 * a * ((a - 1) - sign * (a + 1) * cos)
+        b2 = a * ((a + 1) - sign * (a - 1) * cos - root)
+        a0 = (a + 1) + sign * (a - 1) * cos + root
+        a1 = -sign * 2 * ((a - 1) + sign * (a + 1) * cos)
+        a2 = (a + 1) + sign * (a - 1) * cos - root
+        return np.array([b0, b1, b2, a0, a1, a2]) / a0
+    return np.array([b0, b1, b2, 1 + alpha, -2 * cos, 1 - alpha]) / (1 + alpha)
+
+
+def filtered(samples: Array, *sections: Array) -> Array:
+    """The samples through second-order sections in series."""
+    result: Array = signal.sosfilt(np.stack(sections), samples)
+    return result
+
+
+def samples_of(seconds: float) -> int:
+    """Length of a synthesised buffer, at least 16 samples."""
+    return max(16, int(seconds * SAMPLE_RATE))
+
+
+def clock(count: int) -> Array:
+    return np.arange(count) / SAMPLE_RATE
+
+
+def decay(count: int, tau: float) -> Array:
+    """Exponential decay with time constant tau in seconds."""
+    return np.exp(clock(count) / -tau)
+
+
+def edges(count: int, attack: float, release: float) -> Array:
+    """A flat envelope with raised-cosine edges, in seconds."""
+    envelope = np.ones(count)
+    rise, fall = (min(count // 2, max(2, int(t * SAMPLE_RATE))) for t in (attack, release))
+    envelope[:rise] = 0.5 - 0.5 * np.cos(np.pi * np.arange(rise) / rise)
+    envelope[count - fall :] *= 0.5 + 0.5 * np.cos(np.pi * np.arange(fall) / fall)
+    return envelope
+
+
+def unit(samples: Array) -> Array:
+    return samples / (np.abs(samples).max() + 1e-9)
+
+
+def finish(samples: Array, pitch: float | None = None, sustained: bool = False) -> Sound:
+    """Cuts what lies before the audible onset and after -60 dB, and sets the peak to 1."""
+    samples = unit(samples)
+    loud = np.abs(samples)
+    begin = int(np.argmax(loud > _ONSET_LEVEL))
+    end = len(loud) - int(np.argmax(loud[::-1] > 10 ** (_TRIM_DB / 20)))
+    kept = samples[begin:end].copy()
+    fade = min(len(kept) // 4, 80)
+    if fade:
+        kept[-fade:] *= np.linspace(1, 0, fade)
+    return Sound(kept.astype(np.float32), pitch, sustained)
+
+
+def coloured(draw: Draw, samples: Array, amount: float = 1.0) -> Array:
+    """Random tone control: shelves, up to two resonances and saturation, as other rooms and recorders would."""
+    sections = []
+    if draw.chance(0.7):
+        sections.append(biquad("low-shelf", draw.log(100, 600), 0.7, amount * draw.uniform(-8, 6)))
+    if draw.chance(0.7):
+        sections.append(biquad("high-shelf", draw.log(1500, 6000), 0.7, amount * draw.uniform(-10, 8)))
+    for _ in range(draw.integer(0, 2)):
+        sections.append(biquad("peak", draw.log(120, 6500), draw.log(0.7, 6), amount * draw.uniform(-9, 9)))
+    if sections:
+        samples = filtered(samples, *sections)
+    if draw.chance(0.3):
+        samples = np.tanh(unit(samples) * draw.log(1, 6))
+    return samples
+
+
+def in_box(draw: Draw, samples: Array) -> Array:
+    """Close room of one drum recording: a short, diffuse tail glued to the hit."""
+    tail = samples_of(draw.banded_log(0.03, 0.35))
+    response = draw.noise(tail) * decay(tail, tail / SAMPLE_RATE / 5)
+    response = filtered(response, biquad("low", draw.log(1500, 7500)))
+    response *= draw.log(0.05, 0.5) / (np.linalg.norm(response) + 1e-9)
+    response[0] += 1.0
+    wet: Array = signal.fftconvolve(samples, response)
+    return wet
+
+
+# Drums
+
+
+def kick(draw: Draw) -> Sound:
+    long_tail = draw.chance(0.25)
+    tau = draw.banded_log(0.12, 0.45) if long_tail else draw.banded_log(0.02, 0.14)
+    count = samples_of(min(1.6, 6.5 * tau) + 0.03)
+    t = clock(count)
+    base = draw.banded_log(38, 120)
+    swept = base * (1 + draw.log(0.05, 6) * np.exp(t / -draw.log(0.004, 0.06)))
+    phase = 2 * np.pi * np.cumsum(np.minimum(swept, 1200)) / SAMPLE_RATE
+    hold = draw.uniform(0, 0.05) if draw.chance(0.4) else 0.0
+    body = np.sin(phase + draw.uniform(0, 1.5)) * np.exp(np.maximum(t - hold, 0) / -tau)
+    for _ in range(draw.integer(0, 2)):
+        mode = base * draw.uniform(1.5, 4.5)
+        body += (
+            draw.log(0.05, 0.5) * np.sin(2 * np.pi * mode * t) * decay(count, tau * draw.uniform(0.2, 0.7))
+        )
+    if draw.chance(0.4):
+        body = np.tanh(body * draw.log(1.2, 8))
+    click_tau = draw.log(0.001, 0.015)
+    click = draw.noise(count) * decay(count, click_tau)
+    click = filtered(click, biquad("band", draw.log(600, 5500), draw.log(0.4, 2)))
+    air = filtered(
+        draw.noise(count) * decay(count, tau * draw.uniform(0.15, 0.6)), biquad("low", draw.log(150, 1500))
+    )
+    mix = unit(body) + draw.log(0.01, 0.9) * unit(click) + draw.log(0.005, 0.25) * unit(air)
+    if draw.chance(0.5):
+        mix = in_box(draw, mix)
+    return finish(coloured(draw, mix, 0.8))
+
+
+def snare(draw: Draw) -> Sound:
+    noise_tau = draw.banded_log(0.025, 0.22)
+    count = samples_of(min(1.2, 6.5 * noise_tau) + 0.05)
+    t = clock(count)
+    first = draw.banded_log(140, 360)
+    tone_tau = draw.log(0.015, 0.13)
+    bend = 1 + draw.uniform(0, 0.5) * np.exp(t / -draw.uniform(0.005, 0.03))
+    tone = np.zeros(count)
+    for ratio, level in (
+        (1.0, 1.0),
+        (draw.uniform(1.4, 1.9), draw.log(0.2, 1)),
+        (draw.uniform(2.1, 3.2), draw.log(0.03, 0.6)),
+    ):
+        phase = 2 * np.pi * np.cumsum(first * ratio * bend) / SAMPLE_RATE
+        tone += level * np.sin(phase + draw.uniform(0, 3)) * decay(count, tone_tau / ratio**0.5)
+    noise = draw.noise(count)
+    if draw.chance(0.4):
+        # Wires rattle: the noise comes in grains rather than as a smooth hiss.
+        noise *= (draw.rng.random(count) < draw.log(0.05, 0.6)) * 2.0
+    noise = filtered(
+        noise,
+        biquad("high", draw.log(250, 2500), draw.uniform(0.5, 1)),
+        biquad("low", draw.log(3500, 7800), draw.uniform(0.5, 1)),
+        biquad("peak", draw.log(800, 6000), draw.log(0.6, 3), draw.uniform(-6, 9)),
+    )
+    attack = draw.uniform(0.004, 0.02) if draw.chance(0.15) else 0.0005
+    shape = (1 - np.exp(t / -attack)) * decay(count, noise_tau)
+    shape += draw.uniform(0, 1.5) * decay(count, noise_tau * draw.uniform(0.1, 0.4))
+    mix = draw.log(0.1, 1.5) * unit(tone) + unit(noise * shape)
+    if draw.chance(0.3):
+        rim = sum(
+            np.sin(2 * np.pi * draw.log(400, 2200) * t) * decay(count, draw.log(0.004, 0.03))
+            for _ in range(3)
+        )
+        mix += draw.log(0.1, 0.8) * unit(np.asarray(rim))
+    if draw.chance(0.5):
+        mix = in_box(draw, mix)
+    return finish(coloured(draw, mix))
+
+
+def hi_hat(draw: Draw) -> Sound:
+    low, high = draw.choice(((0.008, 0.05), (0.008, 0.05), (0.04, 0.14), (0.1, 0.3)))
+    tau = draw.banded_log(low, high)
+    count = samples_of(min(1.3, 6 * tau) + 0.02)
+    t = clock(count)
+    base = draw.banded_log(180, 620)
+    ratios = 1 + np.sort(draw.rng.random(6)) * draw.uniform(1.5, 9)
+    metal = np.sign(np.sin(2 * np.pi * base * ratios[:, None] * t + draw.uniform(0, 6))).sum(0)
+    if draw.chance(0.4):
+        metal *= np.sin(2 * np.pi * draw.log(1500, 7000) * t + draw.uniform(0.5, 4) * metal)
+    share = draw.rng.random() if draw.chance(0.6) else draw.choice((0.0, 1.0))
+    mix = share * unit(metal) + (1 - share) * unit(draw.noise(count))
+    corner = draw.log(2800, 6800)
+    mix = filtered(
+        mix, biquad("high", corner, draw.uniform(0.6, 1.6)), biquad("high", corner * draw.uniform(0.6, 1))
+    )
+    shape = decay(count, tau) + draw.uniform(0, 1.5) * decay(count, tau * draw.uniform(0.08, 0.3))
+    if draw.chance(0.15):
+        shape *= 1 - np.exp(t / -draw.uniform(0.001, 0.008))
+    mix = unit(mix * shape)
+    if draw.chance(0.35):
+        stick = np.sin(2 * np.pi * draw.log(300, 1500) * t) * decay(count, draw.log(0.002, 0.02))
+        mix += draw.log(0.03, 0.35) * stick
+    if draw.chance(0.35):
+        mix = in_box(draw, mix)
+    return finish(coloured(draw, mix, 0.6))
+
+
+def clap(draw: Draw) -> Sound:
+    tail_tau = draw.banded_log(0.015, 0.16)
+    count = samples_of(min(1.0, 6 * tail_tau) + 0.12)
+    t = clock(count)
+    shape = np.zeros(count)
+    bursts = draw.integer(1, 5)
+    at, spacing = 0.0, draw.uniform(0.006, 0.02)
+    for number in range(bursts):
+        late = np.maximum(t - at, 0)
+        tau = tail_tau if number == bursts - 1 else draw.uniform(0.002, 0.008)
+        shape += (t >= at) * np.exp(late / -tau) * (1.0 if number == bursts - 1 else draw.uniform(0.5, 1.1))
+        at += spacing * draw.uniform(0.6, 1.4)
+    centre = draw.banded_log(800, 2600)
+    noise = draw.noise(count)
+    narrow = filtered(noise, biquad("band", centre, draw.log(0.7, 5)), biquad("high", draw.log(250, 800)))
+    wide = filtered(
+        draw.noise(count), biquad("high", draw.log(500, 2000)), biquad("low", draw.log(3000, 7800))
+    )
+    mix = unit(narrow) + draw.log(0.02, 0.7) * unit(wide)
+    mix = mix * shape
+    if draw.chance(0.6):
+        mix = in_box(draw, mix)
+    return finish(coloured(draw, mix, 0.7))
+
+
+# Tones
+
+
+def _beep(draw: Draw, low: float, high: float) -> Sound:
+    pitch = draw.banded_log(low, high)
+    count = samples_of(draw.banded_log(0.1, 1.2))
+    t = clock(count)
+    phase = 2 * np.pi * pitch * t + draw.uniform(0, 6)
+    shape = draw.choice(("sine", "square", "triangle"))
+    if shape == "sine":
+        wave = np.sin(phase)
+    else:
+        # Sums of odd harmonics, so that nothing folds back from above the Nyquist frequency.
+        power = 1 if shape == "square" else 2
+        odd = np.arange(1, min(30, max(2, int(_NYQUIST / pitch))), 2)
+        signs = np.ones(len(odd)) if shape == "square" else (-1.0) ** np.arange(len(odd))
+        wave = (signs / odd**power) @ np.sin(odd[:, None] * phase)
+    if draw.chance(0.2):
+        wave *= 1 + draw.uniform(0.1, 0.3) * np.sin(2 * np.pi * draw.uniform(4, 9) * t)
+    envelope = edges(count, draw.uniform(0.002, 0.012), draw.uniform(0.005, 0.03))
+    return finish(wave * envelope, pitch, sustained=True)
+
+
+def low_beep(draw: Draw) -> Sound:
+    return _beep(draw, 200, 600)
+
+
+def high_beep(draw: Draw) -> Sound:
+    return _beep(draw, 1000, 4000)
+
+
+def chirp(draw: Draw) -> Sound:
+    count = samples_of(draw.banded_log(0.15, 1.0))
+    span = draw.log(2.2, 9)
+    low = draw.banded_log(250, min(1800, 6500 / span))
+    position = clock(count) / (count / SAMPLE_RATE)
+    if draw.chance(0.5):
+        position = 1 - position
+    frequency = low * span**position if draw.chance(0.6) else low * (1 + (span - 1) * position)
+    phase = 2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE
+    wave = np.sin(phase)
+    if draw.chance(0.4):
+        wave += draw.uniform(0.1, 0.5) * np.sin(2 * phase)
+    return finish(wave * edges(count, draw.uniform(0.003, 0.015), draw.uniform(0.005, 0.04)), sustained=True)
+
+
+def bell(draw: Draw) -> Sound:
+    pitch = draw.banded_log(350, 1800)
+    tau = draw.banded_log(0.12, 0.7)
+    count = samples_of(min(2.2, 5 * tau))
+    t = clock(count)
+    ratios = draw.choice(
+        (
+            (1, 2.0, 2.4, 3.0, 4.5, 5.33),
+            (1, 2.76, 5.4, 8.93),
+            (1, 1.51, 2.74, 4.1, 5.9),
+            (1, 2.32, 4.25, 6.63),
+        )
+    )
+    mix = np.zeros(count)
+    for number, ratio in enumerate(ratios):
+        frequency = pitch * ratio * (1 + 0.004 * draw.uniform(-1, 1))
+        if frequency < 0.95 * _NYQUIST:
+            level = 1.0 if number == 0 else draw.uniform(0.25, 0.9)
+            mix += (
+                level
+                * np.sin(2 * np.pi * frequency * t)
+                * decay(count, tau / ratio ** draw.uniform(0.3, 0.8))
+            )
+    strike = filtered(draw.noise(count) * decay(count, 0.003), biquad("high", 2000))
+    mix = unit(mix) * edges(count, 0.001, 0.02) + draw.log(0.02, 0.3) * unit(strike)
+    return finish(mix, pitch)
+
+
+# Noise, voice, music
+
+
+def noise_burst(draw: Draw) -> Sound:
+    count = samples_of(draw.banded_log(0.18, 1.5))
+    noise = draw.noise(count)
+    low = draw.banded_log(60, 2500)
+    high = min(draw.log(3, 40) * low, 7800.0)
+    if draw.chance(0.75):
+        noise = filtered(noise, biquad("high", low), biquad("low", max(high, 900.0)))
+    envelope = edges(count, draw.uniform(0.002, 0.015), draw.uniform(0.005, 0.05))
+    return finish(noise * envelope * (1 + draw.uniform(0, 0.2) * np.sin(20 * clock(count))), sustained=True)
+
+
+_VOWELS: Final = (
+    (300, 2250, 2950), (400, 2000, 2550), (550, 1800, 2500), (700, 1650, 2450), (720, 1100, 2450),
+    (570, 850, 2400), (450, 1050, 2250), (320, 880, 2250), (490, 1350, 1700), (630, 1200, 2400),
+)  # fmt: skip
+
+
+def voice(draw: Draw) -> Sound:
+    syllables = draw.integer(1, 5)
+    seconds = draw.banded_log(0.3, 1.5)
+    count = samples_of(seconds)
+    t = clock(count)
+    base = draw.banded_log(85, 290)
+    contour = base * 2 ** (
+        draw.uniform(-0.4, 0.3) * t / seconds + 0.06 * np.sin(2 * np.pi * draw.uniform(2, 6) * t)
+    )
+    phase = np.cumsum(contour) / SAMPLE_RATE
+    # A falling saw per glottal cycle, smoothed, with breath noise on top.
+    source = 1 - 2 * (phase % 1.0) ** draw.uniform(0.4, 1.2)
+    source = filtered(
+        source + draw.log(0.01, 0.12) * draw.noise(count), biquad("low", draw.log(900, 3500), 0.6)
+    )
+    size = draw.uniform(0.9, 1.2)
+    centres = (np.arange(syllables + 1) / syllables) * seconds
+    width = seconds / syllables
+    mixed = np.zeros(count)
+    for centre in centres:
+        weight = np.clip(1 - np.abs(t - centre) / width, 0, 1)
+        begin, end = int(np.argmax(weight > 0)), count - int(np.argmax(weight[::-1] > 0))
+        formants = (*draw.choice(_VOWELS), draw.uniform(3300, 3900))
+        sections = [biquad("peak", f * size, draw.uniform(4, 9), draw.uniform(14, 22)) for f in formants]
+        mixed[begin:end] += weight[begin:end] * filtered(source[begin:end], *sections)
+    rhythm = 1 - draw.uniform(0.4, 0.95) * np.cos(np.pi * syllables * t / seconds) ** draw.choice((4, 8, 16))
+    rhythm[: samples_of(0.25 * width)] = 1.0
+    mixed = unit(mixed) * rhythm
+    if draw.chance(0.6):
+        hiss = filtered(draw.noise(count), biquad("high", draw.log(2000, 5000)))
+        place = draw.integer(0, syllables - 1) * width
+        mixed += draw.log(0.05, 0.5) * unit(hiss) * np.exp(-(((t - place) / 0.04) ** 2))
+    return finish(mixed * edges(count, draw.uniform(0.005, 0.02), 0.04), sustained=True)
+
+
+def chord(draw: Draw) -> Sound:
+    root = draw.banded_log(105, 420)
+    seconds = draw.banded_log(0.35, 1.8)
+    count = samples_of(seconds)
+    t = clock(count)
+    notes = [0, draw.choice((3, 4)), 7] + ([draw.choice((10, 11, 12))] if draw.chance(0.5) else [])
+    style = draw.choice(("plucked", "pad", "organ"))
+    harmonics = np.arange(1, 9)
+    levels = 1.0 / harmonics ** draw.uniform(0.7, 2)
+    if style == "organ":
+        levels = np.array([1, 0.8, 0.3, 0.6, 0.05, 0.3, 0.02, 0.3]) * (0.3 + 0.7 * draw.rng.random(8))
+    mix = np.zeros(count)
+    for note in notes:
+        frequency = root * 2 ** (note / 12) * (1 + 0.003 * draw.uniform(-1, 1))
+        used = harmonics[harmonics * frequency < 0.95 * _NYQUIST]
+        used = used[levels[used - 1] > 0.03]
+        phase = 2 * np.pi * frequency * t + draw.uniform(0, 6)
+        mix += draw.uniform(0.6, 1) * (levels[used - 1] @ np.sin(used[:, None] * phase))
+    if style == "plucked":
+        mix *= decay(count, seconds * draw.uniform(0.2, 0.35)) * edges(count, 0.002, 0.05)
+        return finish(coloured(draw, mix, 0.5), root)
+    envelope = edges(count, draw.uniform(0.005, 0.02 if style == "organ" else 0.04), draw.uniform(0.02, 0.08))
+    return finish(coloured(draw, mix, 0.5) * envelope, root, sustained=True)
+
+
+LABELS: Final = (
+    "kick", "snare", "hi-hat", "clap", "low beep", "high beep", "chirp", "bell", "noise burst", "voice", "chord",
+)  # fmt: skip
+DRUMS: Final = LABELS[:4]
+SYNTHESIS: Final[dict[str, Callable[[Draw], Sound]]] = {
+    "kick": kick, "snare": snare, "hi-hat": hi_hat, "clap": clap, "low beep": low_beep, "high beep": high_beep,
+    "chirp": chirp, "bell": bell, "noise burst": noise_burst, "voice": voice, "chord": chord,
+}  # fmt: skip

@@ -1,0 +1,137 @@
+"""The words of simulated questions and of the reasoning that answers them. Data only; `questions` fills it in.
+
+Fields: {one} a name, {many} its plural, {span} a window of time, {a} {b} its edges, {nth} an ordinal.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+NAMES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "kick": (("kick", "kicks"), ("kick", "kicks"), ("kick drum", "kick drums"), ("bass drum", "bass drums")),
+    "snare": (("snare", "snares"), ("snare", "snares"), ("snare drum", "snare drums")),
+    "hi-hat": (("hi-hat", "hi-hats"), ("hi-hat", "hi-hats"), ("hihat", "hihats"), ("hi hat", "hi hats")),
+    "clap": (("clap", "claps"), ("clap", "claps"), ("hand clap", "hand claps"), ("handclap", "handclaps")),
+    "low beep": (("low beep", "low beeps"), ("low tone", "low tones"), ("low-pitched beep", "low-pitched beeps")),
+    "high beep": (("high beep", "high beeps"), ("high tone", "high tones"), ("high-pitched beep", "high-pitched beeps")),
+    "chirp": (("chirp", "chirps"), ("chirp", "chirps"), ("sweep", "sweeps")),
+    "bell": (("bell", "bells"), ("bell", "bells"), ("bell sound", "bell sounds")),
+    "noise burst": (("noise burst", "noise bursts"), ("burst of noise", "bursts of noise"), ("noise", "noises")),
+    "voice": (("voice", "voices"), ("voice", "voices"), ("speech sound", "speech sounds")),
+    "chord": (("chord", "chords"), ("chord", "chords"), ("musical chord", "musical chords")),
+}  # fmt: skip
+"""What people call each label, as (singular, plural); the label itself comes first and most often."""
+
+HITS: Final = {"kick": "kick hit", "snare": "snare hit", "hi-hat": "hi-hat hit", "clap": "clap sound"}
+"""A further name that fits where hits are counted."""
+
+SPANS: Final = (
+    "between {a} and {b} seconds", "between {a} and {b} seconds", "from {a} to {b} seconds", "from {a} s to {b} s",
+    "between {a} s and {b} s", "between second {a} and second {b}", "from second {a} to second {b}",
+    "in the window from {a} to {b} seconds", "between {a} and {b} s", "within {a} to {b} seconds",
+)  # fmt: skip
+WHOLE: Final = (
+    "in the clip", "in the recording", "in the whole clip", "in this audio", "in the sound", "overall", "in all",
+    "in total",
+)  # fmt: skip
+
+QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "count": (
+        "How many {many} {span}?", "How many {many} are there {span}?", "How many times does the {one} sound {span}?",
+        "How often does the {one} sound {span}?", "Count the {many} {span}.", "What is the number of {many} {span}?",
+        "How many {many} can you hear {span}?", "How many {many} do you hear {span}?",
+        "How many {many} occur {span}?", "{Span}, how many {many} are there?", "How many {many} sound {span}?",
+        "How many times is the {one} heard {span}?",
+    ),
+    "first": (
+        "What is the first sound {span}?", "Which sound comes first {span}?", "Which sound is first {span}?",
+        "What do you hear first {span}?", "{Span}, which sound is the first?", "Which sound starts first {span}?",
+        "What comes first {span}?", "Name the first sound {span}.", "What sound is heard first {span}?",
+    ),
+    "last": (
+        "What is the last sound {span}?", "Which sound comes last {span}?", "Which sound is last {span}?",
+        "What do you hear last {span}?", "{Span}, which sound is the last?", "Which sound starts last {span}?",
+        "What comes last {span}?", "Name the last sound {span}.", "What is the final sound {span}?",
+    ),
+    "after": (
+        "Which sound comes right after the {nth}{one}?", "What comes right after the {nth}{one}?",
+        "What sound follows the {nth}{one}?", "Which sound is next after the {nth}{one}?",
+        "After the {nth}{one}, which sound comes next?", "What do you hear right after the {nth}{one}?",
+        "Which sound directly follows the {nth}{one}?", "What is the next sound after the {nth}{one}?",
+        "Which sound comes immediately after the {nth}{one}?",
+    ),
+    "exists": (
+        "Is there a {one} {span}?", "Is there any {one} {span}?", "Can you hear a {one} {span}?",
+        "Do you hear a {one} {span}?", "Does a {one} sound {span}?", "Are there any {many} {span}?",
+        "Is a {one} heard {span}?", "{Span}, is there a {one}?", "Does a {one} occur {span}?",
+        "Is there at least one {one} {span}?",
+    ),
+    "before": (
+        "Does the first {one} come before the first {other}?", "Is the first {one} before the first {other}?",
+        "Does the first {one} sound before the first {other}?", "Do you hear the {one} before the {other}?",
+        "Does the {one} come before the {other}?", "Is the {one} heard before the {other}?",
+        "Does the {one} start earlier than the {other}?", "Does the first {one} precede the first {other}?",
+        "Does a {one} sound before the first {other}?",
+    ),
+    "duration": (
+        "How long is the {one}?", "How long does the {one} last?", "How long does the {one} sound?",
+        "What is the duration of the {one}?", "What is the length of the {one}?", "For how long do you hear the {one}?",
+        "About how long is the {one}?", "How many seconds does the {one} last?",
+    ),
+    "longest_gap": (
+        "Where is the longest gap between two sounds?", "Where is the longest pause?", "Where is the longest silence?",
+        "Between which two sounds is the longest gap?", "Between which sounds is the longest pause?",
+        "Which gap between consecutive sounds is the longest?", "Between which two sounds is the longest silence?",
+        "Where do you hear the longest gap?",
+    ),
+    "louder": (
+        "Which is louder, the {one} or the {other}?", "Which sound is louder, the {one} or the {other}?",
+        "What is louder: the {one} or the {other}?", "Which one is louder, the {one} or the {other}?",
+        "Of the {one} and the {other}, which is louder?", "Which of the two is louder, the {one} or the {other}?",
+        "Is the {one} or the {other} louder?", "Which sounds louder, the {one} or the {other}?",
+    ),
+    "higher": (
+        "Which {one} is higher, the first or the second?", "Which {one} has the higher pitch, the first or the second?",
+        "Is the first or the second {one} higher?", "Which of the first two {many} is higher?",
+        "Of the first and the second {one}, which is higher?", "Which {one} is higher in pitch, the first or the second?",
+        "Which is higher, the first {one} or the second {one}?", "What is higher: the first {one} or the second {one}?",
+    ),
+}  # fmt: skip
+
+REASONS: Final[dict[str, tuple[str, ...]]] = {
+    "count": (
+        "To count the {one} I listen to", "I count the {one} in", "To get the number right I listen again to",
+        "Counting needs a close listen to", "I go back and count in", "Let me count the {one} in",
+        "The {one} must be counted in", "I replay and count the {one} in", "For a sure count I listen to",
+    ),
+    "order": (
+        "To find the order I listen to", "I check the order in", "Let me hear the order in",
+        "The order is clear in", "I go back to", "To be sure which it is I replay", "I listen again to",
+        "For the order I need",
+    ),
+    "exists": (
+        "To find the {one} I listen to", "I look for the {one} in", "Let me search for the {one} in",
+        "I check for the {one} in", "The {one} would be in", "I listen for the {one} in",
+        "To be sure about the {one} I replay", "I go back and look for the {one} in",
+    ),
+    "compare": (
+        "To compare them I listen to", "I compare them in", "Let me compare what is in", "The two are in",
+        "For a fair comparison I replay", "I listen again to", "To hear the difference I need", "I go back to",
+    ),
+    "length": (
+        "To tell how long it is I listen to", "I measure it in", "Let me time it in", "The time is clear in",
+        "I go back to", "I listen again to", "To be sure how long it is I replay", "For the length I need",
+    ),
+}  # fmt: skip
+
+LEADS: Final = (
+    "i hear",
+    "i hear",
+    "where i hear",
+    "there i hear",
+    "and i hear",
+    "which gives",
+    "it has",
+    "with",
+)
+NEXT: Final = ("then", "then in", "next", "and then", "after that", "and in", "then i go to", "next comes")
