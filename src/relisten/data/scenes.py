@@ -2,7 +2,7 @@
 
 A scene is a function of (spec, split, seed, index) and of nothing else: scene i never depends on other scenes, on
 the process that makes it or on how many processes there are. Splits differ in their seed streams and in the
-ranges of sound parameters (`relisten.data.timbres` says which values belong to which split): pitch, decay and
+ranges of sound parameters (`relisten.data.synth` says which values belong to which split): pitch, decay and
 length of every event, reverberation time and the colour of the background noise.
 """
 
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scipy import fft, signal
 
 from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
-from relisten.data.timbres import DRUMS, LABELS, SPLITS, SYNTHESIS, Draw, Sound, biquad, filtered
+from relisten.data.synth import SPLITS, Draw, Sound, biquad, filtered
+from relisten.data.timbres import DRUMS, LABELS, SYNTHESIS
 from relisten.errors import InputError
 
 _OFFSET_DB: Final = -40.0
