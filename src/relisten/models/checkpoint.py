@@ -60,10 +60,11 @@ class Checkpoint:
         return tensors
 
 
-def find_folder(name: str | Path, wanted: Callable[[str], bool] = lambda tensor: True) -> Path:
+def find_folder(name: str | Path, wanted: Callable[[str], bool] | None = None) -> Path:
     """The checkpoint folder that `name` means: a local folder, else a hub id like `Qwen/Qwen2.5-Omni-7B`.
 
-    A hub id is downloaded to the hub's cache, weights only as far as `wanted(tensor name)` needs them.
+    A hub id is downloaded to the hub's cache: configuration, tokenizer, and of the weights those files that hold
+    a tensor whose name is `wanted` (None: no weights).
 
     Raises:
         InputError: neither a folder nor a hub id, or the download failed.
@@ -75,6 +76,8 @@ def find_folder(name: str | Path, wanted: Callable[[str], bool] = lambda tensor:
         raise InputError(f"model {str(name)!r} is no folder and no hub id; give a checkpoint folder or OWNER/NAME")
     try:
         folder = Path(snapshot_download(name, allow_patterns=list(_SMALL_FILES)))
+        if wanted is None:
+            return folder
         if (folder / INDEX).is_file():
             shards = sorted({file for tensor, file in _index(folder).items() if wanted(tensor)})
         else:
@@ -177,8 +180,7 @@ def _tensor_files(folder: Path) -> dict[str, str]:
         pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         found = f"only {pickled[0]}, which may run code when loaded" if pickled else "none"
         raise InputError(
-            f"{folder}: needs weights in {WEIGHTS} or {INDEX}, found {found}; "
-            "use a checkpoint saved as safetensors"
+            f"{folder}: needs weights in {WEIGHTS} or {INDEX}, found {found}; use a checkpoint saved as safetensors"
         )
     try:
         with safe_open(path, "pt") as handle:

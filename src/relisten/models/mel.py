@@ -156,8 +156,8 @@ class LogMel:
         """(frames, n_mels) log10 mel energies of the frames `rows` of `signal`."""
         frames = signal.unfold(0, self.n_fft, self.hop_length)
         blocks = []
-        for block in rows.split(FRAME_BLOCK):
-            spectrum = torch.fft.rfft(frames[block] * self._window)
+        for first in range(0, len(rows), FRAME_BLOCK):
+            spectrum = torch.fft.rfft(frames[rows[first : first + FRAME_BLOCK]] * self._window)
             power = spectrum.real.square() + spectrum.imag.square()
             blocks.append((power @ self._filters).clamp_(min=MEL_FLOOR).log10_())
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks)

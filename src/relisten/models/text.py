@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from relisten.errors import InputError
@@ -85,10 +85,15 @@ class TextCodec:
         self._tag_pattern = re.compile(f"({'|'.join(map(re.escape, self._tags))})") if self._tags else None
 
     @classmethod
-    def load(cls, folder: Path) -> TextCodec:
-        """From a checkpoint folder's tokenizer files, offline and without running code from it."""
+    def load(cls, folder: Path, config: PreTrainedConfig) -> TextCodec:
+        """From a checkpoint folder's tokenizer files, offline and without running code from it.
+
+        Given the model's `config`, transformers does not parse `config.json` again with all that is not loaded.
+        """
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, config=config, local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{folder}: its tokenizer cannot be loaded ({error}); copy tokenizer.json and "

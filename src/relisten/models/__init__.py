@@ -1,0 +1,41 @@
+"""Model families. `load` picks one by what a checkpoint says it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from relisten.errors import InputError
+from relisten.models.base import Family, Prompt, TextDecoder
+from relisten.models.checkpoint import find_folder, read_json
+
+__all__ = ["ECHO_TINY", "Family", "Prompt", "TextDecoder", "load"]
+
+ECHO_TINY = "echo-tiny"
+"""Name of the checkpoint that comes with the package."""
+
+_FAMILIES = ("qwen2_5_omni", "qwen2_5_omni_thinker")
+
+
+def load(
+    path: str | Path = ECHO_TINY,
+    dtype: torch.dtype | str = "auto",
+    device: torch.device | str = "cpu",
+) -> Family:
+    """Load a model: "echo-tiny", a checkpoint folder, or a hub id such as "Qwen/Qwen2.5-Omni-7B".
+
+    A local folder of that name goes before the shipped checkpoint. Only a hub id reaches for the network.
+
+    Raises:
+        InputError: there is no such model, no family reads it, or the checkpoint is not whole.
+    """
+    if path == ECHO_TINY and not Path(path).is_dir():
+        path = Path(__file__).parent / "checkpoints" / ECHO_TINY
+    folder = find_folder(path)
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind not in _FAMILIES:
+        raise InputError(f"{folder}: model_type {kind!r} has no family here; known are {', '.join(_FAMILIES)}")
+    from relisten.models.qwen2_5_omni import Qwen2_5Omni  # slow to import, and needless for bad input
+
+    return Qwen2_5Omni.load(path, dtype, device)

@@ -1,0 +1,301 @@
+"""Qwen2.5-Omni: the Thinker, hearing and writing. Its vision, talker and token2wav parts are never loaded.
+
+Positions are a plain count from 0 over text and audio alike: without images and videos the three axes of the
+model's rotary positions (TMRoPE) are equal, also behind inserted crops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers.initialization import no_init_weights
+
+from relisten.audio import Clip
+from relisten.errors import InputError
+from relisten.models.base import Prompt
+from relisten.models.checkpoint import Checkpoint, find_folder, read_json, stored_dtype, write_checkpoint
+from relisten.models.mel import LogMel
+from relisten.models.text import RESPONSE_TAGS, TextCodec, TextDecoder
+from relisten.protocol import Format, system_prompt, user_text
+from relisten.question import Question
+
+WHOLE, THINKER = "qwen2_5_omni", "qwen2_5_omni_thinker"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_PREFIX = "thinker."
+
+
+class Qwen2_5Omni:  # noqa: N801
+    """The family; see `relisten.models.base.Family` for what its methods promise. Made by `load`."""
+
+    name = WHOLE
+
+    def __init__(
+        self,
+        thinker: Qwen2_5OmniThinkerForConditionalGeneration,
+        text: TextCodec,
+        mel: LogMel,
+        source: Checkpoint,
+    ) -> None:
+        self.thinker = thinker
+        self.text = text
+        self.mel = mel
+        self.source = source
+        config = thinker.config
+        self.context_size: int = config.text_config.max_position_embeddings
+        self.audio_id: int = config.audio_token_id
+        self._audio_begin: int = config.audio_start_token_id
+        self._audio_end: int = config.audio_end_token_id
+        self._start = self._control("<|im_start|>")
+        self.end_of_turn_id = self._control("<|im_end|>")
+        self.eos_ids = frozenset({self.end_of_turn_id, text.added.get("<|endoftext|>", self.end_of_turn_id)})
+        vocabulary = config.text_config.vocab_size
+        audio = {self.audio_id, self._audio_begin, self._audio_end}
+        if text.size > vocabulary or not audio <= set(text.added.values()):
+            raise InputError(
+                f"{source.folder}: tokenizer ({text.size} ids) and config.json ({vocabulary} ids, audio tokens "
+                f"{sorted(audio)}) do not fit together; copy the tokenizer that belongs to the weights"
+            )
+        control = {text.added[content] for content in text.special if content not in RESPONSE_TAGS}
+        control |= audio | {i for i in range(vocabulary) if not text.has(i)}
+        self.banned_ids = tuple(sorted(control - self.eos_ids))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        dtype: torch.dtype | str = "auto",
+        device: torch.device | str = "cpu",
+    ) -> Qwen2_5Omni:
+        """Load a whole Omni checkpoint or a thinker-only one.
+
+        Args:
+            path: a folder, or a hub id (which is downloaded unless it is in the hub's cache).
+            dtype: float32 or bfloat16, also as a text; "auto" takes bfloat16 for weights stored in half
+                precision, else float32.
+            device: where the weights go.
+
+        Raises:
+            InputError: for anything in the checkpoint that is missing, unreadable or does not fit.
+        """
+        folder = find_folder(path, wanted=_is_heard)
+        source = Checkpoint.open(folder)
+        config = _thinker_config(source)
+        mel = LogMel.from_config(read_json(folder / "preprocessor_config.json"), device)
+        if mel.n_mels != config.audio_config.num_mel_bins:
+            raise InputError(
+                f"{folder}: preprocessor_config.json has {mel.n_mels} mel bands, config.json "
+                f"{config.audio_config.num_mel_bins}; copy both from the original checkpoint"
+            )
+        text = TextCodec.load(folder, config)
+        thinker = _build(config)
+        _fill(thinker, source, _resolve_dtype(dtype, source), torch.device(device))
+        return cls(thinker.eval(), text, mel, source)
+
+    def save(self, folder: str | Path, whole: bool = False) -> None:
+        """Write a thinker-only checkpoint that stock `Qwen2_5OmniThinkerForConditionalGeneration` loads.
+
+        The vision tower, which is not loaded, is carried over from the source folder tensor by tensor, and so are
+        the tokenizer and the other text files.
+
+        Args:
+            folder: a new or empty folder.
+            whole: write a whole Omni checkpoint instead: talker, token2wav and every other file of the source
+                folder go along untouched.
+
+        Raises:
+            InputError: `folder` is not empty, the source folder is gone, or `whole` for a thinker-only source.
+        """
+        is_whole = self.source.config["model_type"] == WHOLE
+        if whole and not is_whole:
+            raise InputError(
+                f"{self.source.folder}: is thinker-only and has no talker to carry over; save with whole=False"
+            )
+        speaks = self.source.config.get("enable_audio_output", True)
+        if whole and speaks and not (self.source.folder / "spk_dict.pt").is_file():
+            raise InputError(
+                f"{self.source.folder}: has no spk_dict.pt, without which a whole Omni checkpoint cannot speak; "
+                "download it there, or save with whole=False"
+            )
+        inner = dict(self.source.config["thinker_config"] if is_whole else self.source.config)
+        inner.pop("torch_dtype", None)
+        inner["dtype"] = str(self.dtype).removeprefix("torch.")
+        parameters = self.thinker.state_dict()
+        write_checkpoint(
+            self.source,
+            Path(folder),
+            config={**self.source.config, "thinker_config": inner}
+            if whole
+            else {**inner, "model_type": THINKER, "architectures": [type(self.thinker).__name__]},
+            rename=lambda name: name if whole else _thinker_name(name),
+            changed={name: parameters[_module_name(name)] for name in self.source.files if _is_heard(name)},
+            keep_file=lambda file: whole or file.suffix in (".json", ".txt", ".jinja"),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.lm_head.weight.dtype
+
+    @property
+    def audio_tower(self) -> nn.Module:
+        return cast(nn.Module, self.thinker.model.audio_tower)
+
+    @property
+    def language_model(self) -> nn.Module:
+        return cast(nn.Module, self.thinker.model.language_model)
+
+    @property
+    def lm_head(self) -> nn.Linear:
+        return cast(nn.Linear, self.thinker.lm_head)
+
+    def prompt(self, question: Question, clip: Clip, format: Format = Format.INTERLEAVED) -> Prompt:
+        """System turn, then the user's turn with sound and question, then the head of the model's turn."""
+        newline = self.encode_text("\n")
+        head = [self._start, *self.encode_text(f"system\n{system_prompt(format)}"), self.end_of_turn_id, *newline]
+        head += [self._start, *self.encode_text("user\n")]
+        tail = [*self.encode_text(user_text(question)), self.end_of_turn_id, *newline]
+        tail += [self._start, *self.encode_text("assistant\n")]
+        return Prompt((tuple(head), clip, tuple(tail)))
+
+    def encode_text(self, text: str) -> list[int]:
+        return self.text.encode(text)
+
+    def encode_response(self, text: str) -> list[int]:
+        return self.text.encode_response(text)
+
+    def decoder(self) -> TextDecoder:
+        return self.text.decoder()
+
+    def num_audio_tokens(self, num_samples: int) -> int:
+        """One convolution and one pooling, each of stride 2; whole chunks leave no remainder in either."""
+        frames = self.mel.num_frames(num_samples)
+        return (((frames - 1) // 2 + 1) - 2) // 2 + 1
+
+    def audio_ids(self, num_tokens: int) -> list[int]:
+        return [self._audio_begin, *[self.audio_id] * num_tokens, self._audio_end]
+
+    def encode_audio(self, clips: Sequence[Clip]) -> list[Tensor]:
+        """For each clip its (n, hidden) embeddings in the model's dtype; features are float32 until the tower."""
+        counts = [self.num_audio_tokens(clip.num_samples) for clip in clips]
+        heard = [clip for clip, count in zip(clips, counts, strict=True) if count]
+        if not heard:
+            return [self.lm_head.weight.new_zeros(0, self.lm_head.in_features) for _ in clips]
+        features, lengths = self.mel(heard)
+        embeddings = self.audio_tower(features, feature_lens=lengths).last_hidden_state
+        return list(embeddings.split(counts))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return cast(Tensor, self.thinker.get_input_embeddings()(ids))
+
+    def _control(self, content: str) -> int:
+        if content not in self.text.added:
+            raise InputError(
+                f"{self.source.folder}: its tokenizer has no token {content}; "
+                "copy the tokenizer that belongs to the weights"
+            )
+        return self.text.added[content]
+
+
+def _thinker_config(source: Checkpoint) -> Qwen2_5OmniThinkerConfig:
+    kind = source.config.get("model_type")
+    content: Any = source.config if kind == THINKER else source.config.get("thinker_config")
+    if kind not in (WHOLE, THINKER) or not isinstance(content, Mapping):
+        raise InputError(
+            f"{source.folder}: config.json has model_type {kind!r}; this family needs {THINKER!r}, or {WHOLE!r} "
+            "with a thinker_config"
+        )
+    try:
+        return Qwen2_5OmniThinkerConfig.from_dict(dict(content))
+    except Exception as error:  # validators of several libraries
+        raise InputError(
+            f"{source.folder}: config.json is not valid for {THINKER} ({error}); copy it from the original"
+        ) from error
+
+
+def _build(config: Qwen2_5OmniThinkerConfig) -> Qwen2_5OmniThinkerForConditionalGeneration:
+    """The module without its vision tower and without memory for its weights."""
+    with torch.device("meta"), no_init_weights():
+        thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
+    del thinker.model.visual
+    return thinker
+
+
+def _fill(
+    thinker: Qwen2_5OmniThinkerForConditionalGeneration,
+    source: Checkpoint,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    """Give `thinker` the weights of `source`; every one must be there, and none be left over."""
+    expected = {name: parameter.shape for name, parameter in thinker.named_parameters()}
+    if thinker.config.tie_word_embeddings:
+        expected.pop("lm_head.weight", None)
+    stored = {_module_name(name): name for name in source.files if _is_heard(name)}
+    if thinker.config.tie_word_embeddings:
+        stored.pop("lm_head.weight", None)
+    missing, unknown = expected.keys() - stored.keys(), stored.keys() - expected.keys()
+    for what, names in (("lacks", missing), ("has unknown", unknown)):
+        if names:
+            raise InputError(
+                f"{source.folder}: {what} {len(names)} weights of the model that config.json describes, such as "
+                f"{min(names)!r}; use config.json and weights of the same checkpoint"
+            )
+    tensors = source.read_all(list(stored.values()))
+    for name, shape in expected.items():
+        if tensors[stored[name]].shape != shape:
+            raise InputError(
+                f"{source.folder}: {stored[name]!r} has shape {tuple(tensors[stored[name]].shape)}, config.json "
+                f"asks for {tuple(shape)}; use config.json and weights of the same checkpoint"
+            )
+    # Copied out of the file's memory map, so that the file may change or go.
+    weights = {name: tensors.pop(file_name).to(device, dtype, copy=True) for name, file_name in stored.items()}
+    thinker.load_state_dict(weights, strict=False, assign=True)
+    thinker.config.dtype = dtype
+    if thinker.config.tie_word_embeddings:
+        thinker.tie_weights()
+    for module in thinker.modules():
+        buffers = list(module.named_buffers(recurse=False))
+        for name, buffer in buffers:
+            module.register_buffer(name, torch.empty_like(buffer, device=device), persistent=False)
+        if buffers:
+            thinker._init_weights(module)  # position tables are computed, not stored
+
+
+def _resolve_dtype(dtype: torch.dtype | str, source: Checkpoint) -> torch.dtype:
+    if dtype == "auto":
+        return stored_dtype(source.read(min(name for name in source.files if _is_heard(name))))
+    resolved = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if resolved not in DTYPES.values():
+        raise InputError(f"dtype {dtype}: weights are held as float32 or bfloat16; give one of them or 'auto'")
+    return cast(torch.dtype, resolved)
+
+
+def _thinker_name(name: str) -> str | None:
+    """Name in a thinker-only checkpoint; None for the talker and the like."""
+    if name.startswith(_PREFIX):
+        return name.removeprefix(_PREFIX)
+    return None if name.startswith(("talker.", "token2wav.")) else name
+
+
+def _is_heard(name: str) -> bool:
+    """Whether a stored tensor belongs to the part that is loaded."""
+    inner = _thinker_name(name)
+    return inner is not None and not inner.startswith(("visual.", "model.visual."))
+
+
+def _module_name(name: str) -> str:
+    """Stored names are older than the module's: there, `model` was the language model alone."""
+    name = name.removeprefix(_PREFIX)
+    if name.startswith("audio_tower."):
+        return f"model.{name}"
+    if name.startswith("model.") and not name.startswith(("model.audio_tower.", "model.language_model.")):
+        return f"model.language_model.{name.removeprefix('model.')}"
+    return name
