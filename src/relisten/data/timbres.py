@@ -14,6 +14,7 @@ import numpy as np
 from relisten.audio import SAMPLE_RATE
 from relisten.data.synth import (
     NYQUIST,
+    Array,
     Draw,
     Sound,
     biquad,
@@ -32,122 +33,152 @@ from relisten.data.synth import (
 
 
 def kick(draw: Draw) -> Sound:
-    long_tail = draw.chance(0.25)
-    tau = draw.banded_log(0.12, 0.45) if long_tail else draw.banded_log(0.02, 0.14)
+    long_tail = draw.chance(0.15)
+    tau = draw.banded_log(0.12, 0.45) if long_tail else draw.banded_log(0.012, 0.13)
     count = samples_of(min(1.6, 6.5 * tau) + 0.03)
     t = clock(count)
-    base = draw.banded_log(38, 120)
+    base = draw.banded_log(32, 115)
     swept = base * (1 + draw.log(0.05, 6) * np.exp(t / -draw.log(0.004, 0.06)))
     phase = 2 * np.pi * np.cumsum(np.minimum(swept, 1200)) / SAMPLE_RATE
     hold = draw.uniform(0, 0.05) if draw.chance(0.4) else 0.0
     body = np.sin(phase + draw.uniform(0, 1.5)) * np.exp(np.maximum(t - hold, 0) / -tau)
-    for _ in range(draw.integer(0, 2)):
-        mode = base * draw.uniform(1.5, 4.5)
-        body += (
-            draw.log(0.05, 0.5) * np.sin(2 * np.pi * mode * t) * decay(count, tau * draw.uniform(0.2, 0.7))
-        )
+    for _ in range(draw.integer(0, 3)):
+        mode = base * draw.uniform(1.5, 5.5)
+        body += draw.log(0.05, 0.8) * np.sin(2 * np.pi * mode * t) * decay(count, tau * draw.uniform(0.2, 0.8))
     if draw.chance(0.4):
         body = np.tanh(body * draw.log(1.2, 8))
-    click_tau = draw.log(0.001, 0.015)
-    click = draw.noise(count) * decay(count, click_tau)
+    click = draw.noise(count) * decay(count, draw.log(0.001, 0.015))
     click = filtered(click, biquad("band", draw.log(600, 5500), draw.log(0.4, 2)))
-    air = filtered(
-        draw.noise(count) * decay(count, tau * draw.uniform(0.15, 0.6)), biquad("low", draw.log(150, 1500))
-    )
-    mix = unit(body) + draw.log(0.01, 0.9) * unit(click) + draw.log(0.005, 0.25) * unit(air)
-    if draw.chance(0.5):
+    air = draw.noise(count) * decay(count, tau * draw.uniform(0.15, 0.6))
+    air = filtered(air, biquad("low", draw.log(150, 1500)))
+    mix = unit(body) + draw.log(0.001, 0.9) * unit(click) + draw.log(0.002, 0.3) * unit(air)
+    if draw.chance(0.4):
         mix = in_box(draw, mix)
+    if draw.chance(0.3):
+        corner = draw.log(200, 3000)
+        mix = filtered(mix, biquad("low", corner), biquad("low", corner))
     return finish(coloured(draw, mix, 0.8))
 
 
 def snare(draw: Draw) -> Sound:
-    noise_tau = draw.banded_log(0.025, 0.22)
+    noise_tau = draw.banded_log(0.02, 0.2)
     count = samples_of(min(1.2, 6.5 * noise_tau) + 0.05)
     t = clock(count)
     first = draw.banded_log(140, 360)
-    tone_tau = draw.log(0.015, 0.13)
+    tone_tau = draw.log(0.012, 0.13)
     bend = 1 + draw.uniform(0, 0.5) * np.exp(t / -draw.uniform(0.005, 0.03))
     tone = np.zeros(count)
-    for ratio, level in (
+    modes = (
         (1.0, 1.0),
-        (draw.uniform(1.4, 1.9), draw.log(0.2, 1)),
+        (draw.uniform(1.4, 1.9), draw.log(0.1, 1)),
         (draw.uniform(2.1, 3.2), draw.log(0.03, 0.6)),
-    ):
+    )
+    for ratio, level in modes:
         phase = 2 * np.pi * np.cumsum(first * ratio * bend) / SAMPLE_RATE
         tone += level * np.sin(phase + draw.uniform(0, 3)) * decay(count, tone_tau / ratio**0.5)
     noise = draw.noise(count)
     if draw.chance(0.4):
         # Wires rattle: the noise comes in grains rather than as a smooth hiss.
         noise *= (draw.rng.random(count) < draw.log(0.05, 0.6)) * 2.0
+    corner = draw.log(1000, 7800)
     noise = filtered(
         noise,
-        biquad("high", draw.log(250, 2500), draw.uniform(0.5, 1)),
-        biquad("low", draw.log(3500, 7800), draw.uniform(0.5, 1)),
-        biquad("peak", draw.log(800, 6000), draw.log(0.6, 3), draw.uniform(-6, 9)),
+        biquad("high", draw.log(150, 2000), draw.uniform(0.5, 1)),
+        biquad("low", corner, draw.uniform(0.5, 1)),
+        biquad("peak", draw.log(500, 6000), draw.log(0.6, 3), draw.uniform(-6, 9)),
     )
     attack = draw.uniform(0.004, 0.02) if draw.chance(0.15) else 0.0005
     shape = (1 - np.exp(t / -attack)) * decay(count, noise_tau)
     shape += draw.uniform(0, 1.5) * decay(count, noise_tau * draw.uniform(0.1, 0.4))
-    mix = draw.log(0.1, 1.5) * unit(tone) + unit(noise * shape)
+    # Recorded snares owe most of their energy to the shell, few are all wires.
+    share = draw.log(0.8, 12) if draw.chance(0.75) else draw.log(0.25, 0.8)
+    mix = share * unit(tone) + unit(noise * shape)
     if draw.chance(0.3):
-        rim = sum(
-            np.sin(2 * np.pi * draw.log(400, 2200) * t) * decay(count, draw.log(0.004, 0.03))
-            for _ in range(3)
-        )
-        mix += draw.log(0.1, 0.8) * unit(np.asarray(rim))
+        rim = np.zeros(count)
+        for _ in range(3):
+            rim += np.sin(2 * np.pi * draw.log(400, 2200) * t) * decay(count, draw.log(0.004, 0.03))
+        mix = unit(mix) + draw.log(0.1, 0.8) * unit(rim)
+    mix = _grounded(draw, unit(mix))
     if draw.chance(0.5):
         mix = in_box(draw, mix)
     return finish(coloured(draw, mix))
 
 
 def hi_hat(draw: Draw) -> Sound:
-    low, high = draw.choice(((0.008, 0.05), (0.008, 0.05), (0.04, 0.14), (0.1, 0.3)))
+    low, high = draw.choice(((0.008, 0.05), (0.008, 0.05), (0.04, 0.14), (0.1, 0.35), (0.3, 0.8)))
     tau = draw.banded_log(low, high)
-    count = samples_of(min(1.3, 6 * tau) + 0.02)
+    count = samples_of(min(2.2, 5 * tau) + 0.03)
     t = clock(count)
-    base = draw.banded_log(180, 620)
-    ratios = 1 + np.sort(draw.rng.random(6)) * draw.uniform(1.5, 9)
-    metal = np.sign(np.sin(2 * np.pi * base * ratios[:, None] * t + draw.uniform(0, 6))).sum(0)
-    if draw.chance(0.4):
-        metal *= np.sin(2 * np.pi * draw.log(1500, 7000) * t + draw.uniform(0.5, 4) * metal)
-    share = draw.rng.random() if draw.chance(0.6) else draw.choice((0.0, 1.0))
-    mix = share * unit(metal) + (1 - share) * unit(draw.noise(count))
-    corner = draw.log(2800, 6800)
-    mix = filtered(
-        mix, biquad("high", corner, draw.uniform(0.6, 1.6)), biquad("high", corner * draw.uniform(0.6, 1))
-    )
+    kind = draw.choice(("squares", "plates", "plates", "hiss"))
+    corner = draw.log(1800, 6500) if draw.chance(0.5) else draw.log(250, 1800)
+    if kind == "squares":
+        ratios = 1 + np.sort(draw.rng.random(6)) * draw.uniform(1.5, 9)
+        wave = np.sign(np.sin(2 * np.pi * draw.banded_log(180, 620) * ratios[:, None] * t)).sum(0)
+        if draw.chance(0.4):
+            wave *= np.sin(2 * np.pi * draw.log(1500, 7000) * t + draw.uniform(0.5, 4) * wave)
+        wave += draw.log(0.03, 3) * draw.noise(count)
+    else:
+        wave = _plates(draw, count) if kind == "plates" else draw.noise(count)
+    sections = [biquad("high", corner, draw.uniform(0.5, 1.2))]
+    if draw.chance(0.5):
+        sections.append(biquad("high", corner * draw.uniform(0.5, 1), draw.uniform(0.5, 1.2)))
+    if draw.chance(0.25):
+        sections.append(biquad("low", draw.log(3000, 7800)))
+    wave = filtered(wave, *sections)
     shape = decay(count, tau) + draw.uniform(0, 1.5) * decay(count, tau * draw.uniform(0.08, 0.3))
-    if draw.chance(0.15):
-        shape *= 1 - np.exp(t / -draw.uniform(0.001, 0.008))
-    mix = unit(mix * shape)
-    if draw.chance(0.35):
-        stick = np.sin(2 * np.pi * draw.log(300, 1500) * t) * decay(count, draw.log(0.002, 0.02))
-        mix += draw.log(0.03, 0.35) * stick
+    if draw.chance(0.3):
+        # A pedal closes or a loose hat swishes: the sound swells first.
+        shape *= 1 - np.exp(t / -draw.log(0.001, min(0.04, tau)))
+    mix = unit(wave * shape)
+    for _ in range(draw.integer(0, 3)):
+        ring = np.sin(2 * np.pi * draw.log(330, 1200) * t + draw.uniform(0, 6))
+        mix += draw.log(0.02, 0.5) * ring * decay(count, tau * draw.uniform(0.15, 1))
+    mix = _grounded(draw, mix)
     if draw.chance(0.35):
         mix = in_box(draw, mix)
-    return finish(coloured(draw, mix, 0.6))
+    return finish(coloured(draw, mix, 0.7))
+
+
+def _plates(draw: Draw, count: int) -> Array:
+    """Noise whose spectrum is a thicket of random resonances, as of two cymbals: (count,)."""
+    spectrum = np.fft.rfft(draw.noise(count))
+    frequency = np.arange(len(spectrum)) * (SAMPLE_RATE / count)
+    width = draw.log(8, 150)
+    peaks = np.full(len(spectrum), draw.log(0.02, 0.6))
+    for centre in 300 * 26 ** draw.rng.random(draw.integer(6, 18)):
+        peaks += draw.log(0.2, 1) / (1 + ((frequency - centre) / width) ** 2)
+    spectrum *= peaks * (np.maximum(frequency, 100) / 1000) ** draw.uniform(-0.5, 1)
+    return np.fft.irfft(spectrum, count)
+
+
+def _grounded(draw: Draw, samples: Array) -> Array:
+    """The hit (peak 1) with the thump of its stand and the rumble of its recording below 200 Hz."""
+    if draw.chance(0.5):
+        return samples
+    count = len(samples)
+    rumble = draw.noise(count) * decay(count, draw.log(0.01, 0.3))
+    rumble = filtered(rumble, biquad("low", draw.log(30, 180)), biquad("low", draw.log(60, 300)))
+    return samples + draw.log(0.005, 0.4) * unit(rumble)
 
 
 def clap(draw: Draw) -> Sound:
-    tail_tau = draw.banded_log(0.015, 0.16)
+    single = draw.chance(0.25)
+    tail_tau = draw.banded_log(0.003, 0.03) if single else draw.banded_log(0.01, 0.12)
     count = samples_of(min(1.0, 6 * tail_tau) + 0.12)
     t = clock(count)
     shape = np.zeros(count)
-    bursts = draw.integer(1, 5)
+    bursts = 1 if single else draw.integer(2, 5)
     at, spacing = 0.0, draw.uniform(0.006, 0.02)
     for number in range(bursts):
         late = np.maximum(t - at, 0)
         tau = tail_tau if number == bursts - 1 else draw.uniform(0.002, 0.008)
         shape += (t >= at) * np.exp(late / -tau) * (1.0 if number == bursts - 1 else draw.uniform(0.5, 1.1))
         at += spacing * draw.uniform(0.6, 1.4)
-    centre = draw.banded_log(800, 2600)
-    noise = draw.noise(count)
-    narrow = filtered(noise, biquad("band", centre, draw.log(0.7, 5)), biquad("high", draw.log(250, 800)))
-    wide = filtered(
-        draw.noise(count), biquad("high", draw.log(500, 2000)), biquad("low", draw.log(3000, 7800))
-    )
-    mix = unit(narrow) + draw.log(0.02, 0.7) * unit(wide)
-    mix = mix * shape
+    centre = draw.banded_log(750, 2600)
+    narrow = filtered(draw.noise(count), biquad("band", centre, draw.log(0.7, 5)), biquad("high", draw.log(250, 800)))
+    wide = filtered(draw.noise(count), biquad("high", draw.log(300, 2000)), biquad("low", draw.log(3000, 7800)))
+    mix = (unit(narrow) + draw.log(0.02, 0.9) * unit(wide)) * shape
+    mix = _grounded(draw, unit(mix))
     if draw.chance(0.6):
         mix = in_box(draw, mix)
     return finish(coloured(draw, mix, 0.7))
