@@ -285,6 +285,11 @@ def parse_answer(text: str) -> str | None:
     return (match[1].strip() or None) if match else None
 
 
+def same_answer(given: str | None, reference: str) -> bool:
+    """Whether an answer is the reference: equal but for case and white space, and nothing less (never a part)."""
+    return given is not None and given.casefold().split() == reference.casefold().split()
+
+
 def system_prompt(format: Format) -> str:
     """The instruction that comes before the sound, the same for every question of a format."""
     cite = {

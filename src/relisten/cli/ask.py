@@ -1,0 +1,183 @@
+"""`relisten ask`: one question with everything shown as it happens, or a file of questions as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from relisten.audio import Clip
+from relisten.cli.display import AnswerDisplay
+from relisten.engines.drive import Piece
+from relisten.errors import InputError
+from relisten.listener import DEFAULT_MODEL, Listener
+from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, Listen, same_answer
+from relisten.question import Question, read_questions
+from relisten.trace import Trace
+
+
+class Ask(typer.core.TyperCommand):
+    """Lets `--choices` take several words at once: everything up to the next option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        taking = False
+        for argument in args:
+            if argument == "--choices":
+                taking = True
+            elif argument.startswith("--"):
+                taking = False
+                spread.append(argument)
+            else:
+                spread += ["--choices", argument] if taking else [argument]
+        return super().parse_args(ctx, spread)
+
+
+def ask(
+    audio: Annotated[Path | None, typer.Argument(help="A sound file (wav, flac, ogg, mp3, m4a, ...).")] = None,
+    question: Annotated[str | None, typer.Argument(help="What to ask about it.")] = None,
+    choices: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--choices", metavar="A B C", help="Answers to choose from; everything up to the next option."
+        ),
+    ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            "--questions", help="Instead: a JSONL file of questions (id, audio, question, choices, answer)."
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="echo-tiny, a checkpoint folder, or a hub id such as Qwen/Qwen2.5-Omni-7B.")
+    ] = DEFAULT_MODEL,
+    format: Annotated[
+        Format, typer.Option(help="How to reason; only interleaved listens again.")
+    ] = Format.INTERLEAVED,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; the paper uses 0.7.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that have this mass.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Makes sampled answers repeatable.")] = None,
+    max_listens: Annotated[int, typer.Option(help="Listens an answer may have.")] = MAX_LISTENS,
+    max_tokens: Annotated[int, typer.Option(help="Sampled tokens an answer may have.")] = MAX_TOKENS,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")] = "auto",
+    trace: Annotated[Path | None, typer.Option(help="Also write the trace (JSON) to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the trace as JSON and nothing else.")] = False,
+) -> None:
+    """Ask a question about a sound; shows the reasoning, where it listened again, and the answer.
+
+    Exit status: 0 with an answer, 1 without one, 2 for bad input. With --questions every answer is one JSON line
+    on standard output, in the order in which they finish; 0 means that every question got an answer.
+    """
+    options: dict[str, Any] = {
+        "format": format,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+        "max_listens": max_listens,
+        "max_tokens": max_tokens,
+    }
+    if questions is not None:
+        if audio is not None or question is not None or choices or trace is not None:
+            raise InputError("--questions stands alone: leave out the sound, the question, --choices and --trace")
+        answered = _ask_file(questions, model, device, options)
+    else:
+        if audio is None or question is None:
+            raise InputError('nothing to ask: give a sound and a question, as in `relisten ask drums.wav "..."`')
+        asked = Question(question, tuple(choices or ()), Clip.load(audio))
+        if trace is not None:
+            _check_writable(trace)
+        result = _ask_one(asked, model, device, options, as_json)
+        if trace is not None:
+            trace.write_text(json.dumps(result.to_json(), ensure_ascii=False) + "\n", encoding="utf-8")
+        answered = result.answer is not None
+    raise typer.Exit(0 if answered else 1)
+
+
+def _ask_one(question: Question, model: str, device: str, options: dict[str, Any], as_json: bool) -> Trace:
+    clip = question.clip()
+    with Listener.load(model, device=device) as listener:
+        if as_json:
+            result = listener.ask(clip, question.text, question.choices, **options)
+            print(json.dumps(result.to_json(), ensure_ascii=False))
+            return result
+        display = AnswerDisplay(Console(), clip, model)
+        for event in listener.stream(clip, question.text, question.choices, **options):
+            if isinstance(event, Piece):
+                display.write(event.text)
+            elif isinstance(event, Listen):
+                display.listen(event.segment)
+            elif isinstance(event, Trace):
+                result = event
+        display.close(result)
+        return result
+
+
+def _ask_file(path: Path, model: str, device: str, options: dict[str, Any]) -> bool:
+    references: list[str | None] = []
+    bad: list[InputError] = []
+
+    def good_rows() -> Iterator[Question]:
+        for row in read_questions(path):
+            if isinstance(row, Question):
+                references.append(row.answer)
+                yield row
+            else:
+                bad.append(row)
+                _print_line(_failed(row, options["format"]))
+
+    answered = right = judged = finished = 0
+    errors = Console(stderr=True)
+    with (
+        Listener.load(model, device=device) as listener,
+        Progress(
+            SpinnerColumn(),
+            TextColumn("{task.completed} answered"),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=errors,
+            transient=True,
+        ) as progress,
+    ):
+        task = progress.add_task("", total=None, note="")
+        for index, result in listener.ask_each(good_rows(), **options):
+            _print_line(result)
+            finished += 1
+            answered += result.answer is not None
+            reference = references[index]
+            if reference is not None:
+                judged += 1
+                right += same_answer(result.answer, reference)
+            progress.update(task, completed=finished, note=f"accuracy {right}/{judged}" if judged else "")
+    total = finished + len(bad)
+    if total == 0:
+        raise InputError(f"{path}: holds no question; write one JSON object a line")
+    summary = f"{answered} of {total} questions answered"
+    if judged:
+        summary += f"; accuracy {right / judged:.1%} ({right} of {judged} with a reference)"
+    if bad:
+        summary += f"; {len(bad)} bad rows, the first: {bad[0]}"
+    print(summary, file=sys.stderr)
+    return answered == total
+
+
+def _print_line(result: Trace) -> None:
+    print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
+
+
+def _failed(error: InputError, format: Format) -> Trace:
+    return Trace(question="", choices=(), spans=(), finish=Finish.FAILED, format=format, error=str(error))
+
+
+def _check_writable(path: Path) -> None:
+    """Before any work: an answer that cannot be kept is work lost."""
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another --trace file") from None

@@ -1,0 +1,138 @@
+"""One answer from question to trace: the interleaver decides, a stream obeys. Every caller that wants an answer
+(listener, rollouts, evaluation, server) comes through here, whatever the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from relisten.engines.base import Engine, Stream
+from relisten.errors import EngineError, RelistenError
+from relisten.protocol import Event, Finish, Format, Interleaver, Listen, Skip, Stop
+from relisten.question import Question
+from relisten.trace import Sampling, Span, Trace
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text that was just decoded."""
+
+    text: str
+
+
+OnEvent = Callable[[Piece | Event], None]
+
+
+async def answer(
+    engine: Engine,
+    question: Question,
+    *,
+    format: Format = Format.INTERLEAVED,
+    sampling: Sampling | None = None,
+    on_event: OnEvent | None = None,
+) -> Trace:
+    """Answer one question; start as many of these side by side as you like.
+
+    A sampling seed of None is drawn here and written into the trace, so that every answer can be repeated.
+
+    Args:
+        on_event: told of every piece of text and every decision as it happens, from whatever thread decodes.
+
+    Returns:
+        The trace, also where the answer ended early: `finish` says how, and `error` why. Cancelling the task
+        closes the stream and raises as usual.
+
+    Raises:
+        InputError: the sound cannot be read, or the question does not fit the model. Nothing was decoded.
+    """
+    began = time.perf_counter()
+    sampling = sampling or Sampling()
+    if sampling.temperature > 0 and sampling.seed is None:
+        sampling = replace(sampling, seed=secrets.randbits(63))
+    clip = await asyncio.to_thread(question.clip)
+    stream = engine.open(question, clip, format, sampling)
+    interleaver = Interleaver(
+        clip.duration, format=format, max_listens=sampling.max_listens, max_tokens=sampling.max_tokens
+    )
+    spans: list[Span] = [stream.prompt]
+    skipped: list[Skip] = []
+    error: str | None = None
+    try:
+        finish = await _run(stream, interleaver, spans, skipped, on_event)
+        if finish is Finish.CONTEXT:
+            error = "the context window is full; ask for fewer tokens or a shorter clip"
+    except EngineError as failure:
+        finish, error = Finish.FAILED, str(failure)
+    finally:
+        stream.close()
+    return Trace(
+        question=question.text,
+        choices=question.choices,
+        spans=tuple(spans),
+        finish=finish,
+        format=format,
+        id=question.id,
+        audio=clip.name,
+        audio_hash=clip.hash,
+        duration=clip.duration,
+        model=engine.model,
+        sampling=sampling,
+        skipped=tuple(skipped),
+        timings=replace(stream.timings, total=time.perf_counter() - began),
+        error=error,
+    )
+
+
+async def _run(
+    stream: Stream,
+    interleaver: Interleaver,
+    spans: list[Span],
+    skipped: list[Skip],
+    on_event: OnEvent | None,
+) -> Finish:
+    while True:
+        events: list[Event] = []
+
+        def feed(piece: str, end_of_turn: bool, events: list[Event] = events) -> bool:
+            new = interleaver.feed(piece, tokens=1, end_of_turn=end_of_turn)
+            events += new
+            if on_event is not None:
+                if piece:
+                    on_event(Piece(piece))
+                for event in new:
+                    on_event(event)
+            return any(not isinstance(event, Skip) for event in new)
+
+        spans.append(await stream.decode(feed))
+        skipped += (event for event in events if isinstance(event, Skip))
+        if interleaver.finish is not None:
+            return interleaver.finish
+        for event in events:
+            if isinstance(event, Listen) and (heard := stream.listen(event.segment)) is not None:
+                spans.append(heard)
+        if stream.full:
+            if on_event is not None:
+                on_event(Stop(Finish.CONTEXT))
+            return Finish.CONTEXT
+
+
+async def answer_or_failure(engine: Engine, question: Question, **options: object) -> Trace:
+    """Like `answer`, but bad input too becomes a trace with `Finish.FAILED`, so that it stops nothing else."""
+    try:
+        return await answer(engine, question, **options)  # type: ignore[arg-type]
+    except RelistenError as failure:
+        format = options.get("format", Format.INTERLEAVED)
+        return Trace(
+            question=question.text,
+            choices=question.choices,
+            spans=(),
+            finish=Finish.FAILED,
+            format=Format(str(format)),
+            id=question.id,
+            audio=str(question.audio or ""),
+            model=engine.model,
+            error=str(failure),
+        )

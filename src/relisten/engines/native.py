@@ -1,0 +1,406 @@
+"""PyTorch engine: many answers decode side by side in one process, and listen while others go on.
+
+One thread owns the model. Every step it gathers what each running row has to add (one sampled token, or a whole
+prompt, or a crop behind the token that asked for it), encodes the new sound of all rows in one batch, runs all new
+tokens through the language model in one packed pass, and samples the next token of each row. A crop costs its own
+tokens and nothing else: everything before it stays in the row's slot of the KV cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relisten.audio import Clip
+from relisten.engines.base import Feed
+from relisten.engines.sampling import draw
+from relisten.errors import EngineError, InputError
+from relisten.models.base import Family, Prompt, TextDecoder
+from relisten.models.decoder import Chunk, PackedDecoder
+from relisten.protocol import Format, Segment
+from relisten.question import Question
+from relisten.trace import GeneratedSpan, ListenSpan, PromptSpan, Sampling, Timings
+
+MAX_ROWS = 64
+MAX_STEP_TOKENS = 4096
+"""New tokens in one step beyond which further prompts and crops wait for the next, so that rows that decode are
+not held up."""
+_ENCODE_SECONDS = 240.0  # sound encoded in one batch; bounds memory, not speed
+
+
+@dataclass(eq=False)
+class _Row:
+    """One answer, as the engine's thread sees it. Between two `decode` calls only its stream touches it."""
+
+    prompt: PromptSpan
+    pending: list[tuple[int, ...] | Clip]  # what the model has not seen yet
+    num_pending: int
+    sampling: Sampling
+    decoder: TextDecoder
+    random: np.random.Generator
+    slot: int | None = None
+    length: int = 0  # tokens in the cache
+    heard_prompt: bool = False
+    feed: Feed | None = None
+    future: Future[GeneratedSpan] | None = None
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)
+    full: bool = False
+    closed: bool = False
+    timings: Timings = field(default_factory=Timings)
+
+    def spend(self, phase: Literal["encode", "prefill", "decode", "listen"], seconds: float) -> None:
+        self.timings = replace(self.timings, **{phase: getattr(self.timings, phase) + seconds})
+
+
+class NativeEngine:
+    """Decodes with the PyTorch modules of a family, on its device and in its precision.
+
+    Args:
+        family: the model. While rows are open nobody else may change its weights.
+        name: what traces call the model; None takes the family's name.
+        max_rows: answers decoded at once; more wait their turn.
+        max_context: tokens a row may have; None takes what the checkpoint allows.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        *,
+        name: str | None = None,
+        max_rows: int = MAX_ROWS,
+        max_context: int | None = None,
+    ) -> None:
+        if max_rows < 1:
+            raise InputError(f"max rows {max_rows}: it must be at least 1")
+        self._family = family
+        self.model = name or family.name
+        self._context = min(max_context or family.context_size, family.context_size)
+        self._worker = _Worker(family, max_rows, self._context)
+        self._finalizer = weakref.finalize(self, self._worker.stop)
+
+    def open(self, question: Question, clip: Clip, format: Format, sampling: Sampling) -> NativeStream:
+        """See `Engine.open`."""
+        family = self._family
+        if family.num_audio_tokens(clip.num_samples) == 0:
+            raise InputError(
+                f"{clip.name or 'clip'}: lasts {clip.duration:g} s, too short for {self.model} to hear; "
+                "give at least 0.2 s"
+            )
+        prompt = family.prompt(question, clip, format)
+        span = _prompt_span(family, prompt)
+        if len(span.ids) >= self._context:
+            raise InputError(
+                f"{clip.name or 'clip'}: clip and question make {len(span.ids)} tokens, the model takes fewer than "
+                f"{self._context}; give a shorter clip (this one lasts {clip.duration:g} s)"
+            )
+        row = _Row(
+            prompt=span,
+            pending=list(prompt.parts),
+            num_pending=len(span.ids),
+            sampling=sampling,
+            decoder=family.decoder(),
+            random=np.random.default_rng(sampling.seed),
+        )
+        return NativeStream(self._worker, family, row, clip, self._context)
+
+    def close(self) -> None:
+        self._finalizer()
+
+    def __enter__(self) -> NativeEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class NativeStream:
+    """See `Stream`."""
+
+    def __init__(self, worker: _Worker, family: Family, row: _Row, clip: Clip, context: int) -> None:
+        self._worker = worker
+        self._family = family
+        self._row = row
+        self._clip = clip
+        self._context = context
+
+    @property
+    def prompt(self) -> PromptSpan:
+        return self._row.prompt
+
+    @property
+    def full(self) -> bool:
+        return self._row.full
+
+    @property
+    def timings(self) -> Timings:
+        return self._row.timings
+
+    async def decode(self, feed: Feed) -> GeneratedSpan:
+        future: Future[GeneratedSpan] = Future()
+        self._row.feed, self._row.future = feed, future
+        self._worker.decode(self._row)
+        return await asyncio.wrap_future(future)
+
+    def listen(self, segment: Segment) -> ListenSpan | None:
+        crop = self._clip.crop(segment.start, segment.end)
+        count = self._family.num_audio_tokens(crop.num_samples)
+        ids = tuple(self._family.audio_ids(count))
+        row = self._row
+        if row.length + row.num_pending + len(ids) >= self._context:
+            row.full = True
+            return None
+        row.pending.append(crop)
+        row.num_pending += len(ids)
+        return ListenSpan(segment, ids, count)
+
+    def close(self) -> None:
+        self._worker.drop(self._row)
+
+
+class _Worker:
+    """The thread that owns model, cache and rows. Rows stand in slots 0 .. n-1 without gaps."""
+
+    def __init__(self, family: Family, max_rows: int, context: int) -> None:
+        self._family = family
+        self._max_rows = max_rows
+        self._context = context
+        self._decoder = PackedDecoder(family.language_model, family.lm_head)
+        self._cache = self._decoder.new_cache()
+        banned = torch.zeros(family.lm_head.out_features, dtype=torch.bool, device=family.device)
+        banned[list(family.banned_ids)] = True
+        self._banned = banned
+        self._rows: list[_Row] = []
+        self._waiting: deque[_Row] = deque()
+        self._inbox: queue.SimpleQueue[tuple[Literal["decode", "drop", "stop"], _Row | None]] = queue.SimpleQueue()
+        self._ended: str | None = None  # why nothing is decoded any more
+        self._ending = threading.Lock()  # no row may enter the inbox behind the last look into it
+        self._thread = threading.Thread(target=self._loop, name="relisten-native", daemon=True)
+        self._thread.start()
+
+    def decode(self, row: _Row) -> None:
+        with self._ending:
+            if self._ended is None and not row.closed:
+                self._inbox.put(("decode", row))
+                return
+        _fail(row, self._ended or "the answer was closed")
+
+    def drop(self, row: _Row) -> None:
+        if not row.closed:
+            row.closed = True
+            self._inbox.put(("drop", row))
+
+    def stop(self) -> None:
+        self._inbox.put(("stop", None))
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    @torch.inference_mode()
+    def _loop(self) -> None:
+        why = "the engine was closed"
+        try:
+            while self._take_commands():
+                self._admit()
+                if running := self._running():
+                    self._step(running)
+        except BaseException as error:  # a bug here; nobody may wait for ever
+            why = f"the engine stopped ({type(error).__name__}: {error})"
+            raise
+        finally:
+            with self._ending:
+                self._ended = why
+            while not self._inbox.empty():
+                _, row = self._inbox.get()
+                if row is not None:
+                    self._waiting.append(row)
+            for row in (*self._rows, *self._waiting):
+                _fail(row, why)
+
+    def _take_commands(self) -> bool:
+        """Carry out what streams asked for, waiting if there is nothing else to do; False to stop."""
+        idle = not self._running() and not self._waiting
+        while True:
+            try:
+                command, row = self._inbox.get(block=idle)
+            except queue.Empty:
+                return True
+            idle = False
+            if row is None:
+                return False
+            if command == "drop":
+                self._remove(row)
+            elif row.slot is None:
+                self._waiting.append(row)
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._rows) < self._max_rows:
+            row = self._waiting.popleft()
+            row.slot = len(self._rows)
+            self._rows.append(row)
+
+    def _remove(self, row: _Row) -> None:
+        """Free a row's slot; the last row moves into the gap."""
+        if row.future is not None:
+            row.future.cancel()
+            row.future = None
+        if row.slot is None:
+            if row in self._waiting:
+                self._waiting.remove(row)
+            return
+        last = self._rows.pop()
+        if last is not row:
+            assert last.slot is not None  # for the type checker: rows in the list have a slot
+            self._cache.move(last.slot, row.slot, last.length)
+            last.slot = row.slot
+            self._rows[row.slot] = last
+        row.slot = None
+
+    def _running(self) -> list[_Row]:
+        return [row for row in self._rows if row.future is not None]
+
+    def _step(self, running: list[_Row]) -> None:
+        """One packed pass over the new tokens of `running`, and the next token of each."""
+        began = time.perf_counter()
+        rows = self._choose(running)
+        sounds = self._encode(rows)
+        rows = [row for row in rows if row.future is not None]
+        encoded = time.perf_counter()
+        if not rows:
+            return
+        listening = {id(row) for row in rows if row.num_pending > 1}
+        try:
+            tokens, logprobs = self._forward(rows, sounds)
+        except Exception as error:
+            for row in rows:
+                self._fail(row, error)
+            return
+        ended = time.perf_counter()
+        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
+            if id(row) not in listening:
+                row.spend("decode", ended - began)
+            elif row.heard_prompt:
+                row.spend("listen", ended - began)
+            else:
+                row.spend("encode", encoded - began)
+                row.spend("prefill", ended - encoded)
+                row.heard_prompt = True
+            self._take_token(row, token, logprob)
+
+    def _choose(self, running: list[_Row]) -> list[_Row]:
+        """All rows that only decode, and of those with more to add as many as the step has room for."""
+        chosen: list[_Row] = []
+        room = MAX_STEP_TOKENS
+        for row in running:
+            if row.num_pending == 1 or room == MAX_STEP_TOKENS or row.num_pending <= room:
+                chosen.append(row)
+                room -= row.num_pending if row.num_pending > 1 else 0
+        return chosen
+
+    def _encode(self, rows: Sequence[_Row]) -> dict[int, Tensor]:
+        """Audio tokens of every clip that is new in this step, by the identity of the clip."""
+        clips = {id(part): part for row in rows for part in row.pending if isinstance(part, Clip)}
+        sounds: dict[int, Tensor] = {}
+        batch: list[Clip] = []
+        for clip in (*clips.values(), None):
+            if clip is None or sum(c.duration for c in batch) + clip.duration > _ENCODE_SECONDS:
+                try:
+                    if batch:
+                        encoded = self._family.encode_audio(batch)
+                        sounds.update(zip(map(id, batch), encoded, strict=True))
+                except Exception as error:
+                    failed = {id(c) for c in batch}
+                    for row in rows:
+                        if any(id(part) in failed for part in row.pending):
+                            self._fail(row, error)
+                batch = []
+            if clip is not None:
+                batch.append(clip)
+        return sounds
+
+    def _forward(self, rows: Sequence[_Row], sounds: dict[int, Tensor]) -> tuple[list[int], list[float]]:
+        family = self._family
+        ids: list[int] = []
+        chunks: list[Chunk] = []
+        audio_at: list[int] = []
+        audio: list[Tensor] = []
+        for row in rows:
+            assert row.slot is not None  # for the type checker: only rows with a slot run
+            chunks.append(Chunk(row.slot, row.length, row.num_pending))
+            for part in row.pending:
+                if isinstance(part, Clip):
+                    sound = sounds[id(part)]
+                    inserted = family.audio_ids(len(sound))
+                    audio_at += range(len(ids) + 1, len(ids) + 1 + len(sound))  # behind the begin token
+                    audio.append(sound)
+                    ids += inserted
+                else:
+                    ids += part
+        self._cache.reserve(len(self._rows), max(chunk.end for chunk in chunks))
+        embeddings = family.embed(torch.tensor(ids, device=family.device))
+        if audio:
+            embeddings[torch.tensor(audio_at, device=family.device)] = torch.cat(audio).to(embeddings.dtype)
+        logits = self._decoder(embeddings, chunks, self._cache)
+        drawn = draw(
+            logits,
+            self._banned,
+            torch.tensor([row.sampling.temperature for row in rows], device=logits.device),
+            torch.tensor([row.sampling.top_p for row in rows], device=logits.device),
+            torch.tensor([row.random.random() for row in rows], dtype=torch.float64, device=logits.device),
+        )
+        return drawn.tokens, drawn.logprobs
+
+    def _take_token(self, row: _Row, token: int, logprob: float) -> None:
+        row.length += row.num_pending
+        row.pending, row.num_pending = [(token,)], 1
+        row.full = row.length + 1 >= self._context
+        row.ids.append(token)
+        row.logprobs.append(logprob)
+        end_of_turn = token in self._family.eos_ids
+        piece = row.decoder.flush() if end_of_turn else row.decoder.push(token)
+        row.pieces.append(piece)
+        feed, future = row.feed, row.future
+        assert feed is not None  # for the type checker: a running row has both
+        assert future is not None
+        try:
+            pause = feed(piece, end_of_turn)
+        except Exception as error:
+            self._fail(row, error)
+            return
+        if pause or end_of_turn or row.full:
+            span = GeneratedSpan(tuple(row.ids), tuple(row.logprobs), "".join(row.pieces))
+            row.ids, row.logprobs, row.pieces = [], [], []
+            row.future = None
+            if future.set_running_or_notify_cancel():
+                future.set_result(span)
+
+    def _fail(self, row: _Row, error: Exception) -> None:
+        _fail(row, f"{type(error).__name__}: {error}")
+        row.closed = True
+        self._remove(row)
+
+
+def _fail(row: _Row, message: str) -> None:
+    future, row.future = row.future, None
+    if future is not None and future.set_running_or_notify_cancel():
+        future.set_exception(EngineError(message))
+
+
+def _prompt_span(family: Family, prompt: Prompt) -> PromptSpan:
+    count = sum(family.num_audio_tokens(clip.num_samples) for clip in prompt.clips)
+    return PromptSpan(tuple(prompt.ids(family)), count)

@@ -1,0 +1,229 @@
+"""`Listener`: the public face. Load a model, ask it about sounds, get traces."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import queue
+import threading
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relisten.audio import Clip
+from relisten.engines.base import Engine
+from relisten.engines.drive import OnEvent, Piece, answer, answer_or_failure
+from relisten.protocol import Event, Format
+from relisten.question import Question
+from relisten.trace import Sampling, Trace
+
+T = TypeVar("T")
+Sound = str | Path | Clip | NDArray[np.floating]
+DEFAULT_MODEL = "echo-tiny"
+_IN_FLIGHT = 256  # questions of `ask_many` that are open at once; bounds the clips held in memory
+
+
+class Listener:
+    """Answers questions about sounds, listening again while it reasons.
+
+    Every way of asking takes the same options:
+
+    * `format`: "interleaved" (re-listens), "grounded" (cites segments), "text" (plain chain of thought).
+    * `temperature`: 0 takes the likeliest token; the paper evaluates at 0.7.
+    * `top_p`, `seed`, `max_tokens`, `max_listens`: see `Sampling`.
+
+    Any number of threads and tasks may ask at once; the engine batches them. Close it, or use it as a context
+    manager, to free the model.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._loop = _BackgroundLoop()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        max_rows: int | None = None,
+    ) -> Listener:
+        """A listener on the native engine.
+
+        Args:
+            model: "echo-tiny" (shipped), a checkpoint folder, or a hub id such as "Qwen/Qwen2.5-Omni-7B", which is
+                the only one that may use the network.
+            device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
+            dtype: "auto" is bfloat16 on a GPU and float32 on the CPU.
+            max_rows: answers decoded at once; None takes the engine's default.
+
+        Raises:
+            InputError: there is no such checkpoint, or it is not complete.
+        """
+        # Imported here so that `import relisten` stays quick for those who only read traces.
+        import torch
+
+        from relisten.engines.native import MAX_ROWS, NativeEngine
+        from relisten.models import load
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if dtype == "auto":
+            dtype = "float32" if device == "cpu" else "bfloat16"
+        family = load(model, device=device, dtype=dtype)
+        return cls(NativeEngine(family, name=str(model), max_rows=max_rows or MAX_ROWS))
+
+    def ask(
+        self,
+        audio: Sound,
+        question: str,
+        choices: Sequence[str] = (),
+        *,
+        on_event: OnEvent | None = None,
+        **options: Any,
+    ) -> Trace:
+        """Answer one question about one sound (a file, a `Clip`, or mono samples at 16 kHz).
+
+        Raises:
+            InputError: the sound cannot be read, the question is empty, or both do not fit the model.
+        """
+        format, sampling = _split(options)
+        asked = Question(question, tuple(choices), _sound(audio))
+        return self._loop.run(answer(self.engine, asked, format=format, sampling=sampling, on_event=on_event))
+
+    def stream(
+        self, audio: Sound, question: str, choices: Sequence[str] = (), **options: Any
+    ) -> Iterator[Piece | Event | Trace]:
+        """Like `ask`, telling what happens as it happens: `Piece` of text, `Listen`, `Skip`, `Stop`, and the
+        `Trace` last. Leaving the iteration early cancels the answer."""
+        format, sampling = _split(options)
+        asked = Question(question, tuple(choices), _sound(audio))
+        events: queue.SimpleQueue[Piece | Event | Trace | BaseException] = queue.SimpleQueue()
+
+        async def run() -> None:
+            try:
+                events.put(await answer(self.engine, asked, format=format, sampling=sampling, on_event=events.put))
+            except BaseException as error:
+                events.put(error)
+
+        task = self._loop.start(run())
+        try:
+            while True:
+                event = events.get()
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+                if isinstance(event, Trace):
+                    return
+        finally:
+            task.cancel()
+
+    def ask_many(self, questions: Iterable[Question], **options: Any) -> list[Trace]:
+        """Answer many questions as fast as the engine can batch; traces come in the order of the questions.
+
+        A question that cannot be answered becomes a trace with `Finish.FAILED` and stops nothing. With a `seed`,
+        each question gets its own, drawn from it and from the question's id and text, so that neither order nor
+        company changes an answer.
+        """
+        traces = dict(self.ask_each(questions, **options))
+        return [traces[index] for index in sorted(traces)]
+
+    def ask_each(self, questions: Iterable[Question], **options: Any) -> Iterator[tuple[int, Trace]]:
+        """Like `ask_many`, yielding (position, trace) as answers finish; `questions` is read as they do."""
+        format, sampling = _split(options)
+        finished: queue.SimpleQueue[tuple[int, Trace | BaseException]] = queue.SimpleQueue()
+
+        async def one(index: int, question: Question) -> None:
+            own = sampling
+            if sampling.seed is not None:
+                own = replace(sampling, seed=_own_seed(sampling.seed, question))
+            try:
+                trace = await answer_or_failure(self.engine, question, format=format, sampling=own)
+                finished.put((index, trace))
+            except BaseException as error:
+                finished.put((index, error))
+
+        tasks: dict[int, Future[None]] = {}
+        source = enumerate(questions)
+        try:
+            while True:
+                while len(tasks) < _IN_FLIGHT and (item := next(source, None)) is not None:
+                    tasks[item[0]] = self._loop.start(one(*item))
+                if not tasks:
+                    return
+                index, result = finished.get()
+                del tasks[index]
+                if isinstance(result, BaseException):
+                    raise result
+                yield index, result
+        finally:
+            for task in tasks.values():
+                task.cancel()
+
+    async def answer(self, question: Question, *, on_event: OnEvent | None = None, **options: Any) -> Trace:
+        """The asynchronous way: await as many of these at once as you like, in any event loop."""
+        format, sampling = _split(options)
+        return await answer(self.engine, question, format=format, sampling=sampling, on_event=on_event)
+
+    def close(self) -> None:
+        self.engine.close()
+        self._loop.close()
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _BackgroundLoop:
+    """An event loop in a thread of its own, so that synchronous calls work from anywhere, notebooks included."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="relisten-listener", daemon=True)
+        self._thread.start()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        task = self.start(work)
+        try:
+            return task.result()
+        except BaseException:
+            task.cancel()
+            raise
+
+    def close(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+def _sound(audio: Sound) -> Clip | Path:
+    if isinstance(audio, np.ndarray):
+        return Clip.from_samples(audio)
+    return audio if isinstance(audio, Clip) else Path(audio)
+
+
+def _split(options: dict[str, Any]) -> tuple[Format, Sampling]:
+    """The format, and the sampling made of everything else."""
+    rest = dict(options)
+    format = Format(rest.pop("format", Format.INTERLEAVED))
+    return format, Sampling(**rest)
+
+
+def _own_seed(seed: int, question: Question) -> int:
+    digest = hashlib.sha256(f"{seed}\0{question.id}\0{question.text}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

@@ -1,0 +1,212 @@
+"""The language model of Qwen-style checkpoints over rows of different lengths, with a slot KV cache.
+
+transformers' own forward wants a rectangle: every row as long as the longest, every step the same number of
+tokens a row. Answers that listen while others decode are not a rectangle, so the same modules (and so the same
+weights, whatever a trainer does to them) are called here on packed tokens: linear layers see all new tokens of
+all rows at once, attention sees each row with its own past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import apply_rotary_pos_emb
+
+from relisten.errors import InputError
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """New tokens of one row: `length` of them behind the `start` tokens that slot `slot` already holds."""
+
+    slot: int
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
+class KVCache:
+    """Keys and values of many rows: one (slots, kv_heads, capacity, head_dim) pair a layer, grown on demand."""
+
+    def __init__(self, num_layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device):
+        self._shape = (kv_heads, head_dim)
+        empty = torch.empty(0, kv_heads, 0, head_dim, dtype=dtype, device=device)
+        self.keys = [empty] * num_layers
+        self.values = [empty] * num_layers
+
+    @property
+    def num_slots(self) -> int:
+        return self.keys[0].shape[0]
+
+    @property
+    def capacity(self) -> int:
+        return self.keys[0].shape[2]
+
+    def reserve(self, num_slots: int, capacity: int) -> None:
+        """Make room for that many rows of that many tokens; grows by doubling, keeps what is there."""
+        if num_slots <= self.num_slots and capacity <= self.capacity:
+            return
+        num_slots = self.num_slots if num_slots <= self.num_slots else max(num_slots, 2 * self.num_slots)
+        capacity = self.capacity if capacity <= self.capacity else max(capacity, 2 * self.capacity)
+        for tensors in (self.keys, self.values):
+            for layer, old in enumerate(tensors):
+                # Zeros, since slots that sit out a step still pass through attention and must stay finite.
+                new = old.new_zeros(num_slots, self._shape[0], capacity, self._shape[1])
+                new[: old.shape[0], :, : old.shape[2]] = old
+                tensors[layer] = new
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` tokens of one row over another."""
+        for tensor in (*self.keys, *self.values):
+            tensor[target, :, :length] = tensor[source, :, :length]
+
+
+class PackedDecoder:
+    """Runs a language model on packed rows.
+
+    Args:
+        language_model: the text model of a transformers Qwen2.5-Omni thinker (or one with the same layer names).
+        lm_head: its output layer.
+
+    Raises:
+        InputError: the checkpoint uses sliding-window attention, which is not supported.
+    """
+
+    def __init__(self, language_model: Any, lm_head: Any) -> None:
+        self._model = language_model
+        self._lm_head = lm_head
+        attention = self._model.layers[0].self_attn
+        if any(layer.self_attn.sliding_window is not None for layer in self._model.layers):
+            raise InputError("the checkpoint uses sliding-window attention; set use_sliding_window to false")
+        self._head_dim: int = attention.head_dim
+        self._kv_heads: int = attention.num_key_value_heads
+        self._scale: float = attention.scaling
+        weight = self._model.embed_tokens.weight
+        self._cos = self._sin = torch.empty(0, self._head_dim, dtype=weight.dtype, device=weight.device)
+
+    def new_cache(self) -> KVCache:
+        weight = self._model.embed_tokens.weight
+        return KVCache(len(self._model.layers), self._kv_heads, self._head_dim, weight.dtype, weight.device)
+
+    def __call__(self, embeddings: Tensor, chunks: Sequence[Chunk], cache: KVCache) -> Tensor:
+        """Run new tokens through the model and keep their keys and values.
+
+        Args:
+            embeddings: (sum of chunk lengths, hidden), the chunks one after another.
+            chunks: at most one for a slot; every one of length 1 or more.
+            cache: reserved for every chunk's slot and end.
+
+        Returns:
+            float32 logits behind the last token of each chunk, (len(chunks), vocabulary).
+        """
+        plan = _Plan(chunks, embeddings.device)
+        cos, sin = self._rotations(plan.longest)
+        cos, sin = cos[plan.positions], sin[plan.positions]
+        hidden = embeddings
+        for layer, block in enumerate(self._model.layers):
+            attention = block.self_attn
+            x = block.input_layernorm(hidden)
+            query = attention.q_proj(x).unflatten(-1, (-1, self._head_dim))
+            key = attention.k_proj(x).unflatten(-1, (-1, self._head_dim))
+            value = attention.v_proj(x).unflatten(-1, (-1, self._head_dim))
+            query, key = apply_rotary_pos_emb(query, key, cos, sin)
+            cache.keys[layer][plan.slots, :, plan.positions] = key
+            cache.values[layer][plan.slots, :, plan.positions] = value
+            mixed = self._attend(query, cache.keys[layer], cache.values[layer], plan)
+            hidden = hidden + attention.o_proj(mixed.flatten(1))
+            hidden = hidden + block.mlp(block.post_attention_layernorm(hidden))
+        logits: Tensor = self._lm_head(self._model.norm(hidden[plan.last]))
+        return logits.float()
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, plan: _Plan) -> Tensor:
+        """(tokens, heads, head_dim) -> the same shape: all single-token rows at once, longer chunks one by one."""
+        mixed = torch.empty_like(query)
+        if plan.num_single:
+            # A lone query attends to its whole past, so heads that share keys can stand side by side as
+            # queries; slots that sit out this step get a zero query whose result is not read.
+            slots = query.new_zeros(plan.single_rows, *query.shape[1:])
+            slots[plan.single_slots] = query[plan.single_tokens]
+            grouped = slots.unflatten(1, (self._kv_heads, -1))
+            past = keys[: plan.single_rows, :, : plan.single_longest]
+            heard = scaled_dot_product_attention(
+                grouped,
+                past,
+                values[: plan.single_rows, :, : plan.single_longest],
+                attn_mask=plan.single_mask,
+                scale=self._scale,
+            )
+            mixed[plan.single_tokens] = heard.flatten(1, 2)[plan.single_slots]
+        for chunk, offset, mask in plan.long:
+            span = slice(offset, offset + chunk.length)
+            mixed[span] = scaled_dot_product_attention(
+                query[span].transpose(0, 1)[None],
+                keys[chunk.slot, :, : chunk.end][None],
+                values[chunk.slot, :, : chunk.end][None],
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=self._scale,
+                enable_gqa=True,
+            )[0].transpose(0, 1)
+        return mixed
+
+    def _rotations(self, length: int) -> tuple[Tensor, Tensor]:
+        """Rotary cosines and sines of positions 0 .. `length`, (>= length, head_dim) each.
+
+        With sound and text alone the three mRoPE axes count alike, so a position is one number.
+        """
+        if self._cos.shape[0] < length:
+            size = max(length, 2 * self._cos.shape[0], 256)
+            positions = torch.arange(size, device=self._cos.device).expand(3, 1, -1)
+            cos, sin = self._model.rotary_emb(self._cos, positions)
+            self._cos, self._sin = cos[0], sin[0]
+        return self._cos, self._sin
+
+
+class _Plan:
+    """Index tensors of one packed step, made once and used by every layer."""
+
+    def __init__(self, chunks: Sequence[Chunk], device: torch.device) -> None:
+        slots: list[int] = []
+        positions: list[int] = []
+        last: list[int] = []
+        singles: list[tuple[int, Chunk]] = []
+        self.long: list[tuple[Chunk, int, Tensor | None]] = []
+        for chunk in chunks:
+            offset = len(slots)
+            slots += [chunk.slot] * chunk.length
+            positions += range(chunk.start, chunk.end)
+            last.append(len(slots) - 1)
+            if chunk.length == 1:
+                singles.append((offset, chunk))
+            else:
+                self.long.append((chunk, offset, _causal(chunk, device)))
+        self.longest = max(chunk.end for chunk in chunks)
+        self.slots = torch.tensor(slots, device=device)
+        self.positions = torch.tensor(positions, device=device)
+        self.last = torch.tensor(last, device=device)
+        self.num_single = len(singles)
+        if singles:
+            self.single_tokens = torch.tensor([offset for offset, _ in singles], device=device)
+            self.single_slots = torch.tensor([chunk.slot for _, chunk in singles], device=device)
+            self.single_rows = max(chunk.slot for _, chunk in singles) + 1
+            self.single_longest = max(chunk.end for _, chunk in singles)
+            ends = torch.ones(self.single_rows, dtype=torch.long, device=device)
+            ends[self.single_slots] = torch.tensor([chunk.end for _, chunk in singles], device=device)
+            columns = torch.arange(self.single_longest, device=device)
+            self.single_mask = (columns < ends[:, None])[:, None, None, :]
+
+
+def _causal(chunk: Chunk, device: torch.device) -> Tensor | None:
+    """(length, end) mask of what each new token sees; None where plain causal attention says the same."""
+    if chunk.start == 0:
+        return None
+    columns = torch.arange(chunk.end, device=device)
+    return columns <= torch.arange(chunk.start, chunk.end, device=device)[:, None]
