@@ -87,11 +87,19 @@ class LogMel:
                     f"preprocessor_config.json has {key}={config[key]!r}, but the log-mel front end needs "
                     f"{value!r}; use a checkpoint with that setting"
                 )
+        sizes = {"feature_size": 80, "n_fft": 400, "hop_length": 160, "chunk_length": 30}
+        for key, default in sizes.items():
+            sizes[key] = config.get(key, default)
+            if type(sizes[key]) is not int:
+                raise InputError(
+                    f"preprocessor_config.json has {key}={sizes[key]!r}, which must be a whole number; copy it from "
+                    "the original checkpoint"
+                )
         return cls(
-            n_mels=int(config.get("feature_size", 80)),
-            n_fft=int(config.get("n_fft", 400)),
-            hop_length=int(config.get("hop_length", 160)),
-            max_samples=int(config.get("chunk_length", 30)) * SAMPLE_RATE,
+            n_mels=sizes["feature_size"],
+            n_fft=sizes["n_fft"],
+            hop_length=sizes["hop_length"],
+            max_samples=sizes["chunk_length"] * SAMPLE_RATE,
             device=device,
         )
 
