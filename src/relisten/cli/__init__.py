@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from relisten.cli import data
 from relisten.cli.ask import Ask, ask
 from relisten.errors import RelistenError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=Ask)(ask)
+app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> None:

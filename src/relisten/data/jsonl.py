@@ -1,0 +1,76 @@
+"""JSON-lines files: one object a line, streamed in and out, bad lines told apart from good ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from relisten.errors import InputError
+
+
+def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]] | InputError]:
+    """The rows of a file, in order, each with where it stands ("clips.jsonl:12"); blank lines are passed over.
+
+    A line that is not an object comes out as the `InputError` that says why, so that it never stops the others.
+
+    Raises:
+        InputError: the file itself cannot be read.
+    """
+    path = Path(path)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    with file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield parse_row(line, f"{path}:{number}")
+
+
+def parse_row(line: bytes, where: str) -> tuple[str, dict[str, Any]] | InputError:
+    """One line as an object, or the error that names `where`."""
+    try:
+        row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+    except UnicodeDecodeError as error:
+        return InputError(f"{where}: is not UTF-8 text ({error.reason}); save the file as UTF-8")
+    except (ValueError, RecursionError) as error:
+        return InputError(f"{where}: is not JSON ({error}); write one object a line")
+    if not isinstance(row, dict):
+        return InputError(f"{where}: got {type(row).__name__}; write one object a line")
+    return where, row
+
+
+def dump_row(row: Mapping[str, Any]) -> str:
+    """One row as text, with its line end; what is not ASCII stays readable."""
+    return json.dumps(row, ensure_ascii=False, separators=(", ", ": "), allow_nan=False) + "\n"
+
+
+def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows as they come and return how many; the file appears under its name once it is whole.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    count = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            for row in rows:
+                file.write(dump_row(row))
+                count += 1
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another path") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def relative_to(path: Path, folder: Path) -> str:
+    """`path` as it reads from `folder`, with forward slashes, so that a set can be moved as a whole."""
+    return Path(os.path.relpath(path, folder)).as_posix()
