@@ -8,29 +8,40 @@ then, within the same sentence, what is heard there in order with a running coun
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
 
+from relisten.data.reasoning import (
+    EDGE,
+    WALK,
+    WHOLE_CLIP,
+    Listening,
+    Window,
+    apart,
+    around,
+    tenth,
+    walk,
+    windows,
+)
 from relisten.data.scenes import Event, Scene
 from relisten.data.timbres import LABELS
-from relisten.data.wording import HITS, LEADS, NAMES, NEXT, QUESTIONS, REASONS, SPANS, WHOLE
+from relisten.data.wording import REASONS, Rng, ask, pick, shuffled
 from relisten.protocol import Segment
 from relisten.question import Question
 
-EDGE: Final = 0.12
-"""Smallest distance in seconds between a window's edge and an onset, and between two onsets put in order."""
 LOUDER_DB: Final = 6.0
 HIGHER_SEMITONES: Final = 3.0
 LENGTH_RATIO: Final = 1.6
-_LISTEN: Final = 5.0
-"""Longest segment of a response that walks through a whole clip."""
-_WHOLE: Final = 6.0
-_COUNT_WEIGHTS: Final = (0.3, 0.35, 0.7, 1.2, 2.2, 4.0, 1.5, 0.6, 0.3, 0.2)
+_COUNT_WEIGHTS: Final = (0.3, 0.4, 0.7, 1.2, 2.6, 5.0, 1.5, 0.5, 0.3, 0.2)
+"""How readily a number is chosen where a scene offers several: the rare ones more, up to 5."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,10 +51,6 @@ class Example:
     question: Question
     response: str
     kind: str
-
-
-Rng = np.random.Generator
-T = TypeVar("T")
 
 
 def make_examples(
@@ -78,18 +85,18 @@ def make_examples(
 def count_window(scene: Scene, rng: Rng) -> Example | None:
     """How many X start between a and b."""
     options: dict[int, list[tuple[Window, str]]] = {}
-    for window in _windows(scene, rng):
+    for window in windows(scene, rng):
         present = Counter(event.label for event in scene.between(window.start, window.end))
-        for label in sorted({*(event.label for event in scene.events), _pick(rng, LABELS)}):
+        for label in sorted({*(event.label for event in scene.events), pick(rng, LABELS)}):
             if present[label] < 10 and not window.cuts(scene, label):
                 options.setdefault(present[label], []).append((window, label))
     if not options:
         return None
     number = _weighted(rng, options)
-    window, label = _pick(rng, options[number])
-    heard = _Listening(scene, rng, label)
+    window, label = pick(rng, options[number])
+    heard = Listening(scene, rng, label)
     heard.listen(window.segment)
-    text = _ask(rng, "count", label, window, hits=True)
+    text = ask(rng, "count", label, window.times)
     return _counted(scene, rng, "count_window", text, label, number, heard)
 
 
@@ -97,17 +104,17 @@ def count_all(scene: Scene, rng: Rng) -> Example | None:
     """How many X in the whole clip."""
     options: dict[int, list[str]] = {}
     present = Counter(event.label for event in scene.events)
-    for label in sorted({*present, _pick(rng, LABELS)}):
+    for label in sorted({*present, pick(rng, LABELS)}):
         if present[label] < 10:
             options.setdefault(present[label], []).append(label)
     if not options:
         return None
     number = _weighted(rng, options)
-    label = _pick(rng, options[number])
-    heard = _Listening(scene, rng, label)
-    for segment in _walk(scene):
+    label = pick(rng, options[number])
+    heard = Listening(scene, rng, label)
+    for segment in walk(scene):
         heard.listen(segment)
-    text = _ask(rng, "count", label, hits=True)
+    text = ask(rng, "count", label)
     return _counted(scene, rng, "count_all", text, label, number, heard)
 
 
@@ -128,34 +135,31 @@ def after(scene: Scene, rng: Rng) -> Example | None:
     seen: Counter[str] = Counter()
     for number, event in enumerate(scene.events[:-1]):
         seen[event.label] += 1
-        around = scene.events[max(0, number - 1) : number + 3]
-        if _apart(around) and seen[event.label] <= 2:
+        if apart(scene.events[max(0, number - 1) : number + 3]) and seen[event.label] <= 2:
             nth = ("first ", "second ")[seen[event.label] - 1] if times[event.label] > 1 else ""
             options.append((number, nth))
     if not options:
         return None
-    number, nth = _pick(rng, options)
+    number, nth = pick(rng, options)
     event, answer = scene.events[number], scene.events[number + 1]
     nth = nth or ("only " if rng.random() < 0.4 else "")
-    heard = _Listening(scene, rng, event.label)
+    heard = Listening(scene, rng, event.label)
     begin = event
     if nth == "second ":
         begin = next(e for e in scene.events if e.label == event.label)
         if answer.onset - begin.onset > 3.5:
-            heard.listen(_around(scene, rng, begin.onset, begin.onset + 0.2))
+            heard.listen(around(scene, rng, begin.onset, begin.onset + 0.2))
             begin = event
-    segment = _around(scene, rng, begin.onset, answer.onset + 0.2)
-    if segment.duration > _WHOLE:
+    segment = around(scene, rng, begin.onset, answer.onset + 0.2)
+    if segment.duration > WHOLE_CLIP:
         return None
     heard.listen(segment)
-    text = _ask(rng, "after", event.label, nth=nth)
-    end = _pick(
+    text = ask(rng, "after", event.label, nth=nth)
+    end = pick(
         rng, ("so the {0} comes right after the {1}", "so after the {1} comes the {0}", "so the {0} is next")
     )
     end = end.format(answer.label, f"{nth if nth != 'only ' else ''}{event.label}")
-    return _example(
-        scene, rng, "after", text, answer.label, _labels(scene, rng, answer.label), heard, "order", end
-    )
+    return _example(scene, rng, "after", text, answer.label, _labels(scene, rng, answer.label), heard, "order", end)
 
 
 def exists(scene: Scene, rng: Rng) -> Example | None:
@@ -166,79 +170,73 @@ def exists(scene: Scene, rng: Rng) -> Example | None:
         candidates = sorted(present if wanted else set(LABELS) - present)
         if not candidates:
             return None
-        window, label, segments = None, _pick(rng, candidates), _walk(scene)
+        window, label, segments = None, pick(rng, candidates), walk(scene)
     else:
         options = []
-        elsewhere = not wanted and rng.random() < 0.7
-        for window in _windows(scene, rng):
-            inside = {event.label for event in scene.between(window.start, window.end)}
-            pool = inside if wanted else (present - inside if elsewhere else set(LABELS) - present)
-            options += [(window, label) for label in sorted(pool) if not window.cuts(scene, label)]
+        absent = sorted(set(LABELS) - present)
+        for window in windows(scene, rng):
+            inside = {event.label for event in scene.between(*window.times)}
+            # Most of what is missing from a window is heard elsewhere in the clip.
+            elsewhere = sorted(present - inside)
+            pool = sorted(inside) if wanted else elsewhere if elsewhere and rng.random() < 0.8 else absent
+            options += [(window, label) for label in pool if not window.cuts(scene, label)]
         if not options:
             return None
-        window, label = _pick(rng, options)
+        window, label = pick(rng, options)
         segments = [window.segment]
-    heard = _Listening(scene, rng, label)
+    heard = Listening(scene, rng, label)
     for segment in segments:
         heard.listen(segment)
         if heard.count:
             break
-    text = _ask(rng, "exists", label, window)
+    text = ask(rng, "exists", label, window.times if window else None)
     end = f"so there is a {label}" if wanted else f"so there is no {label}"
-    return _example(
-        scene, rng, "exists", text, "yes" if wanted else "no", ("yes", "no"), heard, "exists", end
-    )
+    return _example(scene, rng, "exists", text, "yes" if wanted else "no", ("yes", "no"), heard, "exists", end)
 
 
 def before(scene: Scene, rng: Rng) -> Example | None:
     """Does the first X start before the first Y; yes and no by a coin."""
-    firsts: dict[str, Event] = {}
-    for event in scene.events:
-        firsts.setdefault(event.label, event)
     pairs = [
         (early, late)
-        for early in firsts.values()
-        for late in firsts.values()
+        for early, late in itertools.combinations(_firsts(scene), 2)
         if late.onset - early.onset >= 2 * EDGE
     ]
     if not pairs:
         return None
-    early, late = _pick(rng, pairs)
+    early, late = pick(rng, pairs)
     wanted = rng.random() < 0.5
     asked, other = (early, late) if wanted else (late, early)
-    heard = _Listening(scene, rng)
+    heard = Listening(scene, rng)
     heard.listen_both(early, late)
-    text = _ask(rng, "before", asked.label, other=other.label)
+    text = ask(rng, "before", asked.label, other=other.label)
     end = f"so the {early.label} comes before the {late.label}"
     return _example(scene, rng, "before", text, "yes" if wanted else "no", ("yes", "no"), heard, "order", end)
 
 
 def duration(scene: Scene, rng: Rng) -> Example | None:
-    """How long the only X lasts, for sounds that hold and then stop."""
+    """How long the only or first X lasts, for sounds that hold and then stop."""
     times = Counter(event.label for event in scene.events)
-    options = [
-        event
-        for event in scene.events
-        if event.sustained and times[event.label] == 1 and event.offset < scene.clip.duration - 0.05
-    ]
+    firsts = _firsts(scene)
+    options = [e for e in firsts if e.sustained and e.offset < scene.clip.duration - 0.05]
     if not options:
         return None
-    event = _pick(rng, options)
+    event = pick(rng, options)
     choices = _lengths(rng, event.duration)
     if choices is None:
         return None
     answer = _seconds(event.duration)
-    heard = _Listening(scene, rng)
-    heard.listen(_around(scene, rng, event.onset, event.offset))
-    text = _ask(rng, "duration", event.label)
-    end = f"and the {event.label} lasts {answer}"
+    heard = Listening(scene, rng)
+    heard.listen(around(scene, rng, event.onset, event.offset))
+    nth = "first " if times[event.label] > 1 else ""
+    text = ask(rng, "duration", event.label, nth=nth)
+    end = f"and the {nth}{event.label} lasts {answer}"
     return _example(scene, rng, "duration", text, answer, choices, heard, "length", end)
 
 
 def longest_gap(scene: Scene, rng: Rng) -> Example | None:
     """Between which two neighbouring sounds the longest gap lies."""
-    pairs = list(zip(scene.events, scene.events[1:], strict=False))
-    if len(pairs) < 2 or not _apart(scene.events):
+    pairs = list(itertools.pairwise(scene.events))
+    if len(pairs) < 2 or not apart(scene.events):
         return None
     ends = np.maximum.accumulate([event.offset for event in scene.events])
     silences = [late.onset - end for (_, late), end in zip(pairs, ends, strict=False)]
@@ -246,44 +244,45 @@ def longest_gap(scene: Scene, rng: Rng) -> Example | None:
     number = int(np.argmax(silences))
     if silences[number] < 0.4 or not (_leads(silences, number, 1.4) and _leads(steps, number, 1.25)):
         return None
-    names = [frozenset((early.label, late.label)) for early, late in pairs]
-    if len(names[number]) < 2 or names.count(names[number]) > 1:
-        return None
     early, late = pairs[number]
-    answer = f"between the {early.label} and the {late.label}"
-    others = list(dict.fromkeys(name for name in names if len(name) == 2 and name != names[number]))
+    right = _pair(early.label, late.label)
+    others = dict.fromkeys(_pair(one.label, two.label) for one, two in pairs)
     present = sorted({event.label for event in scene.events})
-    spare = [frozenset((a, b)) for a in present for b in present if a < b]
-    others += [name for name in _shuffled(rng, spare) if name not in others and name != names[number]]
-    if len(others) < 2:
+    spare = [_pair(one, two) for one, two in itertools.combinations_with_replacement(present, 2)]
+    others |= dict.fromkeys(shuffled(rng, spare))
+    wrong = [pair for pair in others if pair != right][:3]
+    if len(wrong) < 2:
         return None
-    wrong = tuple("between the {} and the {}".format(*_shuffled(rng, sorted(name))) for name in others[:3])
-    heard = _Listening(scene, rng, gap_after=early)
-    heard.listen(_around(scene, rng, early.onset, late.onset + 0.1))
-    text = _ask(rng, "longest_gap", early.label)
+    answer = _between(early.label, late.label)
+    choices = (answer, *(_between(*shuffled(rng, pair)) for pair in wrong))
+    heard = Listening(scene, rng, gap_after=early)
+    heard.listen(around(scene, rng, early.onset, late.onset + 0.1))
+    text = ask(rng, "longest_gap", early.label)
     end = f"so the longest gap is {answer}"
-    return _example(scene, rng, "longest_gap", text, answer, (answer, *wrong), heard, "length", end)
+    return _example(scene, rng, "longest_gap", text, answer, choices, heard, "length", end)
 
 
 def louder(scene: Scene, rng: Rng) -> Example | None:
-    """Which of two sounds that come once each is louder, by at least 6 dB by two measures of loudness."""
-    times = Counter(event.label for event in scene.events)
-    single = [event for event in scene.events if times[event.label] == 1]
+    """Which of two sounds is louder: every X above every Y by at least 6 dB, plain and ear-weighted."""
+    ranges = {}
+    for event in _firsts(scene):
+        same = [e for e in scene.events if e.label == event.label]
+        plain, weighted = [e.level for e in same], [e.weighted_level for e in same]
+        ranges[event.label] = (min(plain), max(plain), min(weighted), max(weighted))
     pairs = [
         (loud, soft)
-        for loud in single
-        for soft in single
-        if loud.level - soft.level >= LOUDER_DB
-        and loud.weighted_level - soft.weighted_level >= LOUDER_DB
+        for loud, soft in itertools.permutations(_firsts(scene), 2)
+        if ranges[loud.label][0] - ranges[soft.label][1] >= LOUDER_DB
+        and ranges[loud.label][2] - ranges[soft.label][3] >= LOUDER_DB
         and abs(loud.onset - soft.onset) >= 2 * EDGE
     ]
     if not pairs:
         return None
-    loud, soft = _pick(rng, pairs)
-    heard = _Listening(scene, rng, notes={loud.onset: "loud", soft.onset: "soft"})
+    loud, soft = pick(rng, pairs)
+    heard = Listening(scene, rng, notes={loud.onset: "loud", soft.onset: "soft"})
     heard.listen_both(*sorted((loud, soft), key=lambda event: event.onset))
-    one, other = _shuffled(rng, [loud.label, soft.label])
-    text = _ask(rng, "louder", one, other=other)
+    one, other = shuffled(rng, [loud.label, soft.label])
+    text = ask(rng, "louder", one, other=other)
     end = f"so the {loud.label} is louder"
     return _example(scene, rng, "louder", text, loud.label, (loud.label, soft.label), heard, "compare", end)
 
@@ -299,12 +298,12 @@ def higher(scene: Scene, rng: Rng) -> Example | None:
                 options.append((pair[0], pair[1], interval > 0))
     if not options:
         return None
-    one, two, rising = _pick(rng, options)
+    one, two, rising = pick(rng, options)
     notes = {one.onset: "lower" if rising else "higher", two.onset: "higher" if rising else "lower"}
-    heard = _Listening(scene, rng, one.label, notes=notes)
+    heard = Listening(scene, rng, one.label, notes=notes)
     heard.listen_both(one, two)
     answer = "second" if rising else "first"
-    text = _ask(rng, "higher", one.label)
+    text = ask(rng, "higher", one.label)
     end = f"so the {answer} is higher"
     return _example(scene, rng, "higher", text, answer, ("first", "second"), heard, "compare", end)
 
@@ -316,124 +315,15 @@ KINDS: Final[dict[str, Callable[[Scene, Rng], Example | None]]] = {
 }  # fmt: skip
 
 
-# Windows and segments
+# Examples and choices
 
 
-@dataclass(frozen=True)
-class Window:
-    """A stretch of the clip that a question names."""
-
-    start: float
-    end: float
-
-    @property
-    def segment(self) -> Segment:
-        return Segment(self.start, self.end)
-
-    def cuts(self, scene: Scene, label: str | None = None) -> bool:
-        """Does a sound (of this label, or any that holds its level) lie across an edge?"""
-        return any(
-            event.onset < edge < event.offset
-            for event in scene.events
-            if (event.sustained if label is None else event.label == label)
-            for edge in (self.start, self.end)
-        )
-
-
-def _windows(scene: Scene, rng: Rng, tries: int = 24) -> list[Window]:
-    """Random windows of 1.5 to 5 s on a grid of 0.5 or 0.1 s, whose edges leave every onset in peace."""
-    windows = []
-    onsets = np.array([event.onset for event in scene.events])
-    for _ in range(tries):
-        grid = 0.5 if rng.random() < 0.6 else 0.1
-        length = min(rng.uniform(1.5, 5.0), scene.clip.duration - 0.1)
-        steps = int((scene.clip.duration - length) / grid + 1e-6)
-        start = round(int(rng.integers(0, steps + 1)) * grid, 1)
-        end = round(start + max(1.5, round(length / grid) * grid), 1)
-        window = Window(start, end)
-        if end > scene.clip.duration or end - start > 5.01:
-            continue
-        if min(np.abs(onsets - start).min(), np.abs(onsets - end).min()) >= EDGE and not window.cuts(scene):
-            windows.append(window)
-    return windows
-
-
-def _around(scene: Scene, rng: Rng, low: float, high: float) -> Segment:
-    """A segment on a half-second grid with a random margin around [low, high], edges off every onset if it can."""
-    best, distance = Segment(0.0, scene.clip.duration), -1.0
-    for _ in range(6):
-        start = math.floor((low - rng.uniform(0.15, 0.7)) * 2) / 2
-        end = math.ceil((high + rng.uniform(0.15, 0.7)) * 2) / 2
-        segment = Segment(max(0.0, start), min(end, _tenth(scene.clip.duration)))
-        gap = min(abs(event.onset - edge) for event in scene.events for edge in (segment.start, segment.end))
-        if gap > distance:
-            best, distance = segment, gap
-        if distance >= EDGE:
-            break
-    return best
-
-
-def _walk(scene: Scene) -> list[Segment]:
-    """Successive segments that cover the clip: one if it is short, else of 3.5 to 5 s, cut between sounds."""
-    total = _tenth(scene.clip.duration)
-    segments, start = [], 0.0
-    while total - start > _WHOLE:
-        cuts = [
-            round(start + step / 2, 1)
-            for step in range(7, int(2 * _LISTEN) + 1)
-            if start + step / 2 < total - 0.5
-        ]
-        cut = max(cuts, key=lambda t: (min(EDGE, min(abs(event.onset - t) for event in scene.events)), t))
-        segments.append(Segment(start, cut))
-        start = cut
-    return [*segments, Segment(start, total)]
-
-
-def _tenth(seconds: float) -> float:
-    """The clip's length cut down to 0.1 s."""
-    return math.floor(seconds * 10 + 1e-6) / 10
-
-
-# Responses
-
-
-@dataclass
-class _Listening:
-    """The middle of a response while it grows: segments and what is heard in each."""
-
-    scene: Scene
-    rng: Rng
-    target: str | None = None
-    gap_after: Event | None = None
-    notes: Mapping[float, str] = field(default_factory=dict)
-    """Words behind single events, by onset."""
-    count: int = 0
-    text: str = ""
-
-    def listen(self, segment: Segment) -> None:
-        words = []
-        for event in self.scene.between(segment.start, segment.end):
-            word = event.label
-            if word == self.target:
-                self.count += 1
-                word = f"{word} {self.count}"
-            if event.onset in self.notes:
-                word = f"{word} {self.notes[event.onset]}"
-            if event is self.gap_after:
-                word = f"{word}, a long gap"
-            words.append(word)
-        link = f", {_pick(self.rng, NEXT)} " if self.text else " "
-        self.text += f"{link}{segment.text()} {_pick(self.rng, LEADS)} {', '.join(words) or 'nothing'}"
-
-    def listen_both(self, early: Event, late: Event) -> None:
-        """One segment for both events where they are near, else one for each."""
-        if late.onset - early.onset <= 3.0:
-            self.listen(_around(self.scene, self.rng, early.onset, late.onset + 0.3))
-        else:
-            one = _around(self.scene, self.rng, early.onset, early.onset + 0.3)
-            two = _around(self.scene, self.rng, late.onset, late.onset + 0.3)
-            self.listen(one)
-            self.listen(two)
+def _firsts(scene: Scene) -> list[Event]:
+    """The first event of every label, in order."""
+    found: dict[str, Event] = {}
+    for event in scene.events:
+        found.setdefault(event.label, event)
+    return list(found.values())
 
 
 def _example(
@@ -443,15 +333,15 @@ def _example(
     text: str,
     answer: str,
     choices: Iterable[str],
-    heard: _Listening,
+    heard: Listening,
     reason: str,
     end: str,
 ) -> Example:
-    said = _pick(rng, REASONS[reason]).format(one=heard.target)
+    said = pick(rng, REASONS[reason]).format(one=heard.target)
     response = f"<think>{said}{heard.text}, {end}.</think><answer>{answer}</answer>"
     question = Question(
         text=text,
-        choices=tuple(_shuffled(rng, choices)),
+        choices=tuple(shuffled(rng, choices)),
         audio=scene.clip,
         id=f"{scene.clip.name}-{kind}",
         answer=answer,
@@ -460,128 +350,82 @@ def _example(
     return Example(question, response, kind)
 
 
-def _counted(
-    scene: Scene, rng: Rng, kind: str, text: str, label: str, number: int, heard: _Listening
-) -> Example:
+def _counted(scene: Scene, rng: Rng, kind: str, text: str, label: str, number: int, heard: Listening) -> Example:
     times = "1 time" if number == 1 else f"{number} times"
-    end = _pick(
-        rng, (f"so the {label} sounds {times}", f"so the {label} comes {times}", f"so that makes {number}")
-    )
+    end = pick(rng, (f"so the {label} sounds {times}", f"so the {label} comes {times}", f"so that makes {number}"))
     near = [n for n in (number - 1, number + 1) if 0 <= n <= 9]
-    wrong = {_pick(rng, near)}
+    wrong = {pick(rng, near)}
     others = [n for n in range(max(7, number + 2)) if n < 10 and n != number and n not in wrong]
-    wrong |= set(_shuffled(rng, others)[:2])
-    return _example(
-        scene, rng, kind, text, str(number), map(str, sorted({number, *wrong})), heard, "count", end
-    )
+    wrong |= set(shuffled(rng, others)[:2])
+    return _example(scene, rng, kind, text, str(number), map(str, sorted({number, *wrong})), heard, "count", end)
 
 
 def _extreme(scene: Scene, rng: Rng, kind: str) -> Example | None:
     """The first or the last sound, in a window or in the clip."""
     whole = rng.random() < 0.4
-    windows = [Window(0.0, _tenth(scene.clip.duration))] if whole else _windows(scene, rng)
+    places = [Window(0.0, tenth(scene.clip.duration))] if whole else windows(scene, rng)
     options = []
-    for window in windows:
+    for window in places:
         inside = scene.between(window.start, window.end)
         if len(inside) < 2:
             continue
         ends = [event.offset for event in inside]
         early = any(event.onset < window.start < event.offset for event in scene.events)
-        clear = (
-            _apart(inside[:2]) and not early
-            if kind == "first"
-            else _apart(inside[-2:]) and ends[-1] == max(ends)
-        )
+        clear = apart(inside[:2]) and not early if kind == "first" else apart(inside[-2:]) and ends[-1] == max(ends)
         if clear:
             options.append((window, inside[0] if kind == "first" else inside[-1]))
     if not options:
         return None
-    window, event = _pick(rng, options)
-    heard = _Listening(scene, rng)
+    window, event = pick(rng, options)
+    heard = Listening(scene, rng)
     if not whole:
         heard.listen(window.segment)
     elif kind == "first":
-        heard.listen(Segment(0.0, max(1.0, _around(scene, rng, event.onset, event.onset + 0.5).end)))
+        heard.listen(Segment(0.0, max(1.0, around(scene, rng, event.onset, event.onset + 0.5).end)))
     else:
-        heard.listen(Segment(_around(scene, rng, event.onset - 0.5, event.onset).start, window.end))
-    text = _ask(rng, kind, event.label, None if whole else window)
-    end = _pick(rng, (f"so the {kind} is the {event.label}", f"so the {kind} sound is the {event.label}"))
-    return _example(
-        scene, rng, kind, text, event.label, _labels(scene, rng, event.label), heard, "order", end
-    )
-
-
-# Choices and words
+        begin = around(scene, rng, event.onset - 0.5, event.onset).start
+        heard.listen(Segment(begin, min(window.end, begin + WALK)))
+    text = ask(rng, kind, event.label, None if whole else window.times)
+    end = pick(rng, (f"so the {kind} is the {event.label}", f"so the {kind} sound is the {event.label}"))
+    return _example(scene, rng, kind, text, event.label, _labels(scene, rng, event.label), heard, "order", end)
 
 
 def _labels(scene: Scene, rng: Rng, answer: str) -> tuple[str, ...]:
     """The answer and two or three other labels, those heard in the scene first."""
     present = sorted({event.label for event in scene.events} - {answer})
     absent = [label for label in LABELS if label not in present and label != answer]
-    wrong = [*_shuffled(rng, present)[:3], *_shuffled(rng, absent)]
+    wrong = [*shuffled(rng, present)[:3], *shuffled(rng, absent)]
     return (answer, *wrong[: int(rng.integers(2, 4))])
 
 
 def _lengths(rng: Rng, length: float) -> tuple[str, ...] | None:
-    """The length and two others, each at least 1.6 apart as a factor; the right one anywhere in their order."""
-    for place in rng.permutation(3):
-        ratio = rng.uniform(1.7, 2.3)
-        ladder = [round(length * ratio ** (step - float(place)), 1) for step in range(3)]
-        ladder[int(place)] = round(length, 1)
+    """The length and two others, each at least 1.6 apart as a factor; the right one anywhere in their order.
+
+    None for lengths so short that it could only be the smallest.
+    """
+    ladders = []
+    ratio = rng.uniform(1.8, 2.2)
+    for place in range(3):
+        ladder = [round(length * ratio ** (step - place), 1) for step in range(3)]
+        far = all(late >= LENGTH_RATIO * early for early, late in itertools.pairwise(ladder))
         wrong = [value for step, value in enumerate(ladder) if step != place]
-        apart = all(late >= LENGTH_RATIO * early for early, late in zip(ladder, ladder[1:], strict=False))
-        if ladder[0] >= 0.1 and apart and all(max(w / length, length / w) >= LENGTH_RATIO for w in wrong):
-            return tuple(f"{value:.1f} seconds" for value in ladder)
-    return None
+        if not (ladder[0] >= 0.1 and far and all(max(w / length, length / w) >= LENGTH_RATIO for w in wrong)):
+            return None
+        ladders.append(tuple(f"{value:.1f} seconds" for value in ladder))
+    return pick(rng, ladders)
+
+
+def _pair(one: str, two: str) -> tuple[str, str]:
+    """Two labels whatever their order."""
+    return (one, two) if one <= two else (two, one)
+
+
+def _between(one: str, two: str) -> str:
+    return f"between two {one}s" if one == two else f"between the {one} and the {two}"
 
 
 def _seconds(length: float) -> str:
     return f"{round(length, 1):.1f} seconds"
-
-
-def _ask(
-    rng: Rng,
-    kind: str,
-    label: str,
-    window: Window | None = None,
-    *,
-    other: str = "",
-    nth: str = "",
-    hits: bool = False,
-) -> str:
-    one, many = _name(rng, label, hits)
-    if window is None:
-        span = _pick(rng, WHOLE)
-    else:
-        whole = rng.random() < 0.6
-        a, b = (f"{t:.0f}" if whole and t == round(t) else f"{t:.1f}" for t in (window.start, window.end))
-        span = _pick(rng, SPANS).format(a=a, b=b)
-    text = _pick(rng, QUESTIONS[kind]).format(
-        one=one,
-        many=many,
-        span=span,
-        Span=span[0].upper() + span[1:],
-        nth=nth,
-        other=_name(rng, other, False)[0],
-    )
-    chance = rng.random()
-    if chance < 0.12:
-        text = text.lower()
-    elif chance < 0.15:
-        text = text.upper()
-    return text.rstrip("?.") if rng.random() < 0.12 else text
-
-
-def _name(rng: Rng, label: str, hits: bool) -> tuple[str, str]:
-    if not label:
-        return "", ""
-    if hits and label in HITS and rng.random() < 0.25:
-        return HITS[label], f"{HITS[label]}s"
-    return _pick(rng, NAMES[label])
-
-
-def _apart(events: Sequence[Event]) -> bool:
-    return all(late.onset - early.onset >= EDGE for early, late in zip(events, events[1:], strict=False))
 
 
 def _leads(values: Sequence[float], number: int, ratio: float) -> bool:
@@ -592,12 +436,3 @@ def _weighted(rng: Rng, options: Mapping[int, T]) -> int:
     numbers = sorted(options)
     weights = np.array([_COUNT_WEIGHTS[number] for number in numbers])
     return int(rng.choice(numbers, p=weights / weights.sum()))
-
-
-def _pick(rng: Rng, items: Sequence[T]) -> T:
-    return items[int(rng.integers(len(items)))]
-
-
-def _shuffled(rng: Rng, items: Iterable[T]) -> list[T]:
-    found = list(items)
-    return [found[i] for i in rng.permutation(len(found))]

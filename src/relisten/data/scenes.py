@@ -79,20 +79,27 @@ class SceneSpec:
     long_share: float = 0.08
     """Share of scenes whose length comes from `long_duration`."""
     events: tuple[int, int] = (3, 16)
-    density: tuple[float, float] = (0.5, 2.6)
+    density: tuple[float, float] = (0.4, 2.3)
     """Events a second aimed at, within `events`."""
     labels: tuple[str, ...] = LABELS
     distinct: tuple[int, int] = (2, 6)
     """How many different labels one scene draws from."""
     drums_share: float = 0.35
     """Share of scenes that hold drums only."""
+    others_share: float = 0.25
+    """Share of scenes that hold no drums."""
     pattern_share: float = 0.35
     """Share of scenes that repeat a short pattern."""
     gap: tuple[float, float] = (0.15, 0.4)
     """Smallest distance between two onsets; drawn once a scene."""
     overlap_share: float = 0.5
     """Share of scenes in which a sound may start before the one before it has ended."""
+    pause_share: float = 0.3
+    """Share of scenes with one pause that is clearly the longest."""
     gain: tuple[float, float] = (-18.0, 0.0)
+    """Gain of single events, in dB."""
+    mixed_share: float = 0.5
+    """Share of scenes in which each label has a loudness of its own, whatever its waveform's peak."""
     snr: tuple[float, float] = (8.0, 50.0)
     """Median event level over background noise, in dB."""
     silent_share: float = 0.15
@@ -187,8 +194,11 @@ def _cast(plan: Sequence[tuple[float, str]]) -> list[str]:
 
 def _plan(draw: Draw, spec: SceneSpec, duration: float) -> list[tuple[float, str]]:
     """Onsets and labels, in order; onsets keep the scene's smallest gap."""
-    pool = [label for label in spec.labels if label in DRUMS] if draw.chance(spec.drums_share) else []
-    pool = pool or list(spec.labels)
+    drums = tuple(label for label in spec.labels if label in DRUMS)
+    others = tuple(label for label in spec.labels if label not in DRUMS)
+    chance = draw.rng.random()
+    pool = drums if chance < spec.drums_share else others if chance > 1 - spec.others_share else spec.labels
+    pool = pool or spec.labels
     kinds = min(len(pool), draw.integer(*spec.distinct))
     names = [pool[i] for i in draw.rng.permutation(len(pool))[:kinds]]
     gap = draw.uniform(*spec.gap)
@@ -210,14 +220,26 @@ def _plan(draw: Draw, spec: SceneSpec, duration: float) -> list[tuple[float, str
         spacings = draw.rng.exponential(size=number + 1) ** draw.uniform(0.5, 1.8)
         slack = max(0.0, room - gap * (number - 1) - 0.04)
         onsets = list(0.04 + slack * np.cumsum(spacings)[:-1] / spacings.sum() + gap * np.arange(number))
+    if draw.chance(spec.pause_share):
+        onsets = _with_pause(draw, onsets, spec.gap[0], room)
     return [(max(0.02, float(onset)), label) for onset, label in zip(onsets, labels, strict=True)]
+
+
+def _with_pause(draw: Draw, onsets: list[float], gap: float, room: float) -> list[float]:
+    """The onsets pressed together before and after one point, which leaves a pause there."""
+    pause = draw.uniform(0.8, 2.5)
+    shrink = (room - pause) / room
+    at = draw.integer(0, len(onsets) - 2)
+    if min(np.diff(onsets)) * shrink < gap or shrink < 0.4:
+        return onsets
+    return [onset * shrink + (pause if number > at else 0.0) for number, onset in enumerate(onsets)]
 
 
 def _voiced(draw: Draw, spec: SceneSpec, label: str) -> list[Sound]:
     """A stock of takes for one label in one scene: drums repeat one or two, others change each time."""
     if label in DRUMS:
         return [SYNTHESIS[label](draw) for _ in range(1 if draw.chance(0.6) else 2)]
-    return [SYNTHESIS[label](draw) for _ in range(draw.integer(1, 3))]
+    return [SYNTHESIS[label](draw) for _ in range(draw.integer(1, 4))]
 
 
 def _place(
@@ -227,6 +249,10 @@ def _place(
     dry = np.zeros(total, np.float32)
     may_overlap = draw.chance(spec.overlap_share)
     softest = draw.uniform(*spec.gain)
+    mixed = draw.chance(spec.mixed_share)
+    levels = {
+        label: draw.uniform(softest, spec.gain[1]) - 14 for label in _cast([(t, name) for t, name, _ in plan])
+    }
     events = []
     for number, (onset, label, takes) in enumerate(plan):
         begin = seconds_to_samples(onset)
@@ -235,10 +261,14 @@ def _place(
         if not may_overlap and number + 1 < len(plan):
             samples = _cut(samples, seconds_to_samples(plan[number + 1][0]) - begin)
         measured = _levels(samples)
-        gain = draw.uniform(softest, spec.gain[1])
+        if mixed:
+            loudness = (measured.plain + measured.weighted) / 2
+            gain = min(10.0, levels[label] - loudness + draw.uniform(-2, 2))
+        else:
+            gain = draw.uniform(softest, spec.gain[1])
         # A sound inside another one's tail must stand out enough to be heard at all.
         under = _rms_db(dry[begin : begin + 2 * _FRAME * _LEVEL_FRAMES])
-        gain = min(6.0, max(gain, under - 3.0 - measured.plain))
+        gain = min(10.0, max(gain, under - 3.0 - measured.plain))
         dry[begin : begin + len(samples)] += samples * np.float32(10 ** (gain / 20))
         events.append(
             Event(
@@ -322,9 +352,7 @@ def _in_room(draw: Draw, spec: SceneSpec, dry: NDArray[np.float32]) -> NDArray[n
     count = int(SAMPLE_RATE * min(seconds, 1.0))
     response = draw.rng.standard_normal(count, dtype=np.float32)
     response *= np.exp(np.arange(count, dtype=np.float32) * np.float32(-6.9 / (seconds * SAMPLE_RATE)))
-    response = filtered(response.astype(np.float64), biquad("low", draw.log(1200, 7500), 0.5)).astype(
-        np.float32
-    )
+    response = filtered(response.astype(np.float64), biquad("low", draw.log(1200, 7500), 0.5)).astype(np.float32)
     response[: int(SAMPLE_RATE * draw.uniform(0.001, 0.02))] = 0
     response *= np.float32(draw.log(0.06, 0.6)) / (np.linalg.norm(response) + 1e-9)
     for _ in range(draw.integer(1, 6)):
@@ -376,9 +404,7 @@ def onset_targets(scene: Scene, frame_rate: float, labels: Sequence[str] = LABEL
     return targets
 
 
-def caption(
-    events: Sequence[Event], start: float, end: float, *, relative: bool = True, times: bool = True
-) -> str:
+def caption(events: Sequence[Event], start: float, end: float, *, relative: bool = True, times: bool = True) -> str:
     """What starts in [start, end), as text: "0.5 kick, 0.9 snare"; "nothing" where nothing does.
 
     Times are onsets rounded to 0.1 s, from `start` if `relative`, else from the clip's start; none without `times`.

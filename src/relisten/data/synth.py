@@ -12,6 +12,7 @@ so that the held-out bands lie between the training ones and a test sound is new
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -59,7 +60,7 @@ class Draw:
         return low + (high - low) * self.rng.random()
 
     def log(self, low: float, high: float) -> float:
-        return low * (high / low) ** self.rng.random()
+        return low * math.pow(high / low, self.rng.random())
 
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
@@ -77,7 +78,7 @@ class Draw:
 
     def banded_log(self, low: float, high: float) -> float:
         """Like `log`, from this split's own bands of the range."""
-        return low * (high / low) ** self._position()
+        return low * math.pow(high / low, self._position())
 
     def noise(self, count: int) -> Array:
         return self.rng.standard_normal(count)
@@ -91,29 +92,31 @@ class Draw:
 
 def biquad(kind: str, frequency: float, q: float = 0.707, gain_db: float = 0.0) -> Array:
     """One second-order section (6,): low, high, band (peak gain 1), peak, low-shelf or high-shelf."""
-    w = 2 * np.pi * min(max(frequency, 10.0), 0.97 * NYQUIST) / SAMPLE_RATE
-    cos, alpha = np.cos(w), np.sin(w) / (2 * q)
-    a = 10 ** (gain_db / 40)
+    w = 2 * math.pi * min(max(frequency, 10.0), 0.97 * NYQUIST) / SAMPLE_RATE
+    cos, alpha = math.cos(w), math.sin(w) / (2 * q)
+    a = math.pow(10, gain_db / 40)
     if kind == "low":
         b0, b1, b2 = (1 - cos) / 2, 1 - cos, (1 - cos) / 2
+        a0, a1, a2 = 1 + alpha, -2 * cos, 1 - alpha
     elif kind == "high":
         b0, b1, b2 = (1 + cos) / 2, -(1 + cos), (1 + cos) / 2
+        a0, a1, a2 = 1 + alpha, -2 * cos, 1 - alpha
     elif kind == "band":
         b0, b1, b2 = alpha, 0.0, -alpha
+        a0, a1, a2 = 1 + alpha, -2 * cos, 1 - alpha
     elif kind == "peak":
         b0, b1, b2 = 1 + alpha * a, -2 * cos, 1 - alpha * a
-        return np.array([b0, b1, b2, 1 + alpha / a, -2 * cos, 1 - alpha / a]) / (1 + alpha / a)
+        a0, a1, a2 = 1 + alpha / a, -2 * cos, 1 - alpha / a
     else:
         sign = 1.0 if kind == "low-shelf" else -1.0
-        root = 2 * np.sqrt(a) * alpha
+        root = 2 * math.sqrt(a) * alpha
         b0 = a * ((a + 1) - sign * (a - 1) * cos + root)
         b1 = sign * 2 * a * ((a - 1) - sign * (a + 1) * cos)
         b2 = a * ((a + 1) - sign * (a - 1) * cos - root)
         a0 = (a + 1) + sign * (a - 1) * cos + root
         a1 = -sign * 2 * ((a - 1) + sign * (a + 1) * cos)
         a2 = (a + 1) + sign * (a - 1) * cos - root
-        return np.array([b0, b1, b2, a0, a1, a2]) / a0
-    return np.array([b0, b1, b2, 1 + alpha, -2 * cos, 1 - alpha]) / (1 + alpha)
+    return np.array([b0, b1, b2, a0, a1, a2]) / a0
 
 
 def filtered(samples: Array, *sections: Array) -> Array:
@@ -146,7 +149,8 @@ def edges(count: int, attack: float, release: float) -> Array:
 
 
 def unit(samples: Array) -> Array:
-    return samples / (np.abs(samples).max() + 1e-9)
+    """Scaled to a peak of 1."""
+    return samples / (float(np.abs(samples).max()) + 1e-9)
 
 
 def finish(samples: Array, pitch: float | None = None, sustained: bool = False) -> Sound:

@@ -123,7 +123,10 @@ def hi_hat(draw: Draw) -> Sound:
     if draw.chance(0.5):
         sections.append(biquad("high", corner * draw.uniform(0.5, 1), draw.uniform(0.5, 1.2)))
     if draw.chance(0.25):
-        sections.append(biquad("low", draw.log(3000, 7800)))
+        sections.append(biquad("low", draw.log(4000, 7800)))
+    if draw.chance(0.4):
+        # Cymbals are weak where claps are strong.
+        sections.append(biquad("peak", draw.log(900, 1900), draw.uniform(0.4, 1), draw.uniform(-14, -3)))
     wave = filtered(wave, *sections)
     shape = decay(count, tau) + draw.uniform(0, 1.5) * decay(count, tau * draw.uniform(0.08, 0.3))
     if draw.chance(0.3):
@@ -131,8 +134,11 @@ def hi_hat(draw: Draw) -> Sound:
         shape *= 1 - np.exp(t / -draw.log(0.001, min(0.04, tau)))
     mix = unit(wave * shape)
     for _ in range(draw.integer(0, 3)):
-        ring = np.sin(2 * np.pi * draw.log(330, 1200) * t + draw.uniform(0, 6))
-        mix += draw.log(0.02, 0.5) * ring * decay(count, tau * draw.uniform(0.15, 1))
+        ring = np.sin(2 * np.pi * draw.log(260, 850) * t + draw.uniform(0, 6))
+        mix += draw.log(0.02, 0.7) * ring * decay(count, tau * draw.uniform(0.15, 1))
+    if draw.chance(0.4):
+        wood = draw.noise(count) * decay(count, draw.log(0.004, 0.06))
+        mix += draw.log(0.05, 0.8) * unit(filtered(wood, biquad("band", draw.log(250, 800), draw.log(0.8, 4))))
     mix = _grounded(draw, mix)
     if draw.chance(0.35):
         mix = in_box(draw, mix)
@@ -147,7 +153,7 @@ def _plates(draw: Draw, count: int) -> Array:
     peaks = np.full(len(spectrum), draw.log(0.02, 0.6))
     for centre in 300 * 26 ** draw.rng.random(draw.integer(6, 18)):
         peaks += draw.log(0.2, 1) / (1 + ((frequency - centre) / width) ** 2)
-    spectrum *= peaks * (np.maximum(frequency, 100) / 1000) ** draw.uniform(-0.5, 1)
+    spectrum *= peaks * (np.maximum(frequency, 100) / 1000) ** draw.uniform(0, 1.2)
     return np.fft.irfft(spectrum, count)
 
 
@@ -175,7 +181,9 @@ def clap(draw: Draw) -> Sound:
         shape += (t >= at) * np.exp(late / -tau) * (1.0 if number == bursts - 1 else draw.uniform(0.5, 1.1))
         at += spacing * draw.uniform(0.6, 1.4)
     centre = draw.banded_log(750, 2600)
-    narrow = filtered(draw.noise(count), biquad("band", centre, draw.log(0.7, 5)), biquad("high", draw.log(250, 800)))
+    narrow = filtered(
+        draw.noise(count), biquad("band", centre, draw.log(0.7, 5)), biquad("high", draw.log(250, 800))
+    )
     wide = filtered(draw.noise(count), biquad("high", draw.log(300, 2000)), biquad("low", draw.log(3000, 7800)))
     mix = (unit(narrow) + draw.log(0.02, 0.9) * unit(wide)) * shape
     mix = _grounded(draw, unit(mix))
@@ -189,7 +197,7 @@ def clap(draw: Draw) -> Sound:
 
 def _beep(draw: Draw, low: float, high: float) -> Sound:
     pitch = draw.banded_log(low, high)
-    count = samples_of(draw.banded_log(0.1, 1.2))
+    count = samples_of(draw.banded_log(0.12, 1.6))
     t = clock(count)
     phase = 2 * np.pi * pitch * t + draw.uniform(0, 6)
     shape = draw.choice(("sine", "square", "triangle"))
@@ -216,7 +224,7 @@ def high_beep(draw: Draw) -> Sound:
 
 
 def chirp(draw: Draw) -> Sound:
-    count = samples_of(draw.banded_log(0.15, 1.0))
+    count = samples_of(draw.banded_log(0.15, 1.4))
     span = draw.log(2.2, 9)
     low = draw.banded_log(250, min(1800, 6500 / span))
     position = clock(count) / (count / SAMPLE_RATE)
@@ -248,11 +256,7 @@ def bell(draw: Draw) -> Sound:
         frequency = pitch * ratio * (1 + 0.004 * draw.uniform(-1, 1))
         if frequency < 0.95 * NYQUIST:
             level = 1.0 if number == 0 else draw.uniform(0.25, 0.9)
-            mix += (
-                level
-                * np.sin(2 * np.pi * frequency * t)
-                * decay(count, tau / ratio ** draw.uniform(0.3, 0.8))
-            )
+            mix += level * np.sin(2 * np.pi * frequency * t) * decay(count, tau / ratio ** draw.uniform(0.3, 0.8))
     strike = filtered(draw.noise(count) * decay(count, 0.003), biquad("high", 2000))
     mix = unit(mix) * edges(count, 0.001, 0.02) + draw.log(0.02, 0.3) * unit(strike)
     return finish(mix, pitch)
@@ -290,9 +294,7 @@ def voice(draw: Draw) -> Sound:
     phase = np.cumsum(contour) / SAMPLE_RATE
     # A falling saw per glottal cycle, smoothed, with breath noise on top.
     source = 1 - 2 * (phase % 1.0) ** draw.uniform(0.4, 1.2)
-    source = filtered(
-        source + draw.log(0.01, 0.12) * draw.noise(count), biquad("low", draw.log(900, 3500), 0.6)
-    )
+    source = filtered(source + draw.log(0.01, 0.12) * draw.noise(count), biquad("low", draw.log(900, 3500), 0.6))
     size = draw.uniform(0.9, 1.2)
     centres = (np.arange(syllables + 1) / syllables) * seconds
     width = seconds / syllables

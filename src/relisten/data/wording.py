@@ -1,19 +1,31 @@
-"""The words of simulated questions and of the reasoning that answers them. Data only; `questions` fills it in.
+"""The words of simulated questions and of the reasoning that answers them.
 
-Fields: {one} a name, {many} its plural, {span} a window of time, {a} {b} its edges, {nth} an ordinal.
+Fields of the templates: {one} a name, {many} its plural, {other} a second name, {span} a stretch of time or the
+whole clip, {nth} an ordinal with a space behind it or nothing.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeVar
+
+import numpy as np
+
+Rng = np.random.Generator
+T = TypeVar("T")
 
 NAMES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "kick": (("kick", "kicks"), ("kick", "kicks"), ("kick drum", "kick drums"), ("bass drum", "bass drums")),
     "snare": (("snare", "snares"), ("snare", "snares"), ("snare drum", "snare drums")),
     "hi-hat": (("hi-hat", "hi-hats"), ("hi-hat", "hi-hats"), ("hihat", "hihats"), ("hi hat", "hi hats")),
     "clap": (("clap", "claps"), ("clap", "claps"), ("hand clap", "hand claps"), ("handclap", "handclaps")),
-    "low beep": (("low beep", "low beeps"), ("low tone", "low tones"), ("low-pitched beep", "low-pitched beeps")),
-    "high beep": (("high beep", "high beeps"), ("high tone", "high tones"), ("high-pitched beep", "high-pitched beeps")),
+    "low beep": (
+        ("low beep", "low beeps"), ("low tone", "low tones"), ("low-pitched beep", "low-pitched beeps"),
+    ),
+    "high beep": (
+        ("high beep", "high beeps"), ("high tone", "high tones"), ("high-pitched beep", "high-pitched beeps"),
+    ),
     "chirp": (("chirp", "chirps"), ("chirp", "chirps"), ("sweep", "sweeps")),
     "bell": (("bell", "bells"), ("bell", "bells"), ("bell sound", "bell sounds")),
     "noise burst": (("noise burst", "noise bursts"), ("burst of noise", "bursts of noise"), ("noise", "noises")),
@@ -26,31 +38,42 @@ HITS: Final = {"kick": "kick hit", "snare": "snare hit", "hi-hat": "hi-hat hit",
 """A further name that fits where hits are counted."""
 
 SPANS: Final = (
-    "between {a} and {b} seconds", "between {a} and {b} seconds", "from {a} to {b} seconds", "from {a} s to {b} s",
+    "between {a} and {b} seconds", "between {a} and {b} seconds", "from {a} to {b} seconds",
+    "from {a} s to {b} s",
     "between {a} s and {b} s", "between second {a} and second {b}", "from second {a} to second {b}",
     "in the window from {a} to {b} seconds", "between {a} and {b} s", "within {a} to {b} seconds",
 )  # fmt: skip
-WHOLE: Final = (
-    "in the clip", "in the recording", "in the whole clip", "in this audio", "in the sound", "overall", "in all",
-    "in total",
+FROM_START: Final = (
+    "in the first {b} seconds", "within the first {b} seconds", "before {b} seconds", "up to {b} seconds",
 )  # fmt: skip
+"""For windows that begin with the clip."""
+WHOLE: Final = (
+    "in the clip", "in the recording", "in the whole clip", "in this audio", "in the sound", "", "", "",
+)  # fmt: skip
+IN_ALL: Final = ("overall", "in all", "in total", "altogether")
+"""Further ways to say that the whole clip is meant, where something is counted."""
 
 QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
     "count": (
-        "How many {many} {span}?", "How many {many} are there {span}?", "How many times does the {one} sound {span}?",
-        "How often does the {one} sound {span}?", "Count the {many} {span}.", "What is the number of {many} {span}?",
+        "How many {many} {span}?", "How many {many} are there {span}?",
+        "How many times does the {one} sound {span}?",
+        "How often does the {one} sound {span}?", "Count the {many} {span}.",
+        "What is the number of {many} {span}?",
         "How many {many} can you hear {span}?", "How many {many} do you hear {span}?",
-        "How many {many} occur {span}?", "{Span}, how many {many} are there?", "How many {many} sound {span}?",
+        "How many {many} occur {span}?", "{Span}, how many {many} are there?",
+        "How many {many} sound {span}?",
         "How many times is the {one} heard {span}?",
     ),
     "first": (
         "What is the first sound {span}?", "Which sound comes first {span}?", "Which sound is first {span}?",
-        "What do you hear first {span}?", "{Span}, which sound is the first?", "Which sound starts first {span}?",
+        "What do you hear first {span}?", "{Span}, which sound is the first?",
+        "Which sound starts first {span}?",
         "What comes first {span}?", "Name the first sound {span}.", "What sound is heard first {span}?",
     ),
     "last": (
         "What is the last sound {span}?", "Which sound comes last {span}?", "Which sound is last {span}?",
-        "What do you hear last {span}?", "{Span}, which sound is the last?", "Which sound starts last {span}?",
+        "What do you hear last {span}?", "{Span}, which sound is the last?",
+        "Which sound starts last {span}?",
         "What comes last {span}?", "Name the last sound {span}.", "What is the final sound {span}?",
     ),
     "after": (
@@ -74,27 +97,35 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
         "Does a {one} sound before the first {other}?",
     ),
     "duration": (
-        "How long is the {one}?", "How long does the {one} last?", "How long does the {one} sound?",
-        "What is the duration of the {one}?", "What is the length of the {one}?", "For how long do you hear the {one}?",
-        "About how long is the {one}?", "How many seconds does the {one} last?",
+        "How long is the {nth}{one}?", "How long does the {nth}{one} last?",
+        "How long does the {nth}{one} sound?",
+        "What is the duration of the {nth}{one}?", "What is the length of the {nth}{one}?",
+        "For how long do you hear the {nth}{one}?",
+        "About how long is the {nth}{one}?", "How many seconds does the {nth}{one} last?",
     ),
     "longest_gap": (
-        "Where is the longest gap between two sounds?", "Where is the longest pause?", "Where is the longest silence?",
+        "Where is the longest gap between two sounds?", "Where is the longest pause?",
+        "Where is the longest silence?",
         "Between which two sounds is the longest gap?", "Between which sounds is the longest pause?",
-        "Which gap between consecutive sounds is the longest?", "Between which two sounds is the longest silence?",
+        "Which gap between consecutive sounds is the longest?",
+        "Between which two sounds is the longest silence?",
         "Where do you hear the longest gap?",
     ),
     "louder": (
         "Which is louder, the {one} or the {other}?", "Which sound is louder, the {one} or the {other}?",
         "What is louder: the {one} or the {other}?", "Which one is louder, the {one} or the {other}?",
-        "Of the {one} and the {other}, which is louder?", "Which of the two is louder, the {one} or the {other}?",
+        "Of the {one} and the {other}, which is louder?",
+        "Which of the two is louder, the {one} or the {other}?",
         "Is the {one} or the {other} louder?", "Which sounds louder, the {one} or the {other}?",
     ),
     "higher": (
-        "Which {one} is higher, the first or the second?", "Which {one} has the higher pitch, the first or the second?",
+        "Which {one} is higher, the first or the second?",
+        "Which {one} has the higher pitch, the first or the second?",
         "Is the first or the second {one} higher?", "Which of the first two {many} is higher?",
-        "Of the first and the second {one}, which is higher?", "Which {one} is higher in pitch, the first or the second?",
-        "Which is higher, the first {one} or the second {one}?", "What is higher: the first {one} or the second {one}?",
+        "Of the first and the second {one}, which is higher?",
+        "Which {one} is higher in pitch, the first or the second?",
+        "Which is higher, the first {one} or the second {one}?",
+        "What is higher: the first {one} or the second {one}?",
     ),
 }  # fmt: skip
 
@@ -116,7 +147,8 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "compare": (
         "To compare them I listen to", "I compare them in", "Let me compare what is in", "The two are in",
-        "For a fair comparison I replay", "I listen again to", "To hear the difference I need", "I go back to",
+        "For a fair comparison I replay", "I listen again to", "To hear the difference I need",
+        "I go back to",
     ),
     "length": (
         "To tell how long it is I listen to", "I measure it in", "Let me time it in", "The time is clear in",
@@ -125,13 +157,70 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 LEADS: Final = (
-    "i hear",
-    "i hear",
-    "where i hear",
-    "there i hear",
-    "and i hear",
-    "which gives",
-    "it has",
+    "and i hear", "and i hear", "where i hear", "where i hear", "there i hear", "which gives", "which has",
     "with",
-)
+)  # fmt: skip
 NEXT: Final = ("then", "then in", "next", "and then", "after that", "and in", "then i go to", "next comes")
+
+
+def ask(
+    rng: Rng,
+    kind: str,
+    label: str,
+    times: tuple[float, float] | None = None,
+    *,
+    other: str = "",
+    nth: str = "",
+) -> str:
+    """A question of one kind about a label, in random words.
+
+    Args:
+        kind: a key of `QUESTIONS`.
+        times: the window asked about, in seconds; None for the whole clip.
+        other: a second label, for kinds that compare.
+        nth: "first ", "second ", "only " or nothing.
+    """
+    one, many = _name(rng, label, hits=kind == "count")
+    span = _span(rng, kind, times)
+    templates = [text for text in QUESTIONS[kind] if span or "{Span}" not in text]
+    text = pick(rng, templates).format(
+        one=one,
+        many=many,
+        other=_name(rng, other)[0] if other else "",
+        span=span,
+        Span=span[:1].upper() + span[1:],
+        nth=nth,
+    )
+    text = re.sub(r" (?=[?.])", "", text)
+    chance = rng.random()
+    if chance < 0.12:
+        text = text.lower()
+    elif chance < 0.15:
+        text = text.upper()
+    return text.rstrip("?.") if rng.random() < 0.12 else text
+
+
+def _span(rng: Rng, kind: str, times: tuple[float, float] | None) -> str:
+    if times is None:
+        return pick(rng, WHOLE + IN_ALL if kind == "count" else WHOLE)
+    whole = rng.random() < 0.6
+    a, b = (f"{t:.0f}" if whole and t == round(t) else f"{t:.1f}" for t in times)
+    return pick(rng, SPANS + 3 * FROM_START if times[0] == 0 else SPANS).format(a=a, b=b)
+
+
+def _name(rng: Rng, label: str, hits: bool = False) -> tuple[str, str]:
+    """What someone may call the label, as (singular, plural)."""
+    if hits and label in HITS and rng.random() < 0.25:
+        return HITS[label], f"{HITS[label]}s"
+    return pick(rng, NAMES[label])
+
+
+def pick(rng: Rng, items: Sequence[T]) -> T:
+    """One of the items, all alike."""
+    return items[int(rng.integers(len(items)))]
+
+
+def shuffled(rng: Rng, items: Iterable[T]) -> list[T]:
+    """The items in random order."""
+    found = list(items)
+    return [found[i] for i in rng.permutation(len(found))]

@@ -1,0 +1,142 @@
+"""Where a response listens and what it says it hears there: windows, segments and the running enumeration."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from relisten.data.scenes import Event, Scene
+from relisten.data.wording import LEADS, NEXT, Rng, pick
+from relisten.protocol import Segment
+
+EDGE: Final = 0.12
+"""Smallest distance in seconds between a window's edge and an onset, and between two onsets put in order."""
+WALK: Final = 5.0
+"""Longest segment, in seconds, of a response that walks through a whole clip."""
+WHOLE_CLIP: Final = 6.0
+"""Clips up to this length are listened to in one piece."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of the clip that a question names."""
+
+    start: float
+    end: float
+
+    @property
+    def times(self) -> tuple[float, float]:
+        return self.start, self.end
+
+    @property
+    def segment(self) -> Segment:
+        return Segment(self.start, self.end)
+
+    def cuts(self, scene: Scene, label: str | None = None) -> bool:
+        """Does a sound (of this label, or any that holds its level) lie across an edge?"""
+        return any(
+            event.onset < edge < event.offset
+            for event in scene.events
+            if (event.sustained if label is None else event.label == label)
+            for edge in (self.start, self.end)
+        )
+
+
+def windows(scene: Scene, rng: Rng, tries: int = 24) -> list[Window]:
+    """Random windows of 1.5 to 5 s on a grid of 0.5 or 0.1 s, whose edges leave every onset in peace."""
+    windows = []
+    onsets = np.array([event.onset for event in scene.events])
+    for _ in range(tries):
+        grid = 0.5 if rng.random() < 0.6 else 0.1
+        length = min(rng.uniform(1.5, 5.0), scene.clip.duration - 0.1)
+        steps = int((scene.clip.duration - length) / grid + 1e-6)
+        start = round(int(rng.integers(0, steps + 1)) * grid, 1)
+        end = round(start + max(1.5, round(length / grid) * grid), 1)
+        window = Window(start, end)
+        if end > scene.clip.duration or end - start > 5.01:
+            continue
+        if min(np.abs(onsets - start).min(), np.abs(onsets - end).min()) >= EDGE and not window.cuts(scene):
+            windows.append(window)
+    return windows
+
+
+def around(scene: Scene, rng: Rng, low: float, high: float) -> Segment:
+    """A segment on a half-second grid with a random margin around [low, high], edges off every onset if it can."""
+    best, distance = Segment(0.0, scene.clip.duration), -1.0
+    for _ in range(6):
+        start = math.floor((low - rng.uniform(0.15, 0.7)) * 2) / 2
+        end = math.ceil((high + rng.uniform(0.15, 0.7)) * 2) / 2
+        segment = Segment(max(0.0, start), min(end, tenth(scene.clip.duration)))
+        gap = min(abs(event.onset - edge) for event in scene.events for edge in (segment.start, segment.end))
+        if gap > distance:
+            best, distance = segment, gap
+        if distance >= EDGE:
+            break
+    return best
+
+
+def walk(scene: Scene) -> list[Segment]:
+    """Successive segments that cover the clip: one if it is short, else of 3.5 to 5 s, cut between sounds."""
+    total = tenth(scene.clip.duration)
+    segments, start = [], 0.0
+    while total - start > WHOLE_CLIP:
+        cuts = [
+            round(start + step / 2, 1) for step in range(7, int(2 * WALK) + 1) if start + step / 2 < total - 0.5
+        ]
+        cut = max(cuts, key=lambda t: (min(EDGE, min(abs(event.onset - t) for event in scene.events)), t))
+        segments.append(Segment(start, cut))
+        start = cut
+    return [*segments, Segment(start, total)]
+
+
+def tenth(seconds: float) -> float:
+    """The clip's length cut down to 0.1 s."""
+    return math.floor(seconds * 10 + 1e-6) / 10
+
+
+def apart(events: Sequence[Event]) -> bool:
+    return all(late.onset - early.onset >= EDGE for early, late in itertools.pairwise(events))
+
+
+@dataclass
+class Listening:
+    """The middle of a response while it grows: segments and what is heard in each."""
+
+    scene: Scene
+    rng: Rng
+    target: str | None = None
+    gap_after: Event | None = None
+    notes: Mapping[float, str] = field(default_factory=dict)
+    """Words behind single events, by onset."""
+    count: int = 0
+    text: str = ""
+
+    def listen(self, segment: Segment) -> None:
+        words = []
+        for event in self.scene.between(segment.start, segment.end):
+            word = event.label
+            if word == self.target:
+                self.count += 1
+                word = f"{word} {self.count}"
+            if event.onset in self.notes:
+                word = f"{word} {self.notes[event.onset]}"
+            if event is self.gap_after:
+                word = f"{word}, a long gap"
+            words.append(word)
+        link = f", {pick(self.rng, NEXT)} " if self.text else " "
+        self.text += f"{link}{segment.text()} {pick(self.rng, LEADS)} {', '.join(words) or 'nothing'}"
+
+    def listen_both(self, early: Event, late: Event) -> None:
+        """One segment for both events where they are near, else one for each."""
+        if late.onset - early.onset <= 3.0:
+            self.listen(around(self.scene, self.rng, early.onset, late.onset + 0.3))
+        else:
+            one = around(self.scene, self.rng, early.onset, early.onset + 0.3)
+            two = around(self.scene, self.rng, late.onset, late.onset + 0.3)
+            self.listen(one)
+            self.listen(two)
