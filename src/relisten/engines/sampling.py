@@ -42,7 +42,7 @@ def _inverse_cdf(probs: Tensor, top_ps: Tensor, uniforms: Tensor) -> Tensor:
     if bool((top_ps >= 1).all()):
         ids, mass = None, probs.double()
     else:
-        ordered, ids = probs.double().sort(-1, descending=True, stable=True)
+        ordered, ids = probs.double().sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
         mass = ordered.masked_fill((before >= top_ps[:, None]) & (top_ps[:, None] < 1), 0)
     cumulative = mass.cumsum(-1)

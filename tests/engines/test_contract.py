@@ -1,0 +1,223 @@
+"""What every engine promises, whatever decodes inside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from conftest import noise_clip
+
+from relisten.engines.base import Engine, Stream
+from relisten.engines.drive import answer, answer_or_failure
+from relisten.engines.fake import ScriptedEngine
+from relisten.engines.native import NativeEngine
+from relisten.errors import EngineError, InputError
+from relisten.models import Family
+from relisten.protocol import Finish, Format, Segment
+from relisten.question import Question
+from relisten.trace import GeneratedSpan, Sampling
+
+CONTEXT = 700
+SCRIPT = "<think>first <seg>0.5, 2.0</seg> then <seg>2.0, 3.0</seg> done.</think><answer>2</answer>"
+
+
+@pytest.fixture(params=["scripted", "native"])
+def engine(request: pytest.FixtureRequest, untrained: Family) -> Iterator[Engine]:
+    made: Engine
+    if request.param == "native":
+        made = NativeEngine(untrained, max_rows=4, max_context=CONTEXT)
+    else:
+        made = ScriptedEngine(lambda question: SCRIPT * 100, max_context=CONTEXT)
+    yield made
+    made.close()
+
+
+def question(seed: int = 0, seconds: float = 4.0) -> Question:
+    return Question("How many?", ("1", "2"), noise_clip(seconds, seed), id=str(seed))
+
+
+def open_stream(engine: Engine, asked: Question) -> Stream:
+    return engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
+
+
+def pause_after(count: int, seen: list[str] | None = None) -> Callable[[str, bool], bool]:
+    left = count
+
+    def feed(piece: str, end_of_turn: bool) -> bool:
+        nonlocal left
+        left -= 1
+        if seen is not None:
+            seen.append(piece)
+        return left == 0
+
+    return feed
+
+
+def run(work: Awaitable[object]) -> None:
+    asyncio.run(asyncio.wait_for(work, 60))  # type: ignore[arg-type]
+
+
+def test_decoding_pauses_exactly_where_it_is_told(engine: Engine) -> None:
+    async def work() -> None:
+        stream = open_stream(engine, question())
+        for count in (1, 5, 3):
+            seen: list[str] = []
+            span = await stream.decode(pause_after(count, seen))
+            assert len(span.ids) == len(span.logprobs) == len(seen) == count
+            assert span.text == "".join(seen)
+            assert all(logprob <= 0 for logprob in span.logprobs)
+        stream.close()
+
+    run(work())
+
+
+def test_a_listen_inserts_begin_placeholders_end(engine: Engine) -> None:
+    async def work() -> None:
+        stream = open_stream(engine, question())
+        await stream.decode(pause_after(2))
+        heard = stream.listen(Segment(1.0, 2.0))
+        assert heard is not None
+        assert heard.segment == Segment(1.0, 2.0)
+        begin, *inside, end = heard.ids
+        assert len(inside) == heard.num_audio_tokens > 0
+        assert len({begin, inside[0], end}) == 3
+        assert set(inside) == {inside[0]}
+        assert stream.prompt.ids.count(inside[0]) == stream.prompt.num_audio_tokens
+        assert len((await stream.decode(pause_after(2))).ids) == 2
+        stream.close()
+
+    run(work())
+
+
+def test_many_streams_at_once_do_not_mix(engine: Engine) -> None:
+    async def one(seed: int) -> tuple[GeneratedSpan, GeneratedSpan]:
+        stream = open_stream(engine, question(seed))
+        first = await stream.decode(pause_after(3 + seed % 4))
+        stream.listen(Segment(0.5, 1.0 + seed % 3))
+        second = await stream.decode(pause_after(4))
+        stream.close()
+        return first, second
+
+    async def work() -> None:
+        together = await asyncio.gather(*(one(seed) for seed in range(12)))
+        alone = [await one(seed) for seed in range(12)]
+        assert [(a.ids, b.ids, a.text, b.text) for a, b in together] == [
+            (a.ids, b.ids, a.text, b.text) for a, b in alone
+        ]
+
+    run(work())
+
+
+def test_a_full_context_stops_decoding(engine: Engine) -> None:
+    async def work() -> None:
+        stream = open_stream(engine, question())
+        lengths = len(stream.prompt.ids)
+        while not stream.full:
+            lengths += len((await stream.decode(lambda piece, end: False)).ids)
+        assert CONTEXT - 2 <= lengths <= CONTEXT
+        assert stream.listen(Segment(0.0, 4.0)) is None
+        stream.close()
+
+    run(work())
+
+
+def test_a_crop_that_does_not_fit_is_not_inserted(engine: Engine) -> None:
+    async def work() -> None:
+        stream = open_stream(engine, question())
+        await stream.decode(pause_after(1))
+        for _ in range(100):
+            if stream.listen(Segment(0.0, 4.0)) is None:
+                break
+        assert stream.full
+        stream.close()
+
+    run(work())
+
+
+def test_closing_cancels_what_is_awaited_and_frees_the_place(engine: Engine) -> None:
+    async def work() -> None:
+        for seed in range(10):  # more than fit at once
+            stream = open_stream(engine, question(seed))
+            decoding = asyncio.ensure_future(stream.decode(lambda piece, end: False))
+            await asyncio.sleep(0.001)
+            stream.close()
+            stream.close()
+            with pytest.raises(asyncio.CancelledError):
+                await decoding
+            with pytest.raises(EngineError):
+                await stream.decode(pause_after(1))
+        after = open_stream(engine, question())
+        assert len((await after.decode(pause_after(2))).ids) == 2
+        after.close()
+
+    run(work())
+
+
+def test_closing_the_engine_ends_every_answer(engine: Engine) -> None:
+    async def work() -> None:
+        streams = [open_stream(engine, question(seed)) for seed in range(6)]
+        decoding = [asyncio.ensure_future(stream.decode(lambda piece, end: False)) for stream in streams]
+        await asyncio.sleep(0.001)
+        engine.close()
+        for task in decoding:
+            with pytest.raises((EngineError, asyncio.CancelledError)):
+                await task
+        with pytest.raises(EngineError):
+            await streams[0].decode(pause_after(1))
+
+    run(work())
+
+
+@pytest.mark.parametrize("seconds", [0.0001, 0.01, 3000.0])
+def test_a_clip_too_short_or_too_long_is_refused(engine: Engine, seconds: float) -> None:
+    with pytest.raises(InputError, match="lasts|tokens"):
+        open_stream(engine, question(seconds=seconds))
+
+
+def test_an_answer_ends_with_a_named_finish_and_a_whole_trace(engine: Engine) -> None:
+    trace = asyncio.run(answer(engine, question(), sampling=Sampling(max_tokens=20)))
+    assert trace.finish is Finish.LENGTH
+    assert len(trace.logprobs) == sum(trace.loss_mask) == 20
+    assert trace.spans[0] == open_stream(engine, question()).prompt
+    full = asyncio.run(answer(engine, question(), sampling=Sampling(max_tokens=10_000)))
+    assert full.finish is Finish.CONTEXT
+    assert full.error is not None
+
+
+def test_bad_input_becomes_a_failed_trace_where_it_must_not_stop_others(engine: Engine) -> None:
+    trace = asyncio.run(answer_or_failure(engine, question(seconds=0.01)))
+    assert trace.finish is Finish.FAILED
+    assert trace.answer is None
+    assert "0.01 s" in str(trace.error)
+
+
+def test_a_script_is_followed_to_the_letter() -> None:
+    engine = ScriptedEngine(lambda question: SCRIPT)
+    trace = asyncio.run(answer(engine, question()))
+    assert trace.text == SCRIPT
+    assert trace.answer == "2"
+    assert trace.finish is Finish.ANSWER
+    assert trace.segments == (Segment(0.5, 2.0), Segment(2.0, 3.0))
+    assert [span.text for span in trace.generated] == [
+        "<think>first <seg>0.5, 2.0</seg>",
+        " then <seg>2.0, 3.0</seg>",
+        " done.</think><answer>2</answer>",
+    ]
+    assert trace.loss_mask[-1] == 1  # the end of turn is trained
+
+
+def test_a_script_that_fails_fails_its_answer_alone() -> None:
+    def script(question: Question) -> str:
+        if question.id == "1":
+            raise KeyError("no line for this one")
+        return SCRIPT
+
+    engine = ScriptedEngine(script)
+
+    async def work() -> None:
+        traces = await asyncio.gather(*(answer(engine, question(seed)) for seed in range(3)))
+        assert [trace.finish for trace in traces] == [Finish.ANSWER, Finish.FAILED, Finish.ANSWER]
+        assert "no line" in str(traces[1].error)
+
+    run(work())

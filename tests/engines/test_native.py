@@ -1,0 +1,205 @@
+"""The native engine is exact: its log-probs are those of a plain forward over what the trace says it saw."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise_clip
+
+from relisten.audio import Clip
+from relisten.engines.drive import answer
+from relisten.engines.native import NativeEngine
+from relisten.engines.sampling import draw
+from relisten.errors import EngineError
+from relisten.models import Family
+from relisten.protocol import Finish, Format, Segment
+from relisten.question import Question
+from relisten.trace import GeneratedSpan, ListenSpan, Sampling, Span, Trace
+
+TOLERANCE = 1e-4  # float32, sums in another order
+ROWS = 15
+
+
+def question(index: int) -> Question:
+    seconds = 2.0 + index % 5
+    return Question(f"How many {index}?", ("one", "two")[: index % 3], noise_clip(seconds, index))
+
+
+async def drive(engine: NativeEngine, index: int, sampling: Sampling) -> tuple[Trace, Clip]:
+    """An answer that listens `index % 5` times, at points of its own, whatever the model writes."""
+    asked = question(index)
+    clip = asked.clip()
+    stream = engine.open(asked, clip, Format.INTERLEAVED, sampling)
+    spans: list[Span] = [stream.prompt]
+    for listen in range(index % 5 + 1):
+        left = 3 + (index + listen) % 6
+
+        def feed(piece: str, end_of_turn: bool) -> bool:
+            nonlocal left
+            left -= 1
+            return left == 0
+
+        spans.append(await stream.decode(feed))
+        if listen < index % 5:
+            heard = stream.listen(Segment(0.2 * listen, 0.2 * listen + 0.3 + 0.25 * (index % 4)))
+            assert heard is not None
+            spans.append(heard)
+    stream.close()
+    trace = Trace(asked.text, asked.choices, tuple(spans), Finish.LENGTH, Format.INTERLEAVED, sampling=sampling)
+    return trace, clip
+
+
+@torch.no_grad()
+def plain_logprobs(family: Family, trace: Trace, clip: Clip) -> torch.Tensor:
+    """Log-probs of the sampled tokens by transformers' own forward over the whole sequence at once."""
+    ids = torch.tensor(trace.token_ids)
+    embeddings = family.embed(ids).clone()
+    sounds = [clip, *(clip.crop(s.start, s.end) for s in trace.segments)]
+    embeddings[ids == family.audio_id] = torch.cat(family.encode_audio(sounds))
+    positions = torch.arange(len(ids)).expand(3, 1, -1)
+    hidden = family.language_model(
+        inputs_embeds=embeddings[None], position_ids=positions, use_cache=False
+    ).last_hidden_state
+    sampled = torch.tensor(trace.loss_mask).nonzero()[:, 0]
+    logprobs = family.lm_head(hidden)[0].log_softmax(-1)
+    return logprobs[sampled - 1, ids[sampled]]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logprobs_equal_a_plain_forward_and_company_changes_nothing(untrained: Family, temperature: float) -> None:
+    async def work() -> None:
+        samplings = [Sampling(temperature=temperature, top_p=0.95, seed=i) for i in range(ROWS)]
+        with NativeEngine(untrained, max_rows=6) as engine:  # fewer places than answers: rows join and leave
+            together = await asyncio.gather(*(drive(engine, i, samplings[i]) for i in range(ROWS)))
+        with NativeEngine(untrained) as engine:
+            alone = [await drive(engine, i, samplings[i]) for i in range(ROWS)]
+        for (trace, clip), (single, _) in zip(together, alone, strict=True):
+            assert trace.token_ids == single.token_ids
+            expected = plain_logprobs(untrained, trace, clip)
+            assert torch.tensor(trace.logprobs) == pytest.approx(expected, abs=TOLERANCE)
+            assert torch.tensor(single.logprobs) == pytest.approx(expected, abs=TOLERANCE)
+
+    asyncio.run(work())
+
+
+def test_greedy_takes_the_likeliest_token_that_is_allowed(untrained: Family) -> None:
+    async def work() -> None:
+        with NativeEngine(untrained) as engine, torch.no_grad():
+            trace, clip = await drive(engine, 4, Sampling())
+            ids = torch.tensor(trace.token_ids)
+            embeddings = untrained.embed(ids).clone()
+            sounds = [clip, *(clip.crop(s.start, s.end) for s in trace.segments)]
+            embeddings[ids == untrained.audio_id] = torch.cat(untrained.encode_audio(sounds))
+            hidden = untrained.language_model(
+                inputs_embeds=embeddings[None],
+                position_ids=torch.arange(len(ids)).expand(3, 1, -1),
+                use_cache=False,
+            ).last_hidden_state
+            logits = untrained.lm_head(hidden)[0]
+            logits[:, list(untrained.banned_ids)] = -torch.inf
+            sampled = torch.tensor(trace.loss_mask).nonzero()[:, 0]
+            assert torch.equal(logits[sampled - 1].argmax(-1), ids[sampled])
+
+    asyncio.run(work())
+
+
+def test_what_comes_before_a_listen_is_not_computed_again(
+    untrained: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    layer = untrained.language_model.layers[0].mlp
+    monkeypatch.setattr(layer, "forward", lambda x, old=layer.forward: (lengths.append(len(x)), old(x))[1])
+
+    async def work() -> None:
+        with NativeEngine(untrained) as engine:
+            trace, _ = await drive(engine, 2, Sampling())
+        prompt, first, heard, second, again, third = trace.spans
+        assert isinstance(first, GeneratedSpan)
+        assert isinstance(heard, ListenSpan)
+        expected = [len(prompt.ids), *[1] * (len(first.ids) - 1)]
+        expected += [1 + len(heard.ids), *[1] * (len(second.ids) - 1)]
+        expected += [1 + len(again.ids), *[1] * (len(third.ids) - 1)]
+        assert lengths == expected
+
+    asyncio.run(work())
+
+
+def test_one_failing_clip_fails_its_answer_alone(untrained: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = untrained.encode_audio
+
+    def encode(clips: list[Clip]) -> list[torch.Tensor]:
+        if any(clip.name == "noise-1" for clip in clips):
+            raise MemoryError("out of memory")
+        return real(clips)
+
+    monkeypatch.setattr(untrained, "encode_audio", encode)
+
+    async def work() -> None:
+        with NativeEngine(untrained) as engine:
+            first = asyncio.ensure_future(drive(engine, 0, Sampling()))
+            await asyncio.sleep(0.05)
+            with pytest.raises(EngineError, match="out of memory"):
+                await drive(engine, 1, Sampling())
+            await first
+            trace = await answer(engine, question(1), sampling=Sampling(max_tokens=4))
+            assert trace.finish is Finish.FAILED
+            assert (await answer(engine, question(2), sampling=Sampling(max_tokens=4))).finish is Finish.LENGTH
+
+    asyncio.run(work())
+
+
+def test_special_tokens_are_never_sampled(untrained: Family) -> None:
+    async def work() -> None:
+        with NativeEngine(untrained) as engine:
+            traces = await asyncio.gather(
+                *(
+                    answer(engine, question(i), sampling=Sampling(temperature=5.0, seed=i, max_tokens=150))
+                    for i in range(8)
+                )
+            )
+        sampled = {t for trace in traces for span in trace.generated for t in span.ids}
+        assert len(sampled) > 100
+        assert not sampled & set(untrained.banned_ids)
+
+    asyncio.run(work())
+
+
+def uniforms(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_draw_by_hand() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(6, 1)
+    banned = torch.tensor([False, False, False, False])
+    ones = torch.ones(6)
+    drawn = draw(logits, banned, ones, ones, uniforms(0, 0.49, 0.51, 0.79, 0.81, 0.99))
+    assert drawn.tokens == [0, 0, 1, 1, 2, 3]
+    assert drawn.logprobs == pytest.approx(np.log([0.5, 0.5, 0.3, 0.3, 0.15, 0.05]), abs=1e-6)
+    # The smallest set with mass 0.7 is {0, 1}, renormalised to 0.625 and 0.375.
+    drawn = draw(logits, banned, ones, ones * 0.7, uniforms(0, 0.6, 0.62, 0.63, 0.9, 0.999))
+    assert drawn.tokens == [0, 0, 0, 1, 1, 1]
+    # A temperature of 0.5 squares the odds: 25 : 9 : 2.25 : 0.25.
+    edges = np.cumsum([25, 9, 2.25, 0.25]) / 36.5
+    drawn = draw(logits[:4], banned, ones[:4] / 2, ones[:4], uniforms(*(edges - 1e-4)))
+    assert drawn.tokens == [0, 1, 2, 3]
+    # A banned token is not drawn, yet the log-probs stay those of the whole distribution.
+    drawn = draw(
+        logits[:2], torch.tensor([True, False, False, False]), uniforms(0, 1).float(), ones[:2], uniforms(0, 0)
+    )
+    assert drawn.tokens == [1, 1]
+    assert drawn.logprobs == pytest.approx([np.log(0.3)] * 2, abs=1e-6)
+
+
+def test_draws_follow_the_distribution() -> None:
+    probs = torch.tensor([0.6, 0.3, 0.1])
+    values = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    drawn = draw(
+        probs.log().repeat(1000, 1), torch.zeros(3, dtype=torch.bool), torch.ones(1000), torch.ones(1000), values
+    )
+    counts = np.bincount(drawn.tokens)
+    assert counts.tolist() == [600, 300, 100]
+    assert all(a <= b for a, b in pairwise(drawn.tokens))

@@ -1,0 +1,51 @@
+"""Questions files: good rows come through, bad rows say what is wrong and stop nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relisten.errors import InputError
+from relisten.question import Question, read_questions
+
+ROWS = """\
+{"id": "a", "audio": "x/drums.wav", "question": "How many?", "choices": ["1", "2"], "answer": "2", "kind": "count"}
+
+{"audio": "y.wav", "question": "What is it?"}
+{"audio": "y.wav"
+["a list"]
+{"audio": "y.wav", "question": " "}
+{"audio": 3, "question": "q"}
+{"audio": "y.wav", "question": "q", "choices": "ab"}
+{"audio": "y.wav", "question": "q", "choices": ["a", "a"]}
+{"audio": "y.wav", "question": "q", "choices": ["a", ""]}
+{"audio": "y.wav", "question": "q", "answer": 2}
+{"audio": "y.wav", "question": "q", "id": [1]}
+"""
+
+
+def test_rows(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(ROWS, encoding="utf-8")
+    rows = list(read_questions(path))
+    assert rows[0] == Question("How many?", ("1", "2"), tmp_path / "x/drums.wav", "a", "2", {"kind": "count"})
+    assert rows[1] == Question("What is it?", (), tmp_path / "y.wav", "3")
+    bad = rows[2:]
+    assert len(bad) == 9
+    for number, row in enumerate(bad, start=4):
+        assert isinstance(row, InputError)
+        assert f"questions.jsonl:{number}: " in str(row)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="check the path"):
+        list(read_questions(tmp_path / "none.jsonl"))
+    (tmp_path / "latin.jsonl").write_bytes('{"question": "é"}'.encode("latin-1"))
+    with pytest.raises(InputError, match="UTF-8"):
+        list(read_questions(tmp_path / "latin.jsonl"))
+
+
+def test_a_question_without_sound_says_so() -> None:
+    with pytest.raises(InputError, match="names no sound"):
+        Question("q", id="7").clip()
