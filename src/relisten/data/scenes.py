@@ -176,10 +176,9 @@ def make_scene(split: str, seed: int, index: int, spec: SceneSpec | None = None)
     draw = Draw(split, np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split), index])))
     low, high = spec.long_duration if draw.chance(spec.long_share) else spec.duration
     duration = round(draw.uniform(low, high), 1)
-    plan = _plan(draw, spec, duration)
-    hits = [_voiced(draw, spec, label) for label in _cast(plan)]
-    sounds = dict(zip(_cast(plan), hits, strict=True))
-    dry, events = _place(draw, spec, duration, [(onset, label, sounds[label]) for onset, label in plan])
+    plan = plan_events(draw, spec, duration)
+    sounds = {label: _voiced(draw, label) for label in _cast(plan)}
+    dry, events = place_events(draw, spec, duration, [(onset, label, sounds[label]) for onset, label in plan])
     samples = _recorded(draw, spec, dry, events)
     clip = Clip.from_samples(samples, SAMPLE_RATE, name=f"{split}-{seed}-{index}")
     return Scene(clip, events, split, index)
@@ -192,7 +191,7 @@ def _cast(plan: Sequence[tuple[float, str]]) -> list[str]:
     return sorted({label for _, label in plan})
 
 
-def _plan(draw: Draw, spec: SceneSpec, duration: float) -> list[tuple[float, str]]:
+def plan_events(draw: Draw, spec: SceneSpec, duration: float) -> list[tuple[float, str]]:
     """Onsets and labels, in order; onsets keep the scene's smallest gap."""
     drums = tuple(label for label in spec.labels if label in DRUMS)
     others = tuple(label for label in spec.labels if label not in DRUMS)
@@ -235,24 +234,30 @@ def _with_pause(draw: Draw, onsets: list[float], gap: float, room: float) -> lis
     return [onset * shrink + (pause if number > at else 0.0) for number, onset in enumerate(onsets)]
 
 
-def _voiced(draw: Draw, spec: SceneSpec, label: str) -> list[Sound]:
+def _voiced(draw: Draw, label: str) -> list[Sound]:
     """A stock of takes for one label in one scene: drums repeat one or two, others change each time."""
     if label in DRUMS:
         return [SYNTHESIS[label](draw) for _ in range(1 if draw.chance(0.6) else 2)]
     return [SYNTHESIS[label](draw) for _ in range(draw.integer(1, 4))]
 
 
-def _place(
-    draw: Draw, spec: SceneSpec, duration: float, plan: Sequence[tuple[float, str, list[Sound]]]
+def place_events(
+    draw: Draw, spec: SceneSpec, duration: float, plan: Sequence[tuple[float, str, Sequence[Sound]]]
 ) -> tuple[NDArray[np.float32], tuple[Event, ...]]:
+    """Mix sounds into a dry clip.
+
+    Args:
+        plan: onset in seconds, label and the takes to choose from, for every event in order.
+
+    Returns:
+        The clip (n,) and what is in it.
+    """
     total = seconds_to_samples(duration)
     dry = np.zeros(total, np.float32)
     may_overlap = draw.chance(spec.overlap_share)
     softest = draw.uniform(*spec.gain)
     mixed = draw.chance(spec.mixed_share)
-    levels = {
-        label: draw.uniform(softest, spec.gain[1]) - 14 for label in _cast([(t, name) for t, name, _ in plan])
-    }
+    levels = {label: draw.uniform(*spec.gain) - 14 for label in _cast([(t, name) for t, name, _ in plan])}
     events = []
     for number, (onset, label, takes) in enumerate(plan):
         begin = seconds_to_samples(onset)
