@@ -46,7 +46,7 @@ def write_tokenizer(folder: Path, leave_out: str = "") -> dict[str, int]:
     tokenizer.add_tokens(special, special_tokens=True)
     tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in NOT_SPECIAL])
     tokenizer.save_pretrained(folder)
-    return {t: i for t, i in tokenizer.get_added_vocab().items()}
+    return dict(tokenizer.get_added_vocab())
 
 
 def thinker_config(ids: dict[str, int]) -> dict[str, Any]:
@@ -55,19 +55,36 @@ def thinker_config(ids: dict[str, int]) -> dict[str, Any]:
         "model_type": "qwen2_5_omni_thinker",
         "audio_config": {
             "model_type": "qwen2_5_omni_audio_encoder",
-            **{"num_mel_bins": 32, "d_model": 32, "output_dim": 48, "n_window": 50, "max_source_positions": 100},
-            **{"encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64},
+            "num_mel_bins": 32,
+            "d_model": 32,
+            "output_dim": 48,
+            "n_window": 50,
+            "max_source_positions": 100,
+            "encoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 64,
         },
         "vision_config": {
             "model_type": "qwen2_5_omni_vision_encoder",
-            **{"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 48},
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": 48,
             "fullatt_block_indexes": [0],
         },
         "text_config": {
             "model_type": "qwen2_5_omni_text",
-            **{"vocab_size": VOCABULARY, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2},
-            **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096},
-            **{"initializer_range": 0.2, "tie_word_embeddings": False, "rope_theta": 1000000.0},
+            "vocab_size": VOCABULARY,
+            "hidden_size": 48,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "initializer_range": 0.2,
+            "tie_word_embeddings": False,
+            "rope_theta": 1000000.0,
             "rope_scaling": {"mrope_section": [2, 2, 2], "rope_type": "default", "type": "default"},
         },
         "audio_token_index": ids["<|AUDIO|>"],
@@ -83,6 +100,13 @@ def thinker_config(ids: dict[str, int]) -> dict[str, Any]:
 
 PREPROCESSOR_CONFIG = {
     "feature_extractor_type": "WhisperFeatureExtractor",
-    **{"feature_size": 32, "n_fft": 400, "hop_length": 160, "sampling_rate": 16000, "chunk_length": 30},
-    **{"padding_side": "right", "padding_value": 0.0, "dither": 0.0, "return_attention_mask": True},
+    "feature_size": 32,
+    "n_fft": 400,
+    "hop_length": 160,
+    "sampling_rate": 16000,
+    "chunk_length": 30,
+    "padding_side": "right",
+    "padding_value": 0.0,
+    "dither": 0.0,
+    "return_attention_mask": True,
 }

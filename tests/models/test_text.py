@@ -82,6 +82,11 @@ def test_a_cut_character_comes_out_at_the_end(family: Qwen2_5Omni) -> None:
     assert "".join(decoder.push(i) for i in ids) == "💡"
 
 
+def test_half_a_surrogate_pair_is_text_too(family: Qwen2_5Omni) -> None:
+    assert family.text.decode(family.encode_text("a\ud83d b\udca1")) == "a\ufffd b\ufffd"
+    assert family.encode_text("\ud83d\udca1") == family.encode_text("💡")
+
+
 def test_added_tokens_that_also_stand_in_the_vocabulary_are_kept_out_of_text() -> None:
     vocabulary = {"a": 0, "b": 1, "<|x|>": 2}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))

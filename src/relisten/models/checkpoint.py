@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,24 +40,25 @@ class Checkpoint:
         """Raises InputError where `folder` is no checkpoint or has no safetensors weights."""
         return cls(folder, read_json(folder / "config.json"), _tensor_files(folder))
 
-    def read(self, name: str) -> Tensor:
-        """One tensor, as stored, on the CPU."""
-        return self.read_all([name])[name]
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """The named tensors as stored, on the CPU, one after the other; other files are not touched.
 
-    def read_all(self, names: list[str]) -> dict[str, Tensor]:
-        """Several tensors, each file opened once; files that hold none of them are not touched."""
-        tensors = {}
-        for file in sorted({self.files[name] for name in names}):
+        Raises:
+            InputError: a file is missing or no safetensors.
+        """
+        by_file: dict[str, list[str]] = {}
+        for name in names:
+            by_file.setdefault(self.files[name], []).append(name)
+        for file, held in by_file.items():
             try:
                 with safe_open(self.folder / file, "pt", device="cpu") as handle:
-                    for name in names:
-                        if self.files[name] == file:
-                            tensors[name] = handle.get_tensor(name)
+                    for name in held:
+                        yield name, handle.get_tensor(name)
             except (OSError, SafetensorError) as error:
                 raise InputError(
-                    f"{self.folder / file}: cannot be read as safetensors ({error}); copy or download it again"
+                    f"{self.folder / file}: cannot be read as safetensors ({_first_line(error)}); "
+                    "copy or download it again"
                 ) from error
-        return tensors
 
 
 def find_folder(name: str | Path, wanted: Callable[[str], bool] | None = None) -> Path:
@@ -128,6 +129,7 @@ def write_checkpoint(
     Raises:
         InputError: `folder` holds something, or `source` is not there any more.
     """
+    folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is not empty; save a checkpoint into a new or an empty folder")
     if not source.folder.is_dir():
@@ -147,7 +149,7 @@ def write_checkpoint(
             shutil.copyfile(source.folder / file, partial / file)
             size += (partial / file).stat().st_size
         else:
-            kept = source.read_all([name for name in renamed if name not in changed])
+            kept = dict(source.read(name for name in renamed if name not in changed))
             tensors = {
                 new: (changed[name] if name in changed else kept[name]).detach().cpu().contiguous()
                 for name, new in renamed.items()

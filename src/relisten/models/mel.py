@@ -92,8 +92,8 @@ class LogMel:
             sizes[key] = config.get(key, default)
             if type(sizes[key]) is not int:
                 raise InputError(
-                    f"preprocessor_config.json has {key}={sizes[key]!r}, which must be a whole number; copy it from "
-                    "the original checkpoint"
+                    f"preprocessor_config.json has {key}={sizes[key]!r}, which must be a whole number; "
+                    "copy it from the original checkpoint"
                 )
         return cls(
             n_mels=sizes["feature_size"],

@@ -54,14 +54,15 @@ class Qwen2_5Omni:  # noqa: N801
         self.end_of_turn_id = self._control("<|im_end|>")
         self.eos_ids = frozenset({self.end_of_turn_id, text.added.get("<|endoftext|>", self.end_of_turn_id)})
         vocabulary = config.text_config.vocab_size
-        audio = {self.audio_id, self._audio_begin, self._audio_end}
-        if text.size > vocabulary or not audio <= set(text.added.values()):
+        audio = {"<|AUDIO|>": self.audio_id, "<|audio_bos|>": self._audio_begin, "<|audio_eos|>": self._audio_end}
+        found = {content: text.added.get(content) for content in audio}
+        if text.size > vocabulary or found != audio:
             raise InputError(
-                f"{source.folder}: tokenizer ({text.size} ids) and config.json ({vocabulary} ids, audio tokens "
-                f"{sorted(audio)}) do not fit together; copy the tokenizer that belongs to the weights"
+                f"{source.folder}: tokenizer ({text.size} ids, {found}) and config.json ({vocabulary} ids, "
+                f"{audio}) do not fit together; copy the tokenizer that belongs to the weights"
             )
         control = {text.added[content] for content in text.special if content not in RESPONSE_TAGS}
-        control |= audio | {i for i in range(vocabulary) if not text.has(i)}
+        control |= {*audio.values()} | {i for i in range(vocabulary) if not text.has(i)}
         self.banned_ids = tuple(sorted(control - self.eos_ids))
 
     @classmethod
@@ -93,7 +94,7 @@ class Qwen2_5Omni:  # noqa: N801
             )
         text = TextCodec.load(folder, config)
         thinker = _build(config)
-        _fill(thinker, source, _resolve_dtype(dtype, source), torch.device(device))
+        _fill(thinker, source, dtype, torch.device(device))
         return cls(thinker.eval(), text, mel, source)
 
     def save(self, folder: str | Path, whole: bool = False) -> None:
@@ -159,8 +160,8 @@ class Qwen2_5Omni:  # noqa: N801
     def prompt(self, question: Question, clip: Clip, format: Format = Format.INTERLEAVED) -> Prompt:
         """System turn, then the user's turn with sound and question, then the head of the model's turn."""
         newline = self.encode_text("\n")
-        head = [self._start, *self.encode_text(f"system\n{system_prompt(format)}"), self.end_of_turn_id, *newline]
-        head += [self._start, *self.encode_text("user\n")]
+        head = [self._start, *self.encode_response(f"system\n{system_prompt(format)}")]
+        head += [self.end_of_turn_id, *newline, self._start, *self.encode_text("user\n")]
         tail = [*self.encode_text(user_text(question)), self.end_of_turn_id, *newline]
         tail += [self._start, *self.encode_text("assistant\n")]
         return Prompt((tuple(head), clip, tuple(tail)))
@@ -231,7 +232,7 @@ def _build(config: Qwen2_5OmniThinkerConfig) -> Qwen2_5OmniThinkerForConditional
 def _fill(
     thinker: Qwen2_5OmniThinkerForConditionalGeneration,
     source: Checkpoint,
-    dtype: torch.dtype,
+    dtype: torch.dtype | str,
     device: torch.device,
 ) -> None:
     """Give `thinker` the weights of `source`; every one must be there, and none be left over."""
@@ -248,15 +249,17 @@ def _fill(
                 f"{source.folder}: {what} {len(names)} weights of the model that config.json describes, such as "
                 f"{min(names)!r}; use config.json and weights of the same checkpoint"
             )
-    tensors = source.read_all(list(stored.values()))
-    for name, shape in expected.items():
-        if tensors[stored[name]].shape != shape:
+    dtype = _resolve_dtype(dtype, source)
+    weights = {}
+    for stored_name, tensor in source.read(stored.values()):
+        name = _module_name(stored_name)
+        if tensor.shape != expected[name]:
             raise InputError(
-                f"{source.folder}: {stored[name]!r} has shape {tuple(tensors[stored[name]].shape)}, config.json "
-                f"asks for {tuple(shape)}; use config.json and weights of the same checkpoint"
+                f"{source.folder}: {stored_name!r} has shape {tuple(tensor.shape)}, config.json asks for "
+                f"{tuple(expected[name])}; use config.json and weights of the same checkpoint"
             )
-    # Copied out of the file's memory map, so that the file may change or go.
-    weights = {name: tensors.pop(file_name).to(device, dtype, copy=True) for name, file_name in stored.items()}
+        # Copied out of the file's memory map, so that the file may change or go.
+        weights[name] = tensor.to(device, dtype, copy=True)
     thinker.load_state_dict(weights, strict=False, assign=True)
     thinker.config.dtype = dtype
     if thinker.config.tie_word_embeddings:
@@ -271,7 +274,8 @@ def _fill(
 
 def _resolve_dtype(dtype: torch.dtype | str, source: Checkpoint) -> torch.dtype:
     if dtype == "auto":
-        return stored_dtype(source.read(min(name for name in source.files if _is_heard(name))))
+        (_, tensor), *_ = source.read([min(name for name in source.files if _is_heard(name))])
+        return stored_dtype(tensor)
     resolved = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if resolved not in DTYPES.values():
         raise InputError(f"dtype {dtype}: weights are held as float32 or bfloat16; give one of them or 'auto'")

@@ -59,20 +59,19 @@ class TextCodec:
 
     def __init__(self, tokenizer_json: str) -> None:
         spec = json.loads(tokenizer_json)
-        if '"ByteLevel"' not in json.dumps(spec["decoder"]):
+        if spec["model"].get("type") != "BPE" or '"ByteLevel"' not in json.dumps(spec["decoder"]):
             raise InputError(
-                "the checkpoint's tokenizer is not byte-level, so that not every text has tokens; "
-                "use a checkpoint with a byte-level tokenizer"
+                "the checkpoint's tokenizer is no byte-level BPE, so that not every text has tokens; "
+                "use a checkpoint with such a tokenizer"
             )
         self.added: dict[str, int] = {token["content"]: token["id"] for token in spec["added_tokens"]}
         self.special = frozenset(t["content"] for t in spec["added_tokens"] if t["special"])
         vocabulary: dict[str, int] = spec["model"]["vocab"]
         for content in self.added:
             vocabulary.pop(content, None)
-        merges = (
-            "".join(m) if isinstance(m, list) else m.replace(" ", "") for m in spec["model"].get("merges", ())
-        )
-        if clash := self.added.keys() & set(merges):
+        merges = spec["model"].get("merges", ())
+        merged = {"".join(m) if isinstance(m, list) else m.replace(" ", "") for m in merges}
+        if clash := self.added.keys() & merged:
             raise InputError(
                 f"the checkpoint's tokenizer builds {min(clash)!r} from smaller pieces, so that user text could "
                 "become that control token; take its merge out"
@@ -80,7 +79,7 @@ class TextCodec:
         # Truncation, padding and templates would alter the ids of a text.
         spec |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
         self._plain = Tokenizer.from_str(json.dumps(spec))
-        self._table = {id_: bytes(_BYTES[c] for c in token) for token, id_ in vocabulary.items()}
+        self._table = {id_: _token_bytes(token) for token, id_ in vocabulary.items()}
         self._table |= {id_: content.encode() for content, id_ in self.added.items()}
         self.size = max(self._table) + 1
         self._tags = {tag: self.added[tag] for tag in RESPONSE_TAGS if tag in self.added}
@@ -96,7 +95,7 @@ class TextCodec:
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, config=config, local_files_only=True, trust_remote_code=False
             )
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # the libraries raise bare Exception, too
             raise InputError(
                 f"{folder}: its tokenizer cannot be loaded ({error}); copy tokenizer.json and "
                 "tokenizer_config.json from the original checkpoint"
@@ -106,7 +105,9 @@ class TextCodec:
         return cls(tokenizer.backend_tokenizer.to_str())
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text` as plain text: never one of `added`."""
+        """Ids of `text` as plain text: never one of `added`. Half a surrogate pair counts as U+FFFD."""
+        if not text.isascii():
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -130,3 +131,11 @@ class TextCodec:
     def has(self, token_id: int) -> bool:
         """Whether `token_id` stands for a token at all; vocabularies are padded to round sizes."""
         return token_id in self._table
+
+
+def _token_bytes(token: str) -> bytes:
+    """What a token of a byte-level vocabulary stands for: each of its characters is one byte."""
+    try:
+        return bytes(_BYTES[character] for character in token)
+    except KeyError:
+        return token.encode()
