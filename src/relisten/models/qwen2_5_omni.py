@@ -126,13 +126,20 @@ class Qwen2_5Omni:  # noqa: N801
         inner.pop("torch_dtype", None)
         inner["dtype"] = str(self.dtype).removeprefix("torch.")
         parameters = self.thinker.state_dict()
+        tied = self.thinker.config.tie_word_embeddings
+
+        def rename(name: str) -> str | None:
+            if tied and _module_name(name) == "lm_head.weight":  # the same tensor as the embedding
+                return None
+            return name if whole else _thinker_name(name)
+
         write_checkpoint(
             self.source,
             Path(folder),
             config={**self.source.config, "thinker_config": inner}
             if whole
             else {**inner, "model_type": THINKER, "architectures": [type(self.thinker).__name__]},
-            rename=lambda name: name if whole else _thinker_name(name),
+            rename=rename,
             changed={name: parameters[_module_name(name)] for name in self.source.files if _is_heard(name)},
             keep_file=lambda file: whole or file.suffix in (".json", ".txt", ".jinja"),
         )
