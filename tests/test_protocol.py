@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -165,7 +167,7 @@ def test_any_split_decides_the_same(text: str, cuts: list[int], duration: float,
     expected = whole.feed(text) + whole.feed(end_of_turn=True)
     split = Interleaver(duration, format=format)
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    events = [event for a, b in zip(edges, edges[1:], strict=False) for event in split.feed(text[a:b])]
+    events = [event for a, b in itertools.pairwise(edges) for event in split.feed(text[a:b])]
     assert (*events, *split.feed(end_of_turn=True)) == expected
 
 
@@ -184,7 +186,7 @@ def test_splitting_loses_nothing_and_cuts_where_an_engine_would_listen(text: str
     assert "".join(part for part in parts if isinstance(part, str)) == text
     listens = [event.segment for event in Interleaver(duration).feed(text) if isinstance(event, Listen)]
     assert [part for part in parts if isinstance(part, Segment)] == listens
-    for before, part in zip(parts, parts[1:], strict=False):
+    for before, part in itertools.pairwise(parts):
         if isinstance(part, Segment):
             assert isinstance(before, str)
             assert before.endswith("</seg>")

@@ -171,7 +171,7 @@ def test_closing_the_engine_ends_every_answer(engine: Engine) -> None:
 
 @pytest.mark.parametrize("seconds", [0.0001, 0.01, 3000.0])
 def test_a_clip_too_short_or_too_long_is_refused(engine: Engine, seconds: float) -> None:
-    with pytest.raises(InputError, match="lasts|tokens"):
+    with pytest.raises(InputError, match=r"lasts|tokens"):
         open_stream(engine, question(seconds=seconds))
 
 

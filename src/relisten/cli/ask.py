@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from relisten.errors import InputError
 from relisten.listener import DEFAULT_MODEL, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, Listen, same_answer
 from relisten.question import Question, read_questions
-from relisten.trace import Trace
+from relisten.trace import Sampling, Trace
 
 
 class Ask(typer.core.TyperCommand):
@@ -74,14 +75,8 @@ def ask(
     Exit status: 0 with an answer, 1 without one, 2 for bad input. With --questions every answer is one JSON line
     on standard output, in the order in which they finish; 0 means that every question got an answer.
     """
-    options: dict[str, Any] = {
-        "format": format,
-        "temperature": temperature,
-        "top_p": top_p,
-        "seed": seed,
-        "max_listens": max_listens,
-        "max_tokens": max_tokens,
-    }
+    sampling = Sampling(temperature, top_p, seed, max_tokens, max_listens)
+    options: dict[str, Any] = {"format": format, **asdict(sampling)}
     if questions is not None:
         if audio is not None or question is not None or choices or trace is not None:
             raise InputError("--questions stands alone: leave out the sound, the question, --choices and --trace")

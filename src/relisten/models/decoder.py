@@ -134,7 +134,7 @@ class PackedDecoder:
             # queries; slots that sit out this step get a zero query whose result is not read.
             slots = query.new_zeros(plan.single_rows, *query.shape[1:])
             slots[plan.single_slots] = query[plan.single_tokens]
-            grouped = slots.unflatten(1, (self._kv_heads, -1))
+            grouped = slots.view(plan.single_rows, self._kv_heads, -1, self._head_dim)
             past = keys[: plan.single_rows, :, : plan.single_longest]
             heard = scaled_dot_product_attention(
                 grouped,

@@ -1,0 +1,154 @@
+"""The public face, on a scripted engine: what callers of every kind get."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import noise_clip
+
+import relisten
+from relisten import Finish, Format, InputError, Listen, Listener, Piece, Question, Segment, Stop, Trace
+from relisten.audio import SAMPLE_RATE, write_clip
+from relisten.engines.fake import ScriptedEngine
+
+RESPONSE = "<think>so <seg>1.0, 2.0</seg> has two.</think><answer>two</answer>"
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    def script(question: Question) -> str:
+        if question.text == "wait":
+            return "x" * 100_000
+        return RESPONSE.replace("two", question.id or "two")
+
+    with Listener(ScriptedEngine(script)) as made:
+        yield made
+
+
+def test_ask(listener: Listener, tmp_path: Path) -> None:
+    clip = noise_clip(3.0)
+    trace = listener.ask(clip, "How many?", ["one", "two"])
+    assert trace.answer == "two"
+    assert trace.segments == (Segment(1.0, 2.0),)
+    assert trace.choices == ("one", "two")
+    assert trace.duration == 3.0
+    assert trace.audio_hash == clip.hash
+    assert trace.model == "scripted"
+    assert trace.timings.total > 0
+    write_clip(tmp_path / "clip.wav", clip)
+    assert listener.ask(str(tmp_path / "clip.wav"), "How many?").answer == "two"
+    assert listener.ask(tmp_path / "clip.wav", "How many?", format="grounded").segments == ()
+    assert listener.ask(np.zeros(SAMPLE_RATE, np.float32), "How many?").answer == "two"
+
+
+def test_bad_input_raises_at_once(listener: Listener, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        listener.ask(tmp_path / "none.wav", "How many?")
+    with pytest.raises(InputError, match="text is empty"):
+        listener.ask(noise_clip(1.0), " ")
+    with pytest.raises(ValueError, match="'loud' is not a valid Format"):
+        listener.ask(noise_clip(1.0), "How many?", format="loud")
+    with pytest.raises(TypeError, match="heat"):
+        listener.ask(noise_clip(1.0), "How many?", heat=1)
+
+
+def test_stream_tells_everything_in_order(listener: Listener) -> None:
+    events = list(listener.stream(noise_clip(3.0), "How many?"))
+    text = "".join(event.text for event in events if isinstance(event, Piece))
+    assert text == RESPONSE
+    listen = events.index(Listen(Segment(1.0, 2.0)))
+    before = "".join(event.text for event in events[:listen] if isinstance(event, Piece))
+    assert before == "<think>so <seg>1.0, 2.0</seg>"
+    assert events[-2] == Stop(Finish.ANSWER)
+    assert isinstance(events[-1], Trace)
+    assert events[-1].text == text
+
+
+def test_leaving_a_stream_cancels_it(listener: Listener) -> None:
+    stream = listener.stream(noise_clip(3.0), "wait", max_tokens=1_000_000)
+    assert isinstance(next(stream), Piece)
+    stream.close()  # type: ignore[attr-defined]
+    assert listener.ask(noise_clip(1.0), "How many?").answer == "two"
+
+
+def test_a_stream_raises_what_asking_would(listener: Listener) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        next(listener.stream("none.wav", "How many?"))
+
+
+def test_ask_many_keeps_order_and_survives_bad_questions(listener: Listener, tmp_path: Path) -> None:
+    clip = noise_clip(3.0)
+    questions = [Question("How many?", (), clip, id=str(number)) for number in range(600)]
+    questions[7] = Question("How many?", (), tmp_path / "none.wav", id="gone")
+    questions[9] = Question("How many?", id="silent")
+    traces = listener.ask_many(iter(questions))
+    assert [trace.id for trace in traces] == [question.id for question in questions]
+    failed = [trace for trace in traces if trace.finish is Finish.FAILED]
+    assert [trace.id for trace in failed] == ["gone", "silent"]
+    assert all(trace.error and trace.answer is None for trace in failed)
+    assert all(trace.answer == trace.id for trace in traces if trace not in failed)
+
+
+def test_ask_each_reads_questions_as_it_goes(listener: Listener) -> None:
+    drawn = 0
+
+    def endless() -> Iterator[Question]:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield Question("How many?", (), noise_clip(1.0), id=str(drawn))
+
+    answers = listener.ask_each(endless())
+    assert [next(answers)[1].answer for _ in range(3)]
+    answers.close()  # type: ignore[attr-defined]
+    assert drawn < 1000
+
+
+def test_seeds(listener: Listener) -> None:
+    clip = noise_clip(1.0)
+    questions = [Question("How many?", (), clip, id=name) for name in "abc"]
+    seeds = [t.sampling.seed for t in listener.ask_many(questions, temperature=0.7, seed=5)]
+    assert len(set(seeds)) == 3
+    again = [t.sampling.seed for t in listener.ask_many(questions[::-1], temperature=0.7, seed=5)]
+    assert again == seeds[::-1]
+    assert listener.ask(clip, "How many?", temperature=0.7).sampling.seed is not None
+    assert listener.ask(clip, "How many?").sampling.seed is None
+
+
+def test_the_asynchronous_way(listener: Listener) -> None:
+    async def work() -> list[Trace]:
+        clip = noise_clip(2.0)
+        return await asyncio.gather(*(listener.answer(Question("q", (), clip, id=str(n))) for n in range(5)))
+
+    assert [trace.answer for trace in asyncio.run(work())] == list("01234")
+
+
+def test_asking_works_inside_a_running_loop(listener: Listener) -> None:
+    async def notebook() -> Trace:
+        return listener.ask(noise_clip(1.0), "How many?")
+
+    assert asyncio.run(notebook()).answer == "two"
+
+
+def test_an_untrained_model_answers_to_the_last_named_end(untrained_folder: Path) -> None:
+    with Listener.load(untrained_folder, device="cpu") as model:
+        trace = model.ask(noise_clip(2.0), "How many?", max_tokens=12, format=Format.TEXT)
+        assert trace.finish in (Finish.LENGTH, Finish.NO_ANSWER)
+        assert trace.model == str(untrained_folder)
+        again = [model.ask(noise_clip(2.0), "q", max_tokens=12, temperature=1.0, seed=s).text for s in (1, 1, 2)]
+        assert again[0] == again[1] != again[2]
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        Listener.load("no-such-model")
+    with pytest.raises(InputError):
+        Listener.load(tmp_path)
+
+
+def test_all_public_names_exist() -> None:
+    assert all(hasattr(relisten, name) for name in relisten.__all__)
