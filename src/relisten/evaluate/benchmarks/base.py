@@ -1,0 +1,213 @@
+"""What a benchmark offers, and what its files share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from relisten.errors import InputError
+from relisten.question import Question
+
+OUTPUT_KEYS = ("answer_prediction", "model_output", "model_prediction", "prediction", "response")
+"""Keys under which prediction files are known to hold the answer."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be asked, and why."""
+
+    id: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Official:
+    """The format of the benchmark's own prediction file: its rows, with the answer under a further key."""
+
+    output_key: str
+    lines: bool
+    """One object a line, instead of one list."""
+
+
+class Benchmark(Protocol):
+    """Rows in, and what is needed to score and to hand in the answers.
+
+    `Question.metadata` of an official benchmark is its whole row as it was read.
+    """
+
+    name: str
+    about: str
+    """One line for `relisten eval --help`."""
+    needs_data: bool
+    """Whether `--data` is needed; it names a folder or a metadata file."""
+    breakdowns: tuple[str, ...]
+    """Metadata keys, in the order in which the official script prints them. Empty: found in the rows."""
+    official: Official | None
+
+    def rows(self, data: Path | None, limit: int | None = None) -> Iterator[Question | BadRow]:
+        """The rows, in order; a bad one never stops the others.
+
+        Raises:
+            InputError: there is no such data.
+        """
+
+
+# Rows as JSON, for the run folder
+
+
+def question_to_json(row: Question | BadRow) -> dict[str, Any]:
+    """The object that `question_from_json` reads."""
+    if isinstance(row, BadRow):
+        return {"id": row.id, "error": row.error}
+    return {
+        "id": row.id,
+        "question": row.text,
+        "choices": list(row.choices),
+        "answer": row.answer,
+        "audio": audio_reference(row),
+        "metadata": dict(row.metadata),
+    }
+
+
+def question_from_json(data: Mapping[str, Any]) -> Question | BadRow:
+    """Raises KeyError, TypeError or ValueError for anything that `question_to_json` did not write."""
+    if "error" in data:
+        return BadRow(data["id"], data["error"])
+    from relisten.evaluate.benchmarks.scenes import SceneQuestion, parse_reference  # the simulator loads scipy
+
+    values: dict[str, Any] = {
+        "text": data["question"],
+        "choices": tuple(data["choices"]),
+        "id": data["id"],
+        "answer": data["answer"],
+        "metadata": data["metadata"],
+    }
+    scene = parse_reference(data["audio"])
+    return Question(audio=Path(data["audio"]), **values) if scene is None else SceneQuestion(scene=scene, **values)
+
+
+def audio_reference(question: Question) -> str:
+    """The path of a question's sound, or `scene:...` for one that is simulated.
+
+    Raises:
+        InputError: the sound is in memory only; a run must be able to go on in another process.
+    """
+    reference = getattr(question, "reference", None)
+    if isinstance(reference, str):
+        return reference
+    if not isinstance(question.audio, Path):
+        raise InputError(f"question {question.id!r}: its sound is no file; write it to one, or use a benchmark")
+    return str(question.audio.absolute())
+
+
+def digest(rows: Iterable[Question | BadRow]) -> str:
+    """SHA-256 (hex) over what is asked and what is right; where the sound lies is left out."""
+    total = hashlib.sha256()
+    for row in rows:
+        if isinstance(row, BadRow):
+            content: list[Any] = [row.id]
+        else:
+            content = [row.id, row.text, list(row.choices), row.answer]
+        total.update(json.dumps(content, ensure_ascii=False).encode() + b"\n")
+    return total.hexdigest()
+
+
+# Reading what others wrote
+
+
+def unique(rows: Iterable[Question | BadRow]) -> Iterator[Question | BadRow]:
+    """The rows with every id used once: a further row of the same id is bad, under an id of its own."""
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        if row.id in seen:
+            error = f"row {number}: id {row.id!r} is already that of an earlier row; give each its own"
+            row = BadRow(f"{row.id} (row {number})", error)
+        seen.add(row.id)
+        yield row
+
+
+def read_rows(path: Path, *, lines: bool) -> Iterator[tuple[int, Mapping[str, Any] | InputError]]:
+    """(number from 1, object) for every row of a metadata file: one JSON list, or one object a line.
+
+    Which of the two it is is seen from its content; `lines` only says what to advise. A row that is no object
+    comes out as the error that tells so.
+
+    Raises:
+        InputError: the file cannot be read, or is neither.
+    """
+    text = read_text(path)
+    start = text.lstrip()[:1]
+    if start == "[":
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: is not JSON ({error}); copy the official file again") from None
+        for number, row in enumerate(found, 1):
+            yield number, _object(row, f"{path}, row {number}")
+        return
+    if start != "{":
+        wanted = "one JSON object a line" if lines else "one JSON list of objects"
+        raise InputError(f"{path}: begins with {start!r}; it must hold {wanted}")
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield number, _object(json.loads(line), f"{path}:{number}")
+            except (ValueError, RecursionError) as error:
+                yield number, InputError(f"{path}:{number}: is not JSON ({error}); write one object a line")
+
+
+def read_text(path: Path) -> str:
+    """Raises InputError where the file cannot be read or is no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+
+
+def find_file(data: Path | None, names: tuple[str, ...], benchmark: str) -> Path:
+    """The metadata file that `--data` means: itself, or the first of `names` in that folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    if data is None:
+        raise InputError(f"{benchmark}: needs its data; give --data with the folder that holds {names[0]}")
+    if data.is_file():
+        return data
+    for name in names:
+        if (data / name).is_file():
+            return data / name
+    what = "holds none of" if data.is_dir() else "does not exist, so there is no"
+    raise InputError(f"{benchmark}: {data} {what} {', '.join(names)}; give --data with the folder of the benchmark")
+
+
+def official_question(row: Mapping[str, Any], audio: Path, where: str, **keys: str) -> Question | BadRow:
+    """A question from an official row whose keys are id, question, choices and answer, or as `keys` say.
+
+    Empty choices and repeated ones are left out, and white space around texts: neither changes what the official
+    rule says. An answer that is missing, null or empty is withheld.
+    """
+    identifier = row.get(keys.get("id", "id"))
+    if not isinstance(identifier, (str, int)) or not str(identifier).strip():
+        return BadRow(where, f"{where}: id {identifier!r} is no text")
+    text, choices = row.get(keys.get("question", "question")), row.get(keys.get("choices", "choices"))
+    answer = row.get(keys.get("answer", "answer"))
+    if not isinstance(text, str) or not text.strip():
+        return BadRow(str(identifier), f"{where}: question {text!r} is no text")
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        return BadRow(str(identifier), f"{where}: choices {choices!r} are no list of texts")
+    if not isinstance(answer, (str, type(None))):
+        return BadRow(str(identifier), f"{where}: answer {answer!r} is no text")
+    kept = tuple(dict.fromkeys(stripped for choice in choices if (stripped := choice.strip())))
+    known = answer.strip() if answer and answer.strip() else None
+    return Question(text.strip(), kept, audio, str(identifier), known, dict(row))
+
+
+def _object(row: object, where: str) -> Mapping[str, Any] | InputError:
+    return row if isinstance(row, dict) else InputError(f"{where}: is {type(row).__name__}; a row is an object")

@@ -1,0 +1,114 @@
+"""Our held-out scenes: simulated on the fly from the test split, or rendered into a folder before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from relisten.audio import Clip
+from relisten.data.questions import Example, make_examples
+from relisten.data.scenes import Scene, make_scene
+from relisten.evaluate.benchmarks.base import BadRow, Official
+from relisten.evaluate.benchmarks.questions import Questions
+from relisten.protocol import Segment, split_at_listens
+from relisten.question import Question
+
+SEED: Final = 5
+"""Of the benchmark's scenes; the split is `test`, whose streams and sounds no training uses."""
+QUESTIONS: Final = 1000
+PER_SCENE: Final = 4
+_REFERENCE: Final = re.compile(r"scene:([a-z]+)/(\d+)/(\d+)")
+
+
+class SceneName(NamedTuple):
+    """Which scene of which stream."""
+
+    split: str
+    seed: int
+    index: int
+
+
+FIRST: Final = SceneName("test", SEED, 0)
+
+
+@dataclass(frozen=True)
+class SceneQuestion(Question):
+    """A question whose sound is simulated when it is asked, so that a thousand of them take no memory."""
+
+    scene: SceneName = FIRST
+
+    def clip(self) -> Clip:
+        return _scene(self.scene).clip
+
+    @property
+    def reference(self) -> str:
+        return f"scene:{self.scene.split}/{self.scene.seed}/{self.scene.index}"
+
+
+def parse_reference(text: str) -> SceneName | None:
+    """The scene that `SceneQuestion.reference` names; None for anything else."""
+    match = _REFERENCE.fullmatch(text)
+    return match and SceneName(match[1], int(match[2]), int(match[3]))
+
+
+class Scenes:
+    """See `Benchmark`. With `--data` the folder's `questions.jsonl` is read instead (`relisten data simulate`)."""
+
+    name = "scenes"
+    about = "held-out simulated scenes: how many, when, which first, how long (no data needed)"
+    needs_data = False
+    breakdowns: tuple[str, ...] = ("kind",)
+    official: Official | None = None
+
+    def rows(self, data: Path | None, limit: int | None = None) -> Iterator[Question | BadRow]:
+        if data is not None:
+            yield from islice(Questions().rows(data), limit)
+        else:
+            yield from islice(_simulated(), QUESTIONS if limit is None else limit)
+
+
+def _simulated() -> Iterator[Question]:
+    index = 0
+    while True:
+        name = SceneName("test", SEED, index)
+        scene = _scene(name)
+        examples = make_examples(scene, np.random.default_rng([SEED, index]), per_scene=PER_SCENE)
+        for number, example in enumerate(examples):
+            yield SceneQuestion(
+                text=example.question.text,
+                choices=example.question.choices,
+                id=f"{scene.clip.name}-{number}",
+                answer=example.question.answer,
+                metadata=_truth(scene, example),
+                scene=name,
+            )
+        index += 1
+
+
+def _truth(scene: Scene, example: Example) -> dict[str, Any]:
+    """What the scene knows of its own: for breakdowns, and to compare with where a model listened."""
+    heard = split_at_listens(example.response, scene.clip.duration)
+    return {
+        "kind": example.kind,
+        "split": scene.split,
+        "scene": scene.index,
+        "duration": scene.clip.duration,
+        "events": [
+            {"onset": round(event.onset, 4), "offset": round(event.offset, 4), "label": event.label}
+            for event in scene.events
+        ],
+        "segments": [[part.start, part.end] for part in heard if isinstance(part, Segment)],
+    }
+
+
+# Neighbouring rows share a scene, and rows are asked about in order.
+@lru_cache(maxsize=64)
+def _scene(name: SceneName) -> Scene:
+    return make_scene(name.split, name.seed, name.index)
