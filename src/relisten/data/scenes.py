@@ -219,7 +219,7 @@ def plan_events(draw: Draw, spec: SceneSpec, duration: float) -> list[tuple[floa
         spacings = draw.rng.exponential(size=number + 1) ** draw.uniform(0.5, 1.8)
         slack = max(0.0, room - gap * (number - 1) - 0.04)
         onsets = list(0.04 + slack * np.cumsum(spacings)[:-1] / spacings.sum() + gap * np.arange(number))
-    if draw.chance(spec.pause_share):
+    if number > 1 and draw.chance(spec.pause_share):
         onsets = _with_pause(draw, onsets, spec.gap[0], room)
     return [(max(0.02, float(onset)), label) for onset, label in zip(onsets, labels, strict=True)]
 
