@@ -90,30 +90,35 @@ def read_questions(path: str | Path) -> Iterator[Question | InputError]:
     """
     path = Path(path)
     try:
-        file = path.open(encoding="utf-8", errors="strict")
+        file = path.open(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    with file:
-        number = 0
-        while True:
-            number += 1
-            where = f"{path}:{number}"
-            try:
-                line = file.readline()
-            except UnicodeDecodeError as error:
-                raise InputError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
-            if not line:
-                return
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                yield InputError(f"{where}: is not JSON ({error}); write one object a line")
-                continue
-            if isinstance(row, dict) and row.get("id") is None:
-                row["id"] = str(number)
-            try:
-                yield parse_question(row, path.parent, where)
-            except InputError as error:
-                yield error
+
+    def rows() -> Iterator[Question | InputError]:
+        with file:
+            lines = enumerate(file, start=1)
+            while True:
+                try:
+                    number, line = next(lines, (0, ""))
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+                if not line:
+                    return
+                if line.strip():
+                    yield _parse_line(line, path, number)
+
+    return rows()
+
+
+def _parse_line(line: str, path: Path, number: int) -> Question | InputError:
+    where = f"{path}:{number}"
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return InputError(f"{where}: is not JSON ({error}); write one object a line")
+    if isinstance(row, dict) and row.get("id") is None:
+        row["id"] = str(number)
+    try:
+        return parse_question(row, path.parent, where)
+    except InputError as error:
+        return error

@@ -114,11 +114,12 @@ def _ask_one(question: Question, model: str, device: str, options: dict[str, Any
 
 
 def _ask_file(path: Path, model: str, device: str, options: dict[str, Any]) -> bool:
+    rows = read_questions(path)
     references: list[str | None] = []
     bad: list[InputError] = []
 
     def good_rows() -> Iterator[Question]:
-        for row in read_questions(path):
+        for row in rows:
             if isinstance(row, Question):
                 references.append(row.answer)
                 yield row
@@ -137,6 +138,7 @@ def _ask_file(path: Path, model: str, device: str, options: dict[str, Any]) -> b
             TimeElapsedColumn(),
             console=errors,
             transient=True,
+            disable=not errors.is_terminal,
         ) as progress,
     ):
         task = progress.add_task("", total=None, note="")
