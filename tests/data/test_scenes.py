@@ -76,7 +76,7 @@ def test_onset_and_offset_are_where_the_sound_is(label: str) -> None:
         assert event.label == label
         first = int(np.argmax(samples > 0.03 * peak)) / 16_000
         assert abs(first - event.onset) <= 0.010
-        frames = (samples[int(round(event.onset * 16_000)) :] ** 2)[: 16_000 * 4]
+        frames = (samples[round(event.onset * 16_000) :] ** 2)[: 16_000 * 4]
         frames = frames[: len(frames) // 160 * 160].reshape(-1, 160).mean(1)
         heard = np.flatnonzero(frames > frames.max() * 10 ** (-40 / 10))
         assert abs((heard[-1] + 1) / 100 - event.duration) <= 0.011
