@@ -58,18 +58,25 @@ class RunConfig:
     """Control: every clip was replaced by silence of the same length."""
     prompt: str
     """The system prompt."""
+    rule: Rule
+    """The rule to show where there is room for one."""
     breakdowns: tuple[str, ...]
     """Metadata keys by which scores are broken down."""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"format": str(self.format), "breakdowns": list(self.breakdowns)}
+        changed = {"format": str(self.format), "rule": str(self.rule), "breakdowns": list(self.breakdowns)}
+        return asdict(self) | changed
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
         """Raises InputError for an object that is not a run's config."""
         try:
-            known = dict(data) | {"format": Format(data["format"]), "breakdowns": tuple(data["breakdowns"])}
-            return cls(**known)
+            typed = {
+                "format": Format(data["format"]),
+                "rule": Rule(data["rule"]),
+                "breakdowns": tuple(data["breakdowns"]),
+            }
+            return cls(**{**data, **typed})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not a run's config ({error}); it is written by relisten eval") from None
 

@@ -2,7 +2,7 @@
 
 | rule | a prediction is right when |
 |---|---|
-| `official` | it has every word of the reference and no word that only wrong choices have: the MMAU and MMAR scripts |
+| `official` | it has every word of the reference and no word of wrong choices only: the MMAU and MMAR scripts |
 | `strict` | it is the reference, but for case and white space |
 | `letter` | it names the right choice by letter ("B", "(B)", "B. Open sea"), or is that choice's text |
 

@@ -1,3 +1,1 @@
-"""Benchmarks by name. A benchmark is one file that offers what `base.Benchmark` asks for."""
-
-from __future__ import annotations
+"""Benchmarks. A benchmark is one file that offers what `base.Benchmark` asks for; `registry` knows them all."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from relisten.errors import InputError
+from relisten.evaluate.scoring import Rule
 from relisten.question import Question
 
 OUTPUT_KEYS = ("answer_prediction", "model_output", "model_prediction", "prediction", "response")
@@ -31,6 +32,14 @@ class Official:
     output_key: str
     lines: bool
     """One object a line, instead of one list."""
+    thinking_key: str | None = None
+    """Where the reasoning goes, if anywhere."""
+    letters: bool = False
+    """The answer is the letter of a choice instead of its text."""
+
+    @property
+    def file_name(self) -> str:
+        return "predictions.jsonl" if self.lines else "predictions.json"
 
 
 class Benchmark(Protocol):
@@ -42,14 +51,18 @@ class Benchmark(Protocol):
     name: str
     about: str
     """One line for `relisten eval --help`."""
-    needs_data: bool
-    """Whether `--data` is needed; it names a folder or a metadata file."""
     breakdowns: tuple[str, ...]
     """Metadata keys, in the order in which the official script prints them. Empty: found in the rows."""
+    rule: Rule
+    """The rule to show where there is room for one: the benchmark's own, where it is one of ours."""
     official: Official | None
 
-    def rows(self, data: Path | None, limit: int | None = None) -> Iterator[Question | BadRow]:
+    def rows(self, data: Path | None, audio: Path | None = None) -> Iterator[Question | BadRow]:
         """The rows, in order; a bad one never stops the others.
+
+        Args:
+            data: the benchmark's folder, or its metadata file.
+            audio: the folder that paths of sounds are relative to; None takes that of the metadata.
 
         Raises:
             InputError: there is no such data.
@@ -130,11 +143,10 @@ def unique(rows: Iterable[Question | BadRow]) -> Iterator[Question | BadRow]:
         yield row
 
 
-def read_rows(path: Path, *, lines: bool) -> Iterator[tuple[int, Mapping[str, Any] | InputError]]:
+def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | InputError]]:
     """(number from 1, object) for every row of a metadata file: one JSON list, or one object a line.
 
-    Which of the two it is is seen from its content; `lines` only says what to advise. A row that is no object
-    comes out as the error that tells so.
+    Which of the two it is is seen from its content. A row that is no object comes out as the error that says so.
 
     Raises:
         InputError: the file cannot be read, or is neither.
@@ -150,8 +162,7 @@ def read_rows(path: Path, *, lines: bool) -> Iterator[tuple[int, Mapping[str, An
             yield number, _object(row, f"{path}, row {number}")
         return
     if start != "{":
-        wanted = "one JSON object a line" if lines else "one JSON list of objects"
-        raise InputError(f"{path}: begins with {start!r}; it must hold {wanted}")
+        raise InputError(f"{path}: begins with {start!r}; it must hold one JSON list, or one JSON object a line")
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
@@ -187,26 +198,77 @@ def find_file(data: Path | None, names: tuple[str, ...], benchmark: str) -> Path
     raise InputError(f"{benchmark}: {data} {what} {', '.join(names)}; give --data with the folder of the benchmark")
 
 
-def official_question(row: Mapping[str, Any], audio: Path, where: str, **keys: str) -> Question | BadRow:
-    """A question from an official row whose keys are id, question, choices and answer, or as `keys` say.
+def find_audio(path: str, metadata: Path, audio: Path | None) -> Path:
+    """Where the sound `path` of a row lies: under `audio`, as written or by its bare name, else beside the
+    metadata. Whether it is there shows when the question is asked."""
+    if audio is None:
+        return metadata.parent / path
+    bare = audio / Path(path).name
+    return bare if bare.is_file() and not (audio / path).is_file() else audio / path
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Under which keys an official row has what a question needs."""
+
+    id: str = "id"
+    question: str = "question"
+    answer: str = "answer"
+    audio: str = "audio_path"
+    choices: str | tuple[str, ...] = "choices"
+    """Of a list, or of one text each."""
+
+
+def parse_row(
+    row: Mapping[str, Any] | InputError, number: int, keys: Keys, metadata: Path, audio: Path | None
+) -> Question | BadRow:
+    """A question from an official row.
 
     Empty choices and repeated ones are left out, and white space around texts: neither changes what the official
     rule says. An answer that is missing, null or empty is withheld.
     """
-    identifier = row.get(keys.get("id", "id"))
+    unnamed = f"(row {number})"
+    if isinstance(row, InputError):
+        return BadRow(unnamed, str(row))
+    where = f"{metadata.name}, row {number}"
+    identifier = row.get(keys.id)
     if not isinstance(identifier, (str, int)) or not str(identifier).strip():
-        return BadRow(where, f"{where}: id {identifier!r} is no text")
-    text, choices = row.get(keys.get("question", "question")), row.get(keys.get("choices", "choices"))
-    answer = row.get(keys.get("answer", "answer"))
+        return BadRow(unnamed, f"{where}: {keys.id} is {_shown(identifier)}; it must be a text")
+    choices = _choices(row, keys)
+    sounds = row.get(keys.audio)
+    sounds = [sounds] if isinstance(sounds, str) else sounds
+    answer, text = row.get(keys.answer), row.get(keys.question)
+    wrong = None
     if not isinstance(text, str) or not text.strip():
-        return BadRow(str(identifier), f"{where}: question {text!r} is no text")
-    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-        return BadRow(str(identifier), f"{where}: choices {choices!r} are no list of texts")
-    if not isinstance(answer, (str, type(None))):
-        return BadRow(str(identifier), f"{where}: answer {answer!r} is no text")
-    kept = tuple(dict.fromkeys(stripped for choice in choices if (stripped := choice.strip())))
-    known = answer.strip() if answer and answer.strip() else None
-    return Question(text.strip(), kept, audio, str(identifier), known, dict(row))
+        wrong = f"{keys.question} is {_shown(text)}; it must be a text that is not empty"
+    elif choices is None:
+        wrong = "the choices are no list of texts"
+    elif not isinstance(sounds, list) or not all(isinstance(sound, str) and sound for sound in sounds):
+        wrong = f"{keys.audio} is {_shown(sounds)}; it must be a path"
+    elif len(sounds) != 1:
+        wrong = f"asks about {len(sounds)} sounds; only questions about one can be asked"
+    elif not isinstance(answer, (str, int, float, type(None))):
+        wrong = f"{keys.answer} is {_shown(answer)}; it must be a text"
+    if wrong is not None or choices is None or sounds is None:
+        return BadRow(str(identifier), f"{where}: {wrong}")
+    known = None if answer is None else str(answer).strip() or None
+    sound = find_audio(sounds[0], metadata, audio)
+    return Question(str(text).strip(), choices, sound, str(identifier), known, dict(row))
+
+
+def _choices(row: Mapping[str, Any], keys: Keys) -> tuple[str, ...] | None:
+    if isinstance(keys.choices, tuple):
+        found: Any = [row[key] for key in keys.choices if row.get(key) is not None]
+    else:
+        found = row.get(keys.choices) or []
+    if not isinstance(found, list) or not all(isinstance(choice, (str, int, float)) for choice in found):
+        return None
+    return tuple(dict.fromkeys(stripped for choice in found if (stripped := str(choice).strip())))
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _object(row: object, where: str) -> Mapping[str, Any] | InputError:

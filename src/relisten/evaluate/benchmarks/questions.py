@@ -1,16 +1,20 @@
 """A questions file of the user's own: JSONL rows with id, audio (relative to the file), question, choices, answer.
 
-Every further key whose values are few becomes a breakdown.
+Further keys become breakdowns (`find_breakdowns`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
-from relisten.evaluate.benchmarks.base import BadRow, Official, find_file
+from relisten.evaluate.benchmarks.base import BadRow, Official, find_audio, find_file
+from relisten.evaluate.scoring import Rule
 from relisten.question import Question, read_questions
+
+_MOST_VALUES: Final = 40
 
 
 class Questions:
@@ -18,11 +22,41 @@ class Questions:
 
     name = "questions"
     about = "a JSONL file of your own (id, audio, question, choices, answer; further keys become breakdowns)"
-    needs_data = True
     breakdowns: tuple[str, ...] = ()
+    rule = Rule.STRICT
     official: Official | None = None
 
-    def rows(self, data: Path | None, limit: int | None = None) -> Iterator[Question | BadRow]:
+    def rows(self, data: Path | None, audio: Path | None = None) -> Iterator[Question | BadRow]:
         path = find_file(data, ("questions.jsonl",), self.name)
-        for number, row in enumerate(islice(read_questions(path), limit), 1):
-            yield row if isinstance(row, Question) else BadRow(f"(row {number})", str(row))
+        for number, row in enumerate(read_questions(path), 1):
+            if not isinstance(row, Question):
+                yield BadRow(f"(row {number})", str(row))
+            elif audio is not None and isinstance(row.audio, Path):
+                # Paths come joined to the file's folder; one that is absolute stays as it is.
+                relative = (
+                    row.audio.relative_to(path.parent) if row.audio.is_relative_to(path.parent) else row.audio
+                )
+                yield replace(row, audio=find_audio(str(relative), path, audio))
+            else:
+                yield row
+
+
+def find_breakdowns(rows: Iterable[Question | BadRow]) -> tuple[str, ...]:
+    """The metadata keys by which it makes sense to break scores down: a text, number or truth value in every row
+    that has it, and few different ones."""
+    values: dict[str, set[str]] = {}
+    counts: dict[str, int] = {}
+    unfit: set[str] = set()
+    for row in rows:
+        if isinstance(row, Question):
+            for key, value in row.metadata.items():
+                if isinstance(value, (str, int)):
+                    values.setdefault(key, set()).add(str(value))
+                    counts[key] = counts.get(key, 0) + 1
+                elif value is not None:
+                    unfit.add(key)
+    return tuple(
+        key
+        for key, found in values.items()
+        if key not in unfit and 2 <= len(found) <= min(_MOST_VALUES, counts[key] // 2)
+    )

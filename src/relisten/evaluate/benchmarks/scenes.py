@@ -17,6 +17,7 @@ from relisten.data.questions import Example, make_examples
 from relisten.data.scenes import Scene, make_scene
 from relisten.evaluate.benchmarks.base import BadRow, Official
 from relisten.evaluate.benchmarks.questions import Questions
+from relisten.evaluate.scoring import Rule
 from relisten.protocol import Segment, split_at_listens
 from relisten.question import Question
 
@@ -32,7 +33,7 @@ class SceneName(NamedTuple):
 
     split: str
     seed: int
-    index: int
+    number: int
 
 
 FIRST: Final = SceneName("test", SEED, 0)
@@ -49,7 +50,7 @@ class SceneQuestion(Question):
 
     @property
     def reference(self) -> str:
-        return f"scene:{self.scene.split}/{self.scene.seed}/{self.scene.index}"
+        return f"scene:{self.scene.split}/{self.scene.seed}/{self.scene.number}"
 
 
 def parse_reference(text: str) -> SceneName | None:
@@ -63,15 +64,12 @@ class Scenes:
 
     name = "scenes"
     about = "held-out simulated scenes: how many, when, which first, how long (no data needed)"
-    needs_data = False
     breakdowns: tuple[str, ...] = ("kind",)
+    rule = Rule.STRICT
     official: Official | None = None
 
-    def rows(self, data: Path | None, limit: int | None = None) -> Iterator[Question | BadRow]:
-        if data is not None:
-            yield from islice(Questions().rows(data), limit)
-        else:
-            yield from islice(_simulated(), QUESTIONS if limit is None else limit)
+    def rows(self, data: Path | None, audio: Path | None = None) -> Iterator[Question | BadRow]:
+        return islice(_simulated(), QUESTIONS) if data is None else Questions().rows(data, audio)
 
 
 def _simulated() -> Iterator[Question]:
@@ -111,4 +109,4 @@ def _truth(scene: Scene, example: Example) -> dict[str, Any]:
 # Neighbouring rows share a scene, and rows are asked about in order.
 @lru_cache(maxsize=64)
 def _scene(name: SceneName) -> Scene:
-    return make_scene(name.split, name.seed, name.index)
+    return make_scene(name.split, name.seed, name.number)
