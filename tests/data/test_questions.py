@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -179,7 +180,7 @@ def test_lengths_offered_are_far_apart(seed: int) -> None:
     example = KINDS["duration"](scene, np.random.default_rng(seed))
     if example:
         lengths = sorted(float(choice.split()[0]) for choice in example.question.choices)
-        assert all(late >= 1.6 * early for early, late in zip(lengths, lengths[1:], strict=False))
+        assert all(late >= 1.6 * early for early, late in itertools.pairwise(lengths))
 
 
 def test_a_count_ends_at_the_answer() -> None:
@@ -294,6 +295,7 @@ def test_make_examples_keeps_to_what_is_asked_for() -> None:
     assert len(examples) == 5
     assert {example.kind for example in examples} == {"count_window", "exists"}
     assert len({example.question.text for example in examples}) == 5
+    assert len({example.question.id for example in examples}) == 5
     weighted = make_examples(scene, np.random.default_rng(0), {"first": 1.0, "exists": 0.0})
     assert {example.kind for example in weighted} <= {"first"}
     assert make_examples(scene, np.random.default_rng(0)) == make_examples(scene, np.random.default_rng(0))

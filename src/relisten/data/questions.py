@@ -12,7 +12,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -30,7 +30,7 @@ from relisten.data.reasoning import (
     windows,
 )
 from relisten.data.scenes import Event, Scene
-from relisten.data.timbres import LABELS
+from relisten.data.timbres import DRUMS, LABELS
 from relisten.data.wording import REASONS, Rng, ask, pick, shuffled
 from relisten.protocol import Segment
 from relisten.question import Question
@@ -40,6 +40,12 @@ HIGHER_SEMITONES: Final = 3.0
 LENGTH_RATIO: Final = 1.6
 _COUNT_WEIGHTS: Final = (0.3, 0.4, 0.7, 1.2, 2.6, 5.0, 1.5, 0.5, 0.3, 0.2)
 """How readily a number is chosen where a scene offers several: the rare ones more, up to 5."""
+_COUNT_SHARES: Final = (0.15, 0.14, 0.19, 0.17, 0.14, 0.12, 0.06, 0.018, 0.008, 0.004)
+"""About how often each number is the answer. Wrong choices come as often, so that none gives itself away."""
+_LENGTH_STEPS: Final = (0.28, 0.5, 0.92, 1.9)
+"""Lengths in seconds up to which the right one is the shortest, the middle and the longest choice."""
+_LENGTH_SHARES: Final = (0.45, 0.7, 1.0)
+"""How readily a question about a shortest, middle or longest one is asked: the rare long sounds always."""
 
 T = TypeVar("T")
 
@@ -71,11 +77,10 @@ def make_examples(
     found: dict[str, Example] = {}
     for _ in range(3):
         for number in rng.choice(len(names), size=len(names), replace=False, p=share):
-            if len(found) == per_scene:
-                return tuple(found.values())
-            example = KINDS[names[number]](scene, rng)
-            if example is not None:
-                found.setdefault(example.question.text, example)
+            example = KINDS[names[number]](scene, rng) if len(found) < per_scene else None
+            if example is not None and example.question.text not in found:
+                named = replace(example.question, id=f"{scene.clip.name}-{len(found)}")
+                found[example.question.text] = replace(example, question=named)
     return tuple(found.values())
 
 
@@ -167,13 +172,13 @@ def exists(scene: Scene, rng: Rng) -> Example | None:
     wanted = rng.random() < 0.5
     present = {event.label for event in scene.events}
     if rng.random() < 0.4:
-        candidates = sorted(present if wanted else set(LABELS) - present)
+        candidates = sorted(present) if wanted else _absent(scene, rng)
         if not candidates:
             return None
         window, label, segments = None, pick(rng, candidates), walk(scene)
     else:
         options = []
-        absent = sorted(set(LABELS) - present)
+        absent = _absent(scene, rng)
         for window in windows(scene, rng):
             inside = {event.label for event in scene.between(*window.times)}
             # Most of what is missing from a window is heard elsewhere in the clip.
@@ -318,6 +323,14 @@ KINDS: Final[dict[str, Callable[[Scene, Rng], Example | None]]] = {
 # Examples and choices
 
 
+def _absent(scene: Scene, rng: Rng) -> list[str]:
+    """Labels that the scene lacks, of a kind with one that it has: drums are missed among drums."""
+    present = {event.label for event in scene.events}
+    drum = pick(rng, scene.events).label in DRUMS
+    absent = [label for label in LABELS if label not in present]
+    return [label for label in absent if (label in DRUMS) == drum] or absent
+
+
 def _firsts(scene: Scene) -> list[Event]:
     """The first event of every label, in order."""
     found: dict[str, Event] = {}
@@ -353,11 +366,10 @@ def _example(
 def _counted(scene: Scene, rng: Rng, kind: str, text: str, label: str, number: int, heard: Listening) -> Example:
     times = "1 time" if number == 1 else f"{number} times"
     end = pick(rng, (f"so the {label} sounds {times}", f"so the {label} comes {times}", f"so that makes {number}"))
-    near = [n for n in (number - 1, number + 1) if 0 <= n <= 9]
-    wrong = {pick(rng, near)}
-    others = [n for n in range(max(7, number + 2)) if n < 10 and n != number and n not in wrong]
-    wrong |= set(shuffled(rng, others)[:2])
-    return _example(scene, rng, kind, text, str(number), map(str, sorted({number, *wrong})), heard, "count", end)
+    others = [n for n in range(len(_COUNT_SHARES)) if n != number]
+    shares = np.array([_COUNT_SHARES[n] for n in others])
+    wrong = rng.choice(others, size=3, replace=False, p=shares / shares.sum())
+    return _example(scene, rng, kind, text, str(number), map(str, (number, *wrong)), heard, "count", end)
 
 
 def _extreme(scene: Scene, rng: Rng, kind: str) -> Example | None:
@@ -399,20 +411,21 @@ def _labels(scene: Scene, rng: Rng, answer: str) -> tuple[str, ...]:
 
 
 def _lengths(rng: Rng, length: float) -> tuple[str, ...] | None:
-    """The length and two others, each at least 1.6 apart as a factor; the right one anywhere in their order.
+    """The length and two others, each at least 1.6 apart as a factor.
 
-    None for lengths so short that it could only be the smallest.
+    Which of the three is right follows from the length itself, so that no choice is out of the question; None
+    for lengths that would be far too short or long, and for some of those that come too often.
     """
-    ladders = []
-    ratio = rng.uniform(1.8, 2.2)
-    for place in range(3):
-        ladder = [round(length * ratio ** (step - place), 1) for step in range(3)]
-        far = all(late >= LENGTH_RATIO * early for early, late in itertools.pairwise(ladder))
-        wrong = [value for step, value in enumerate(ladder) if step != place]
-        if not (ladder[0] >= 0.1 and far and all(max(w / length, length / w) >= LENGTH_RATIO for w in wrong)):
-            return None
-        ladders.append(tuple(f"{value:.1f} seconds" for value in ladder))
-    return pick(rng, ladders)
+    place = int(np.searchsorted(_LENGTH_STEPS, length, side="right")) - 1
+    if not 0 <= place <= 2 or rng.random() > _LENGTH_SHARES[place]:
+        return None
+    ratio = rng.uniform(1.75, 2.1)
+    ladder = [round(length * ratio ** (step - place), 1) for step in range(3)]
+    wrong = [value for step, value in enumerate(ladder) if step != place]
+    far = all(late >= LENGTH_RATIO * early for early, late in itertools.pairwise(ladder))
+    if not far or any(max(w / length, length / w) < LENGTH_RATIO for w in wrong):
+        return None
+    return tuple(f"{value:.1f} seconds" for value in ladder)
 
 
 def _pair(one: str, two: str) -> tuple[str, str]:

@@ -26,6 +26,8 @@ from relisten.errors import InputError
 _OFFSET_DB: Final = -40.0
 _FRAME: Final = SAMPLE_RATE // 100
 _LEVEL_FRAMES: Final = 5
+_AUDIBLE_DB: Final = 7.0
+"""The softest event's level over background noise, at least."""
 
 
 @dataclass(frozen=True)
@@ -345,7 +347,7 @@ def _recorded(
         samples = filtered(samples.astype(np.float64), *sections).astype(np.float32)
     if not draw.chance(spec.silent_share):
         levels = [event.level for event in events]
-        floor = min(float(np.median(levels)) - draw.uniform(*spec.snr), min(levels) - 4.0)
+        floor = min(float(np.median(levels)) - draw.uniform(*spec.snr), min(levels) - _AUDIBLE_DB)
         noise = _background(draw, len(dry))
         samples = samples + noise * np.float32(10 ** (floor / 20))
     peak = float(np.abs(samples).max()) + 1e-9
