@@ -4,6 +4,7 @@ A row, with everything it may hold (only `audio` and `duration` must be there):
 
     {"id": "kitchen-1", "audio": "clips/kitchen-1.flac", "duration": 10.0, "hash": "9f2c...",
      "source": "kitchen", "split": "train", "resolution": 0.2, "label_set": "audioset-strong",
+     "complete": true,
      "events": [{"onset": 0.5, "offset": 2.1, "label": "Dog", "confidence": 0.9}],
      "turns": [{"speaker": "a", "text": "hello", "start": 3.0, "end": 3.8}],
      "music": {"beats": [0.4, 0.9], "chords": [{"start": 0.4, "name": "Am"}], "key": "A minor",
@@ -27,6 +28,8 @@ from relisten.errors import InputError
 
 SLACK: Final = 0.05
 """Seconds that a label may reach past the clip's end before it is called wrong; more is another clip's label."""
+NO_CHORD: Final = "N"
+"""The name of a chord that is none, as in Harte's notation."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,12 @@ class LabelledEvent:
 
 @dataclass(frozen=True)
 class Turn:
-    """One stretch of speech by one speaker; seconds. `text` is "" where only the speaker is known."""
+    """One stretch of speech by one speaker; seconds. Its text, its speaker or both are known, else "" stands."""
 
     start: float
     end: float
-    speaker: str
+    speaker: str = ""
+    """Who speaks; "" where nobody said who."""
     text: str = ""
 
     @property
@@ -108,6 +112,8 @@ class ClipRecord:
     """How exact the times are: a true onset lies within this many seconds of the labelled one."""
     label_set: str = ""
     """Name of the list of labels that was searched for; an absent label is only known absent within it."""
+    complete: bool = True
+    """False where a label of this clip had to be left out: nothing may be counted or called absent then."""
     events: tuple[LabelledEvent, ...] | None = None
     """Sorted by onset; None: nobody labelled sounds."""
     turns: tuple[Turn, ...] | None = None
@@ -156,6 +162,8 @@ def record_row(record: ClipRecord, folder: Path) -> dict[str, Any]:
     for key in ("hash", "source", "split", "resolution", "label_set"):
         if value := getattr(record, key):
             row[key] = value
+    if not record.complete:
+        row["complete"] = False
     if record.events is not None:
         row["events"] = [_event_row(event) for event in record.events]
     if record.turns is not None:
@@ -214,6 +222,7 @@ def parse_record(row: Mapping[str, Any], folder: Path, where: str) -> ClipRecord
         split=read.text(row, "split"),
         resolution=read.number(row, "resolution", low=0.0) or 0.0,
         label_set=read.text(row, "label_set"),
+        complete=read.flag(row, "complete", True),
         events=None if events is None else _sorted_events(_event(read, item, duration) for item in events),
         turns=None if turns is None else _sorted_turns(_turn(read, item, duration) for item in turns),
         music=None if row.get("music") is None else _music(read, row["music"], duration),
@@ -230,8 +239,8 @@ def _sorted_turns(turns: Iterable[Turn]) -> tuple[Turn, ...]:
 
 
 _KEYS: Final = (
-    "id", "audio", "duration", "hash", "source", "split", "resolution", "label_set", "events", "turns", "music",
-    "metadata",
+    "id", "audio", "duration", "hash", "source", "split", "resolution", "label_set", "complete", "events", "turns",
+    "music", "metadata",
 )  # fmt: skip
 _EVENT_KEYS: Final = ("onset", "offset", "label", "confidence", "pitch", "level", "weighted_level", "sustained")
 _TURN_KEYS: Final = ("speaker", "text", "start", "end")
@@ -242,9 +251,6 @@ def _event(read: _Reader, item: Mapping[str, Any], duration: float) -> LabelledE
     read.known(item, _EVENT_KEYS, "an event")
     label = read.text(item, "label", needed=True)
     onset, offset = read.span(item, "onset", "offset", duration, label)
-    sustained = item.get("sustained", True)
-    if not isinstance(sustained, bool):
-        raise read.wrong(f"'sustained' of {label!r} is {sustained!r}; it must be true or false")
     return LabelledEvent(
         onset=onset,
         offset=offset,
@@ -253,15 +259,15 @@ def _event(read: _Reader, item: Mapping[str, Any], duration: float) -> LabelledE
         pitch=read.number(item, "pitch", low=0.0),
         level=read.number(item, "level"),
         weighted_level=read.number(item, "weighted_level"),
-        sustained=sustained,
+        sustained=read.flag(item, "sustained", True),
     )
 
 
 def _turn(read: _Reader, item: Mapping[str, Any], duration: float) -> Turn:
     read.known(item, _TURN_KEYS, "a turn")
-    speaker = read.text(item, "speaker", needed=True)
-    start, end = read.span(item, "start", "end", duration, speaker)
-    return Turn(start, end, speaker, read.text(item, "text"))
+    speaker, text = read.text(item, "speaker"), read.text(item, "text")
+    start, end = read.span(item, "start", "end", duration, f"the turn of {speaker or 'somebody'}")
+    return Turn(start, end, speaker, text)
 
 
 def _music(read: _Reader, value: object, duration: float) -> Music:
@@ -311,6 +317,12 @@ class _Reader:
         if (value is None and not needed) or (isinstance(value, str) and (value.strip() or not needed)):
             return value or ""
         raise self.wrong(f"{key!r} is {value!r}; it must be a text{' that is not empty' if needed else ''}")
+
+    def flag(self, row: Mapping[str, Any], key: str, default: bool) -> bool:
+        value = row.get(key, default)
+        if not isinstance(value, bool):
+            raise self.wrong(f"{key!r} is {value!r}; it must be true or false")
+        return value
 
     def number(
         self, row: Mapping[str, Any], key: str, low: float = -math.inf, high: float = math.inf

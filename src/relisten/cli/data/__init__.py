@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from relisten.cli.data.importing import import_
+
 app = typer.Typer(no_args_is_help=True)
+app.command("import")(import_)
 
 
 @app.callback()

@@ -1,0 +1,136 @@
+"""`relisten data import`: label files of many formats into one manifest."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relisten.cli.data.progress import counting
+from relisten.data.labels import FORMATS, Finding, ImportOptions, import_labels, read_names
+from relisten.data.manifest import ClipRecord, write_manifest
+from relisten.data.parallel import usable_processors
+from relisten.errors import InputError
+
+_SHOWN = 20
+
+
+def import_(
+    format: Annotated[
+        LabelFormatName, typer.Argument(help="; ".join(f"{n}: {f.about}" for n, f in FORMATS.items()))
+    ],
+    labels: Annotated[Path, typer.Argument(help="The label file, or a folder of them.")],
+    audio: Annotated[Path, typer.Option(help="Folder with the sounds, searched through all its folders.")],
+    out: Annotated[Path, typer.Option(help="The manifest to write (JSONL).")],
+    names: Annotated[
+        Path | None, typer.Option(help="Table of label codes and names, as AudioSet's mid_to_display_name.tsv.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")] = False,
+    split: Annotated[str, typer.Option(help="The split to note for every clip (train, validation, test).")] = "",
+    label_set: Annotated[str, typer.Option(help="Name of the list of labels that was searched for.")] = "",
+    resolution: Annotated[
+        float | None, typer.Option(help="How exact the labels' times are, in seconds.", show_default="the format's")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write every finding to this file, one JSON row each.")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="Processes that read sounds; 0 takes every processor.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+) -> None:
+    """Import labels into a manifest; every sound is found, measured and hashed, every label checked against it.
+
+    Bad rows are told with file, line and reason, and left out; the clips they were about are marked, and no
+    question will count on them. Exit status: 0 if any clip came through, 2 if none did.
+    """
+    if format not in FORMATS:
+        known = "".join(f"\n  {name:<11}{kind.about}" for name, kind in FORMATS.items())
+        raise InputError(f"label format {format!r} is unknown; use one of{known}")
+    codes = {} if names is None else read_names(names)
+    if isinstance(codes, Finding):
+        raise InputError(str(codes))
+    if resolution is not None and not 0 <= resolution <= 10:
+        raise InputError(f"--resolution {resolution:g}: give 0 to 10 seconds")
+    options = ImportOptions(split, resolution, label_set, processes or usable_processors())
+    found = _Findings(strict, report)
+    counts: Counter[str] = Counter()
+
+    def clips() -> Iterator[ClipRecord]:
+        for item in counting(import_labels(FORMATS[format], labels, audio, codes, options), "clips", sys.stderr):
+            if isinstance(item, Finding):
+                found.add(item)
+                continue
+            counts["clips"] += 1
+            counts["events"] += len(item.events or ())
+            counts["turns"] += len(item.turns or ())
+            counts["with music"] += item.music is not None
+            counts["not complete"] += not item.complete
+            counts["milliseconds"] += round(item.duration * 1000)
+            yield item
+        if not counts["clips"]:
+            raise InputError(
+                f"{labels}: no clip came through; the first reason: {found.first or 'it holds no label'}"
+            )
+
+    with found:
+        write_manifest(out, clips())
+    summary = {
+        "manifest": str(out),
+        "clips": counts["clips"],
+        "hours": round(counts["milliseconds"] / 3.6e6, 4),
+        "events": counts["events"],
+        "turns": counts["turns"],
+        "with_music": counts["with music"],
+        "not_complete": counts["not complete"],
+        "bad_rows": found.bad,
+        "warnings": found.noticed,
+    }
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        print(
+            f"{summary['clips']} clips ({summary['hours']:.2f} h), {summary['events']} events, "
+            f"{summary['turns']} turns, {summary['with_music']} with musical facts -> {out}"
+        )
+        incomplete = f"{summary['not_complete']} clips not complete"
+        print(f"{found.bad} bad rows left out ({incomplete}), {found.noticed} warnings")
+
+
+class _Findings:
+    """Counts what was found, shows the first ones, and lists all of them where asked."""
+
+    def __init__(self, strict: bool, report: Path | None) -> None:
+        self.bad = self.noticed = 0
+        self.first = ""
+        self._strict = strict
+        self._path = report
+
+    def __enter__(self) -> None:
+        try:
+            self._file = None if self._path is None else self._path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be written ({error.strerror}); give another --report") from None
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        hidden = self.bad + self.noticed - _SHOWN
+        if hidden > 0:
+            listed = "" if self._path is not None else "; --report FILE lists all of them"
+            print(f"... and {hidden} more{listed}", file=sys.stderr)
+
+    def add(self, finding: Finding) -> None:
+        self.first = self.first or str(finding)
+        if finding.bad and self._strict:
+            raise InputError(f"{finding} (--strict stops here)")
+        self.bad += finding.bad
+        self.noticed += not finding.bad
+        if self.bad + self.noticed <= _SHOWN:
+            print(finding if finding.bad else f"{finding} (warning)", file=sys.stderr)
+        if self._file is not None:
+            row = {"where": finding.where, "reason": finding.message, "bad": finding.bad}
+            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")

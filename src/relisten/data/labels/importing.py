@@ -1,0 +1,227 @@
+"""From a label file and a folder of sounds to manifest rows: find each sound, measure it, check its labels."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from relisten.audio import Clip
+from relisten.data.labels.base import Finding, LabelFormat, Labelled, Placed, stem
+from relisten.data.manifest import SLACK, ClipRecord, LabelledEvent, Music, Turn
+from relisten.data.parallel import ordered_map
+from relisten.errors import InputError
+
+SOUND_ENDINGS: Final = frozenset(
+    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".m4a", ".aac", ".mp4", ".webm",
+     ".mka", ".mkv", ".wma", ".w64", ".caf")
+)  # fmt: skip
+_OVERLAP: Final = 0.01
+"""Seconds that two labels of one name must share to count as overlapping; below that they only touch."""
+
+L = TypeVar("L", LabelledEvent, Turn)
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What an import may set against what the format says."""
+
+    split: str = ""
+    resolution: float | None = None
+    label_set: str = ""
+    processes: int = 1
+
+
+def import_labels(
+    format: LabelFormat, labels: Path, audio: Path, names: Mapping[str, str], options: ImportOptions
+) -> Iterator[ClipRecord | Finding]:
+    """Clips with their labels in the label file's order, and between them what was found wrong.
+
+    Every sound is read once, for its length and hash.
+
+    Raises:
+        InputError: the labels or the folder of sounds cannot be read at all.
+    """
+    with SoundIndex(audio) as sounds:
+
+        def placed() -> Iterator[tuple[Labelled, Path | None] | Finding]:
+            for item in format.read(labels, names):
+                if isinstance(item, Finding):
+                    yield item
+                    continue
+                found = sounds.find(item.names or (item.clip,))
+                yield found if isinstance(found, Finding) else (item, found)
+
+        for result in ordered_map(partial(_measured, format, audio, options), placed(), options.processes):
+            yield from result
+
+
+class SoundIndex:
+    """Where the sounds of a folder lie, by path and by stem. The list is kept on disk, not in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: is not a folder; name the folder that holds the sounds")
+        self.folder = folder
+
+    def __enter__(self) -> SoundIndex:
+        self._temporary = tempfile.TemporaryDirectory(prefix="relisten-")
+        self._database = sqlite3.connect(Path(self._temporary.name) / "sounds.sqlite", isolation_level=None)
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute("CREATE TABLE sounds (stem TEXT, path TEXT)")
+        self._database.execute("BEGIN")
+        self._database.executemany(
+            "INSERT INTO sounds VALUES (?, ?)",
+            (
+                (Path(name).stem, str(Path(parent, name)))
+                for parent, _, names in os.walk(self.folder, followlinks=True)
+                for name in names
+                if _is_sound(name)
+            ),
+        )
+        self._database.execute("CREATE INDEX by_stem ON sounds (stem)")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+        self._temporary.cleanup()
+
+    def find(self, names: Sequence[str]) -> Path | None:
+        """The sound with one of these names, the first name first: as a path under the folder, then as a stem.
+
+        A stem that several files share is settled by the folders in the name, else nothing is found.
+        """
+        for name in names:
+            path = self.folder / name
+            if _is_sound(name) and path.is_file():
+                return path
+        for name in names:
+            wanted = stem(name) if _is_sound(name) else name
+            rows = [
+                Path(row[0]) for row in self._database.execute("SELECT path FROM sounds WHERE stem = ?", (wanted,))
+            ]
+            if len(rows) == 1:
+                return rows[0]
+        return None
+
+
+def _is_sound(name: str) -> bool:
+    return "\0" not in name and Path(name).suffix.lower() in SOUND_ENDINGS
+
+
+def _measured(
+    format: LabelFormat, folder: Path, options: ImportOptions, item: tuple[Labelled, Path | None] | Finding
+) -> list[ClipRecord | Finding]:
+    if isinstance(item, Finding):
+        return [item]
+    labelled, path = item
+    if path is None:
+        names = ", ".join((labelled.names or (labelled.clip,))[:3])
+        return [Finding(labelled.where, f"no sound under {folder} is called {names} ; or several are. Left out")]
+    try:
+        clip = Clip.load(path)
+    except InputError as error:
+        return [Finding(labelled.where, str(error))]
+    findings: list[Finding] = []
+    resolution = next(
+        value for value in (options.resolution, labelled.resolution, format.resolution) if value is not None
+    )
+    events = turns = None
+    if labelled.events is not None:
+        events = _inside(labelled.events, "label", clip.duration, resolution, findings)
+        events = _untangled(events, findings)
+    if labelled.turns is not None:
+        turns = _inside(labelled.turns, "turn", clip.duration, resolution, findings)
+    music = None if labelled.music is None else _music_inside(labelled, clip.duration, findings)
+    lost = any(finding.bad for finding in findings)
+    record = ClipRecord(
+        id=labelled.clip,
+        audio=path,
+        duration=round(clip.duration, 6),
+        hash=clip.hash,
+        source=labelled.source,
+        split=options.split or labelled.split,
+        resolution=resolution,
+        label_set=options.label_set or labelled.label_set or (format.label_set if events is not None else ""),
+        complete=labelled.complete and not lost,
+        events=None if events is None else tuple(event.item for event in events),
+        turns=None if turns is None else tuple(turn.item for turn in turns),
+        music=music,
+        metadata=labelled.metadata,
+    )
+    return [*findings, record]
+
+
+def _span(item: LabelledEvent | Turn) -> tuple[float, float]:
+    return (item.onset, item.offset) if isinstance(item, LabelledEvent) else (item.start, item.end)
+
+
+def _inside(
+    items: Sequence[Placed[L]], what: str, duration: float, resolution: float, findings: list[Finding]
+) -> list[Placed[L]]:
+    """The items that lie in the clip, sorted; ends a trifle past it are cut, the rest is reported."""
+    kept = []
+    slack = max(SLACK, resolution)
+    for placed in items:
+        start, end = _span(placed.item)
+        name = placed.item.label if isinstance(placed.item, LabelledEvent) else placed.item.speaker
+        if isinstance(placed.item, LabelledEvent) and not placed.item.label.strip():
+            findings.append(Finding(placed.where, f"the label at {start:g} s is empty; name the sound"))
+        elif not 0 <= start <= end:
+            message = f"{what} {name!r} spans {start:g} to {end:g} s; it needs 0 <= start <= end"
+            findings.append(Finding(placed.where, message))
+        elif start >= duration or end > duration + slack:
+            message = f"{what} {name!r} spans {start:g} to {end:g} s of a clip of {duration:.3f} s; mend its times"
+            findings.append(Finding(placed.where, message))
+        else:
+            last: dict[str, Any] = {
+                "offset" if isinstance(placed.item, LabelledEvent) else "end": min(end, round(duration, 6))
+            }
+            kept.append(Placed(placed.where, replace(placed.item, **last)))
+    return sorted(kept, key=lambda placed: _span(placed.item))
+
+
+def _untangled(events: list[Placed[LabelledEvent]], findings: list[Finding]) -> list[Placed[LabelledEvent]]:
+    """Without exact repeats; labels that overlap one of the same name stay, and are told of."""
+    kept: list[Placed[LabelledEvent]] = []
+    latest: dict[str, Placed[LabelledEvent]] = {}
+    for placed in events:
+        event = placed.item
+        before = latest.get(event.label)
+        if before is not None and _span(before.item) == _span(event):
+            findings.append(
+                Finding(placed.where, f"repeats {event.label!r} of {before.where}; kept once", bad=False)
+            )
+            continue
+        if before is not None and event.onset < before.item.offset - _OVERLAP:
+            message = (
+                f"{event.label!r} from {event.onset:g} s begins before the one of {before.where} ends at "
+                f"{before.item.offset:g} s; both kept, and not counted in questions"
+            )
+            findings.append(Finding(placed.where, message, bad=False))
+        kept.append(placed)
+        if before is None or event.offset >= before.item.offset:
+            latest[event.label] = placed
+    return kept
+
+
+def _music_inside(labelled: Labelled, duration: float, findings: list[Finding]) -> Music | None:
+    music = labelled.music
+    if music is None:
+        return None
+    times = [*music.beats, *(chord.start for chord in music.chords)]
+    if not times or max(times) <= duration + SLACK:
+        return music
+    findings.append(
+        Finding(
+            labelled.where,
+            f"a beat or chord at {max(times):g} s lies past the end of a clip of {duration:.3f} s; "
+            "its musical times are left out",
+        )
+    )
+    return replace(music, beats=(), downbeats=(), chords=())
