@@ -122,7 +122,7 @@ def _measured(
     labelled, path = item
     if path is None:
         names = ", ".join((labelled.names or (labelled.clip,))[:3])
-        return [Finding(labelled.where, f"no sound under {folder} is called {names} ; or several are. Left out")]
+        return [Finding(labelled.where, f"not exactly one sound under {folder} is called {names}; left out")]
     try:
         clip = Clip.load(path)
     except InputError as error:
@@ -161,6 +161,10 @@ def _span(item: LabelledEvent | Turn) -> tuple[float, float]:
     return (item.onset, item.offset) if isinstance(item, LabelledEvent) else (item.start, item.end)
 
 
+def _name(item: LabelledEvent | Turn) -> str:
+    return item.label if isinstance(item, LabelledEvent) else item.speaker
+
+
 def _inside(
     items: Sequence[Placed[L]], what: str, duration: float, resolution: float, findings: list[Finding]
 ) -> list[Placed[L]]:
@@ -169,7 +173,7 @@ def _inside(
     slack = max(SLACK, resolution)
     for placed in items:
         start, end = _span(placed.item)
-        name = placed.item.label if isinstance(placed.item, LabelledEvent) else placed.item.speaker
+        name = _name(placed.item)
         if isinstance(placed.item, LabelledEvent) and not placed.item.label.strip():
             findings.append(Finding(placed.where, f"the label at {start:g} s is empty; name the sound"))
         elif not 0 <= start <= end:
@@ -183,7 +187,7 @@ def _inside(
                 "offset" if isinstance(placed.item, LabelledEvent) else "end": min(end, round(duration, 6))
             }
             kept.append(Placed(placed.where, replace(placed.item, **last)))
-    return sorted(kept, key=lambda placed: _span(placed.item))
+    return sorted(kept, key=lambda placed: (*_span(placed.item), _name(placed.item)))
 
 
 def _untangled(events: list[Placed[LabelledEvent]], findings: list[Finding]) -> list[Placed[LabelledEvent]]:
