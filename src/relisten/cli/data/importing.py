@@ -21,9 +21,7 @@ _SHOWN = 20
 
 
 def import_(
-    format: Annotated[
-        LabelFormatName, typer.Argument(help="; ".join(f"{n}: {f.about}" for n, f in FORMATS.items()))
-    ],
+    format: Annotated[str, typer.Argument(help=f"How the labels are written: {', '.join(FORMATS)}.")],
     labels: Annotated[Path, typer.Argument(help="The label file, or a folder of them.")],
     audio: Annotated[Path, typer.Option(help="Folder with the sounds, searched through all its folders.")],
     out: Annotated[Path, typer.Option(help="The manifest to write (JSONL).")],
