@@ -181,7 +181,7 @@ def make_scene(split: str, seed: int, index: int, spec: SceneSpec | None = None)
     plan = plan_events(draw, spec, duration)
     sounds = {label: _voiced(draw, label) for label in _cast(plan)}
     dry, events = place_events(draw, spec, duration, [(onset, label, sounds[label]) for onset, label in plan])
-    samples = _recorded(draw, spec, dry, events)
+    samples = record(draw, spec, dry, events)
     clip = Clip.from_samples(samples, SAMPLE_RATE, name=f"{split}-{seed}-{index}")
     return Scene(clip, events, split, index)
 
@@ -336,7 +336,7 @@ def _rms_db(samples: NDArray[np.float32]) -> float:
 # How it is recorded
 
 
-def _recorded(
+def record(
     draw: Draw, spec: SceneSpec, dry: NDArray[np.float32], events: tuple[Event, ...]
 ) -> NDArray[np.float32]:
     """Room, band limit, background noise and level: (n,) float32."""
