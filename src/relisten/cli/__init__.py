@@ -11,6 +11,7 @@ import typer
 
 from relisten.cli import data
 from relisten.cli.ask import Ask, ask
+from relisten.cli.evaluate import evaluate, score
 from relisten.errors import RelistenError
 
 BAD_INPUT = 2
@@ -22,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=Ask)(ask)
+app.command("eval")(evaluate)
+app.command()(score)
 app.add_typer(data.app, name="data")
 
 

@@ -13,9 +13,6 @@ from relisten.errors import InputError
 from relisten.evaluate.scoring import Rule
 from relisten.question import Question
 
-OUTPUT_KEYS = ("answer_prediction", "model_output", "model_prediction", "prediction", "response")
-"""Keys under which prediction files are known to hold the answer."""
-
 
 @dataclass(frozen=True)
 class BadRow:

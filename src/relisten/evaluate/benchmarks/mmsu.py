@@ -1,7 +1,7 @@
 """MMSU: 5,000 questions about spoken language in 47 tasks (arXiv 2506.04779).
 
-Its script reads one letter from each response, and so does the rule `letter`; what is written to the prediction file
-is the letter of the choice that was given.
+Its script reads one letter from each response, and so does the rule `letter`; the prediction file gets the letter
+of the choice that was given.
 """
 
 from __future__ import annotations

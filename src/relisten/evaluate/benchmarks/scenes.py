@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,14 +37,11 @@ class SceneName(NamedTuple):
     number: int
 
 
-FIRST: Final = SceneName("test", SEED, 0)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SceneQuestion(Question):
     """A question whose sound is simulated when it is asked, so that a thousand of them take no memory."""
 
-    scene: SceneName = FIRST
+    scene: SceneName
 
     def clip(self) -> Clip:
         return _scene(self.scene).clip
@@ -106,7 +104,15 @@ def _truth(scene: Scene, example: Example) -> dict[str, Any]:
     }
 
 
-# Neighbouring rows share a scene, and rows are asked about in order.
-@lru_cache(maxsize=64)
 def _scene(name: SceneName) -> Scene:
+    # Neighbouring rows share a scene and are asked about at once: the lock lets one of them make it.
+    with _LOCK:
+        return _kept_scene(name)
+
+
+_LOCK: Final = threading.Lock()
+
+
+@lru_cache(maxsize=64)
+def _kept_scene(name: SceneName) -> Scene:
     return make_scene(name.split, name.seed, name.number)

@@ -1,0 +1,190 @@
+"""`relisten eval`: a benchmark into a run folder. `relisten score`: anybody's predictions."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from relisten.cli.scores import percent, print_official, print_summary
+from relisten.errors import InputError
+from relisten.listener import DEFAULT_MODEL, Listener
+from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format
+
+if TYPE_CHECKING:
+    from relisten.evaluate.run_folder import Progress
+
+_BENCHMARKS = "questions, scenes, mmar, mmau_mini, mmau, mmsu, mmau_pro or star_bench."
+_INTERRUPTED = 130
+_QUIET = 20.0
+
+
+def evaluate(
+    benchmark: Annotated[str, typer.Argument(help=_BENCHMARKS)],
+    out: Annotated[Path, typer.Option(help="The run folder. One that is there goes on where it stopped.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The benchmark's folder, or its metadata file. Not needed for scenes.")
+    ] = None,
+    audio: Annotated[
+        Path | None, typer.Option(help="Folder of the sounds, if they are not beside the metadata.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="echo-tiny, a checkpoint folder, or a hub id such as Qwen/Qwen2.5-Omni-7B.")
+    ] = DEFAULT_MODEL,
+    format: Annotated[
+        Format, typer.Option(help="How to reason; only interleaved listens again.")
+    ] = Format.INTERLEAVED,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; the paper uses 0.7.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that have this mass.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Each question draws its own from it.")] = 0,
+    max_listens: Annotated[int, typer.Option(help="Listens an answer may have.")] = MAX_LISTENS,
+    max_tokens: Annotated[int, typer.Option(help="Sampled tokens an answer may have.")] = MAX_TOKENS,
+    limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
+    silent: Annotated[
+        bool, typer.Option("--silent", help="Control: play silence of the same length instead of every sound.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")] = "auto",
+    at_once: Annotated[int | None, typer.Option(help="Questions that this process has open at once.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON and nothing else.")] = False,
+) -> None:
+    """Ask a model all questions of a benchmark and score the answers.
+
+    Every finished question is kept at once: stop it or kill it when you like, and give the same command to go on.
+    Several processes, on several machines, may work on one run folder at the same time.
+
+    Exit status: 0 when every row was asked, 1 when some failed (they are named), 2 for bad input.
+    """
+    # Slow to import, and needless for --help.
+    from relisten.evaluate.benchmarks.registry import find_benchmark
+    from relisten.evaluate.predictions import write_predictions
+    from relisten.evaluate.provenance import model_folder, model_hash
+    from relisten.evaluate.results import read_run
+    from relisten.evaluate.run_folder import Settings, Subject, prepare
+    from relisten.evaluate.runner import AT_ONCE, work
+    from relisten.evaluate.summary import summarize_run, write_summary
+
+    bench = find_benchmark(benchmark)
+    settings = Settings(format, temperature, top_p, seed, max_tokens, max_listens, silent)
+    device = _device(device)
+    folder = model_folder(model)
+    subject = Subject(model, model_hash(folder), dtype="float32" if device == "cpu" else "bfloat16")
+    run = prepare(bench, out, subject, settings, data=data, audio=audio, limit=limit)
+    if run.unfinished:
+        try:
+            with Listener.load(model, device=device) as listener, _Show(len(run.rows), bench.rule) as show:
+                about = {"device": device, "model": str(folder)}
+                work(run, listener.engine, at_once=at_once or AT_ONCE, on_progress=show.update, about=about)
+        except KeyboardInterrupt:
+            run.refresh()
+            done = run.progress()
+            print(
+                f"stopped; {done.finished} of {done.total} are finished, the same command goes on", file=sys.stderr
+            )
+            raise typer.Exit(_INTERRUPTED) from None
+    read = read_run(out)
+    summary = summarize_run(read)
+    write_summary(out, summary)
+    if bench.official is not None:
+        path = write_predictions(read, bench.official)
+        print(f"answers in the official format: {path}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(summary.to_json(), ensure_ascii=False, indent=1))
+    else:
+        print_summary(Console(), summary)
+    raise typer.Exit(1 if summary.failures else 0)
+
+
+def score(
+    benchmark: Annotated[str, typer.Argument(help=_BENCHMARKS)],
+    predictions: Annotated[Path, typer.Argument(help="A prediction file (JSON or JSONL), or a run folder.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The benchmark's own data: then its references count, whatever the file says."),
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Where the file's rows hold the answer, if not found.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON and nothing else.")] = False,
+) -> None:
+    """Score a prediction file: what the official script prints, and ours.
+
+    Exit status: 0 scored, 1 scored with something noted (missing, repeated or foreign rows, ...), 2 bad input.
+    """
+    from relisten.evaluate.benchmarks.registry import find_benchmark
+    from relisten.evaluate.predictions import read_predictions, score_predictions
+    from relisten.evaluate.results import read_run
+    from relisten.evaluate.summary import card_to_json, summarize_run
+
+    bench = find_benchmark(benchmark)
+    official = None
+    if predictions.is_dir():
+        run = read_run(predictions)
+        if run.config.benchmark != bench.name:
+            raise InputError(f"{predictions}: is a run of {run.config.benchmark}, not of {bench.name}")
+        ours = summarize_run(run)
+    else:
+        scored = score_predictions(bench, read_predictions(predictions, bench.official, key), data)
+        ours, official = scored.ours, scored.official
+    if as_json:
+        shown = ours.to_json() | {"official_script": card_to_json(official) if official is not None else None}
+        print(json.dumps(shown, ensure_ascii=False, indent=1))
+    else:
+        console = Console()
+        if official is not None:
+            print_official(console, official)
+        print_summary(console, ours)
+    raise typer.Exit(1 if ours.problems or ours.failures else 0)
+
+
+def _device(device: str) -> str:
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+class _Show:
+    """A progress bar on standard error; a line now and then where that is no terminal."""
+
+    def __init__(self, total: int, rule: str) -> None:
+        self._console = Console(stderr=True)
+        self._rule = rule
+        self._told = time.monotonic()
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("asking", total=total, note="")
+
+    def __enter__(self) -> _Show:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, progress: Progress) -> None:
+        tally = progress.tally
+        note = f"{percent(tally.accuracy)} % {self._rule}, {progress.listens:.2f} listens"
+        if tally.failed:
+            note += f", {tally.failed} failed"
+        if progress.waiting:
+            note += f", waiting for {progress.waiting} that others have"
+        self._bar.update(self._task, completed=progress.finished, note=note)
+        if not self._console.is_terminal and time.monotonic() - self._told > _QUIET:
+            self._told = time.monotonic()
+            print(f"{progress.finished} of {progress.total}: {note}", file=sys.stderr, flush=True)

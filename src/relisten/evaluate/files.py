@@ -1,0 +1,148 @@
+"""Writing into a run folder: whole or not at all, with errors that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from relisten.errors import InputError
+
+_CHUNK = 1 << 16
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+
+
+@contextlib.contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Turns an OSError into an InputError that names `path` and the remedy; what was written before stays."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free some space"
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            remedy = "make it writable, or copy the run elsewhere"
+        else:
+            remedy = "mend that"
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); all that was finished is kept. "
+            f"{remedy[0].upper()}{remedy[1:]} and give the same command again"
+        ) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; one that is there is fine."""
+    with telling(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there complete, or as it was before."""
+    partial = _partial(path, text)
+    with telling(path):
+        partial.replace(path)
+
+
+def write_once(path: Path, text: str) -> bool:
+    """Write a file complete unless it is there; returns whether this call wrote it. Of several processes that
+    try at once one succeeds."""
+    partial = _partial(path, text)
+    try:
+        with telling(path):
+            try:
+                os.link(partial, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                # A file system without hard links: here two processes that begin in the same instant could race.
+                if path.exists():
+                    return False
+                partial.replace(path)
+            return True
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def to_line(row: Mapping[str, Any]) -> str:
+    """One JSON line, newline included. Half characters that UTF-8 cannot hold are written as escapes."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(row)
+    return line + "\n"
+
+
+class LineFile:
+    """A file that grows by whole lines, written by this process alone; it appears with its first line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: int | None = None
+
+    def append(self, line: str) -> None:
+        """Add a line. A kill before this returns leaves at most a part of it at the end, never anywhere else.
+
+        Raises:
+            InputError: it could not be written whole; the file ends where it ended before.
+        """
+        data = memoryview(line.encode())
+        with telling(self.path):
+            if self._file is None:
+                self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            end = os.lseek(self._file, 0, os.SEEK_END)
+            try:
+                while data:
+                    data = data[os.write(self._file, data) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, end)
+                raise
+
+    def sync(self) -> None:
+        """Have the disk hold what was appended, so that a power cut loses nothing older than this."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._file)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self.sync()
+            os.close(self._file)
+            self._file = None
+
+
+def cut_torn_line(path: Path) -> None:
+    """Drop what stands behind the last newline of a file whose writer is gone."""
+    with telling(path), path.open("rb+") as file:
+        kept = end = file.seek(0, os.SEEK_END)
+        while kept > 0:
+            start = max(0, kept - _CHUNK)
+            file.seek(start)
+            newline = file.read(kept - start).rfind(b"\n")
+            kept = start + newline + 1 if newline >= 0 else start
+            if newline >= 0:
+                break
+        if kept < end:
+            file.truncate(kept)
+
+
+def _partial(path: Path, text: str) -> Path:
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with telling(path):
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+    return partial

@@ -1,0 +1,95 @@
+"""What a run was made with: model, versions, code, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from relisten.errors import InputError
+
+_PACKAGES: Final = ("relisten", "torch", "transformers", "tokenizers", "safetensors", "numpy", "soxr", "vllm")
+_FILES: Final = (
+    "*.safetensors",
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer*.json",
+    "vocab.json",
+    "merges.txt",
+)
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def model_folder(model: str | Path) -> Path:
+    """The checkpoint folder that `relisten.models.load` would read.
+
+    Raises:
+        InputError: there is none.
+    """
+    from relisten import models
+    from relisten.models.checkpoint import find_folder
+
+    if model == models.ECHO_TINY and not Path(model).is_dir():
+        return Path(models.__file__).parent / "checkpoints" / models.ECHO_TINY
+    return find_folder(model, lambda _: True)
+
+
+def model_hash(folder: Path) -> str:
+    """SHA-256 (hex) over the names and contents of weights, configuration and tokenizer in a checkpoint folder.
+
+    Raises:
+        InputError: there are no weights, or a file cannot be read.
+    """
+    files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise InputError(f"{folder}: holds no .safetensors weights; give a checkpoint folder")
+    total = hashlib.sha256()
+    for path in files:
+        total.update(f"{path.name}\0{_content_hash(path)}\0".encode())
+    return total.hexdigest()
+
+
+def _content_hash(path: Path) -> str:
+    # The hub's cache names large files by their SHA-256: no need to read 15 GB for it.
+    target = path.resolve().name
+    if path.is_symlink() and _SHA256.fullmatch(target):
+        return target
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the checkpoint") from None
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that may change an answer, as far as it is installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of this package's source and whether it was changed since; None where it is no git checkout."""
+    folder = Path(__file__).parent
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain", "--", "."))}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,255 @@
+"""Preparing a run folder, and telling how far it is (`relisten.evaluate.results` tells what is in it)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from relisten.errors import InputError
+from relisten.evaluate import results
+from relisten.evaluate.benchmarks.base import BadRow, Benchmark, digest, question_to_json, unique
+from relisten.evaluate.benchmarks.questions import find_breakdowns
+from relisten.evaluate.claims import Watch
+from relisten.evaluate.files import cut_torn_line, make_folder, to_line, write_once
+from relisten.evaluate.results import RunConfig
+from relisten.evaluate.scoring import Outcome, Rule, Tally, grade
+from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, parse_answer, system_prompt
+from relisten.question import Question
+from relisten.trace import Sampling, Trace
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, as far as it decides the answers."""
+
+    model: str
+    model_hash: str
+    engine: str = "native"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it is asked. Sampling as in `relisten.trace.Sampling`, but the seed is one for all questions."""
+
+    format: Format = Format.INTERLEAVED
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_tokens: int = MAX_TOKENS
+    max_listens: int = MAX_LISTENS
+    silent: bool = False
+
+    @property
+    def sampling(self) -> Sampling:
+        """Raises InputError for a value out of range."""
+        return Sampling(self.temperature, self.top_p, self.seed, self.max_tokens, self.max_listens)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands."""
+
+    finished: int
+    total: int
+    tally: Tally
+    """By the rule to show, over what is finished; rows that cannot be asked are in `failed`."""
+    listens: float
+    """Mean number of listens over the answers."""
+    waiting: int = 0
+    """Rows that other workers have, when nothing else is left."""
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What progress needs of a finished row."""
+
+    outcome: Outcome
+    listens: int
+
+
+class RunFolder:
+    """A run that was prepared, and how far it is. Made by `prepare`, driven by `relisten.evaluate.runner.work`."""
+
+    def __init__(self, folder: Path, config: RunConfig, rows: Sequence[Question | BadRow]) -> None:
+        self.folder = folder
+        self.config = config
+        self.rows = rows
+        self._finished: dict[str, Brief] = {}
+        self._read: dict[Path, int] = {}
+        self._questions = {row.id: row for row in rows if isinstance(row, Question)}
+
+    @property
+    def unfinished(self) -> list[tuple[int, Question]]:
+        """(number, question) of the rows to ask; those that failed are among them."""
+        rows = enumerate(self.rows)
+        return [(number, row) for number, row in rows if isinstance(row, Question) and self.to_ask(row)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row was asked, those that failed included."""
+        return len(self._finished) == len(self._questions)
+
+    def to_ask(self, question: Question) -> bool:
+        brief = self._finished.get(question.id)
+        return brief is None or brief.outcome is Outcome.FAILED
+
+    def refresh(self) -> None:
+        """Read what workers, this one included, have written since the last time."""
+        for path in sorted(self.folder.glob(results.TRACES)):
+            for line in self._new_lines(path):
+                question = self._questions.get(line.get("id", ""))
+                if question is not None and (brief := _brief(line.get("trace"), question, self.config.rule)):
+                    self._keep(question, brief)
+
+    def keep(self, question: Question, trace: Trace) -> None:
+        """Note an answer of this process."""
+        self._keep(question, _brief_of(trace, question, self.config.rule))
+
+    def progress(self, waiting: int = 0) -> Progress:
+        bad = len(self.rows) - len(self._questions)
+        tally = Tally.count([*(brief.outcome for brief in self._finished.values()), *[Outcome.FAILED] * bad])
+        listens = [brief.listens for brief in self._finished.values() if brief.outcome is not Outcome.FAILED]
+        mean = sum(listens) / len(listens) if listens else 0.0
+        return Progress(len(self._finished) + bad, len(self.rows), tally, mean, waiting)
+
+    def _keep(self, question: Question, brief: Brief) -> None:
+        if self.to_ask(question):  # an answer is never replaced
+            self._finished[question.id] = brief
+
+    def _new_lines(self, path: Path) -> Iterator[Mapping[str, Any]]:
+        with path.open("rb") as file:
+            file.seek(self._read.get(path, 0))
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._read[path] = self._read.get(path, 0) + len(line)
+                with contextlib.suppress(ValueError):
+                    row = json.loads(line)
+                    if isinstance(row, dict):
+                        yield row
+
+
+def prepare(
+    benchmark: Benchmark,
+    out: Path,
+    subject: Subject,
+    settings: Settings | None = None,
+    *,
+    data: Path | None = None,
+    audio: Path | None = None,
+    limit: int | None = None,
+) -> RunFolder:
+    """Make the run folder `out`, or open the one that is there with the same config.
+
+    Args:
+        limit: only the first rows.
+
+    Raises:
+        InputError: there is no data, `out` is something else or a run with another config, no sound is where the
+            rows say, or the folder cannot be written. Nothing is lost in any case.
+    """
+    settings = settings or Settings()
+    sampling = settings.sampling
+    if limit is not None and limit < 1:
+        raise InputError(f"limit {limit}: it must be at least 1")
+    rows: list[Question | BadRow] = []
+    for row in unique(benchmark.rows(data, audio)):
+        if len(rows) == limit:
+            break
+        rows.append(row)
+    if not any(isinstance(row, Question) for row in rows):
+        why = (
+            f"the first of {len(rows)} bad rows: {rows[0].error}"
+            if rows and isinstance(rows[0], BadRow)
+            else "no row"
+        )
+        raise InputError(f"{benchmark.name}: there is nothing to ask ({why})")
+    _check_sounds(benchmark.name, rows)
+    config = RunConfig(
+        benchmark=benchmark.name,
+        questions=digest(rows),
+        model=subject.model,
+        model_hash=subject.model_hash,
+        engine=subject.engine,
+        dtype=subject.dtype,
+        format=settings.format,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=settings.seed,
+        max_tokens=sampling.max_tokens,
+        max_listens=sampling.max_listens,
+        silent=settings.silent,
+        prompt=system_prompt(settings.format),
+        rule=benchmark.rule,
+        breakdowns=benchmark.breakdowns or find_breakdowns(rows),
+    )
+    _open(out, config, rows)
+    run = RunFolder(out, config, rows)
+    watch = Watch(out)
+    for path in out.glob(results.TRACES):
+        if not watch.alive(path.stem.removeprefix("traces-")):
+            cut_torn_line(path)
+    run.refresh()
+    return run
+
+
+def _brief_of(trace: Trace, question: Question, rule: Rule) -> Brief:
+    if trace.finish is Finish.FAILED:
+        return Brief(Outcome.FAILED, 0)
+    return Brief(grade(trace.answer, question.answer, question.choices)[rule], len(trace.listens))
+
+
+def _brief(trace: Any, question: Question, rule: Rule) -> Brief | None:
+    """The same from a trace's JSON, without building it; None for what is no trace."""
+    try:
+        if trace["finish"] == Finish.FAILED:
+            return Brief(Outcome.FAILED, 0)
+        return Brief(
+            grade(parse_answer(trace["text"]), question.answer, question.choices)[rule], len(trace["segments"])
+        )
+    except (KeyError, TypeError):
+        return None
+
+
+def _check_sounds(name: str, rows: Sequence[Question | BadRow]) -> None:
+    """One missing sound is a failed row; when all are missing, the folder is wrong."""
+    paths = [row.audio for row in rows if isinstance(row, Question) and isinstance(row.audio, Path)]
+    if paths and len(paths) == len([row for row in rows if isinstance(row, Question)]):
+        for path in paths:
+            if path.exists():
+                return
+        raise InputError(
+            f"{name}: none of the {len(paths)} sounds is there, such as {paths[0]}; name their folder with --audio"
+        )
+
+
+def _open(out: Path, config: RunConfig, rows: Sequence[Question | BadRow]) -> None:
+    known = results.read_config(out)
+    if known is None:
+        make_folder(out)
+        ours = {results.QUESTIONS, "workers", "claims"}
+        foreign = sorted(path.name for path in out.iterdir() if path.name not in ours and path.name[0] != ".")
+        if foreign:
+            raise InputError(f"{out}: is no run folder and holds {foreign[0]!r}; give a new or an empty --out")
+        text = "".join(to_line(question_to_json(row)) for row in rows)
+        (out / results.QUESTIONS).unlink(missing_ok=True)  # from a start that was killed; nothing was asked yet
+        write_once(out / results.QUESTIONS, text)
+        write_once(out / results.CONFIG, json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n")
+        known = results.read_config(out)
+    if known is not None and (differences := _differences(known, config)):
+        raise InputError(f"{out}: was begun with {differences}; give another --out, or the same options as before")
+
+
+def _differences(known: RunConfig, config: RunConfig) -> str:
+    told = {"questions": "other questions", "model_hash": "another model", "prompt": "another prompt"}
+    found = []
+    for part in fields(RunConfig):
+        before, now = getattr(known, part.name), getattr(config, part.name)
+        if part.name not in ("model", "rule", "breakdowns") and before != now:
+            found.append(told.get(part.name, f"{part.name} {before} instead of {now}"))
+    return ", ".join(found)

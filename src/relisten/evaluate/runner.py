@@ -1,0 +1,216 @@
+"""Running a benchmark into a run folder.
+
+What holds whatever happens: a finished question is on disk before the next thing is done; a process killed at any
+moment loses the questions it was answering and nothing else; the same command goes on from there; any number of
+processes on any machines may work on one folder; and an answer depends on the question, the config and the model,
+not on order, company or process, since every question draws its own seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+
+from relisten.audio import Clip
+from relisten.engines.base import Engine
+from relisten.engines.drive import answer
+from relisten.errors import EngineError, InputError, RelistenError
+from relisten.evaluate.claims import Claims, Watch, Worker
+from relisten.evaluate.files import LineFile, to_line, write_once
+from relisten.evaluate.provenance import git_state, versions
+from relisten.evaluate.run_folder import Progress, RunFolder
+from relisten.listener import _own_seed
+from relisten.protocol import Finish
+from relisten.question import Question
+from relisten.trace import Sampling, Trace
+
+AT_ONCE: Final = 96
+"""Questions that one worker has open: enough to keep an engine's rows full, few enough to share the rest."""
+_BROKEN: Final = 24  # answers in a row that the engine fails before the run stops
+_POLL: Final = 1.0
+_TELL: Final = 0.1
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SilentQuestion(Question):
+    """A question whose sound is replaced by silence of the same length."""
+
+    asked: Question
+
+    def clip(self) -> Clip:
+        clip = self.asked.clip()
+        return Clip(np.zeros(clip.num_samples, np.float32), f"silence for {clip.name}")
+
+
+def work(
+    run: RunFolder,
+    engine: Engine,
+    *,
+    at_once: int = AT_ONCE,
+    on_progress: OnProgress | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Answer what is unfinished, together with whatever other workers are on the same folder; returns when every
+    row of the run is finished.
+
+    Args:
+        about: written into `workers/` beside versions, git state and machine.
+
+    Raises:
+        InputError: an answer could not be written.
+        EngineError: the engine fails one answer after the other.
+    """
+    if not run.unfinished:
+        return
+    if at_once < 1:
+        raise InputError(f"at once {at_once}: it must be at least 1")
+    with Worker(run.folder) as worker:
+        lines = LineFile(run.folder / f"traces-{worker.name}.jsonl")
+        worker.on_beat = lines.sync
+        described = {
+            "worker": worker.name,
+            "host": socket.gethostname(),
+            "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "command": sys.argv,
+            "versions": versions(),
+            "git": git_state(),
+            **(about or {}),
+        }
+        write_once(run.folder / "workers" / f"{worker.name}.json", json.dumps(described, indent=1) + "\n")
+        watch = Watch(run.folder)
+        claims = Claims(run.folder, worker.name, watch)
+        try:
+            asyncio.run(_Work(run, engine, claims, lines, at_once, on_progress).go())
+        finally:
+            lines.close()
+        if not watch.others(worker.name):
+            claims.clear()
+
+
+class _Work:
+    """One worker's share of a run."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        engine: Engine,
+        claims: Claims,
+        lines: LineFile,
+        at_once: int,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self._run = run
+        self._engine = engine
+        self._claims = claims
+        self._lines = lines
+        self._at_once = at_once
+        self._on_progress = on_progress
+        self._told = 0.0
+        self._asked: set[int] = set()
+        self._broken = 0
+
+    async def go(self) -> None:
+        tasks: set[asyncio.Task[None]] = set()
+        self._tell(always=True)
+        try:
+            while True:
+                for number, question in self._claimable():
+                    tasks.add(asyncio.create_task(self._one(number, question)))
+                    if len(tasks) >= self._at_once:
+                        tasks = await _some(tasks)
+                while tasks:
+                    tasks = await _some(tasks)
+                self._run.refresh()
+                left = [number for number, _ in self._run.unfinished if number not in self._asked]
+                self._tell(len(left), always=True)
+                if not left:
+                    return
+                await asyncio.sleep(_POLL)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _claimable(self) -> Iterator[tuple[int, Question]]:
+        for number, question in self._run.unfinished:
+            if number in self._asked or not self._claims.take(number):
+                continue
+            if self._claims.inherited(number):
+                self._run.refresh()  # who had it may have finished it before it went
+                if not self._run.to_ask(question):
+                    continue
+            self._asked.add(number)
+            yield number, question
+
+    async def _one(self, number: int, question: Question) -> None:
+        config = self._run.config
+        sampling = Sampling(
+            temperature=config.temperature,
+            top_p=config.top_p,
+            seed=_own_seed(config.seed, question),
+            max_tokens=config.max_tokens,
+            max_listens=config.max_listens,
+        )
+        asked = _silenced(question) if config.silent else question
+        ours = True
+        try:
+            trace = await answer(self._engine, asked, format=config.format, sampling=sampling)
+            ours = trace.finish is Finish.FAILED
+        except RelistenError as error:
+            ours = False  # the row is to blame
+            trace = self._failed(question, str(error))
+        except Exception as error:
+            trace = self._failed(question, f"{type(error).__name__}: {error}")
+        if trace.finish is Finish.CANCELLED:
+            return
+        self._lines.append(to_line({"id": question.id, "trace": trace.to_json()}))
+        self._run.keep(question, trace)
+        self._tell()
+        self._broken = self._broken + 1 if ours else 0
+        if self._broken == _BROKEN:
+            raise EngineError(
+                f"the engine failed {_BROKEN} answers in a row, the last with: {trace.error}. What was finished is "
+                "kept; mend the engine and give the same command again, which asks the failed ones once more"
+            )
+
+    def _failed(self, question: Question, error: str) -> Trace:
+        return Trace(
+            question=question.text,
+            choices=question.choices,
+            spans=(),
+            finish=Finish.FAILED,
+            format=self._run.config.format,
+            id=question.id,
+            audio=str(question.audio or ""),
+            model=self._engine.model,
+            error=error,
+        )
+
+    def _tell(self, waiting: int = 0, *, always: bool = False) -> None:
+        now = time.monotonic()
+        if self._on_progress is not None and (always or now - self._told >= _TELL):
+            self._told = now
+            self._on_progress(self._run.progress(waiting))
+
+
+async def _some(tasks: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    """Wait until at least one is done; raises what it raised."""
+    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+    return rest
+
+
+def _silenced(question: Question) -> Question:
+    values = {part.name: getattr(question, part.name) for part in fields(Question)}
+    return SilentQuestion(**values, asked=question)
