@@ -1,0 +1,210 @@
+"""From labelled clips to EAQA-SFT and EAQA-RL: caption, write, check, judge, split (Echo, section 3.2).
+
+What is written is a function of the manifest, the settings and the replies alone: rows stand in the manifest's
+order, however many requests were under way. A run that was cut short is run again; every reply it had paid for
+comes from the store, and the rest is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from relisten.audio import Clip
+from relisten.data.examples import Example
+from relisten.data.filters import same_question_key
+from relisten.data.llm.caption import caption
+from relisten.data.llm.chat import Sound
+from relisten.data.llm.client import Client
+from relisten.data.llm.errors import BadReplyError, EndpointError, StopRunError
+from relisten.data.llm.facts import Captions, has_timed_facts
+from relisten.data.llm.judge import judge
+from relisten.data.llm.limits import Budget
+from relisten.data.llm.write import Draft, write
+from relisten.data.manifest import ClipRecord
+from relisten.errors import InputError
+
+T = TypeVar("T")
+R = TypeVar("R")
+DEFAULT_COUNT: Final = 3
+_WINDOW: Final = 4
+"""Clips under way for each request that may be: a slow one does not hold up those behind it."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The three models."""
+
+    captioner: Client
+    writer: Client
+    judge: Client
+
+    @property
+    def width(self) -> int:
+        """How many clips may be under way at once."""
+        clients = (self.captioner, self.writer, self.judge)
+        return _WINDOW * max(client.endpoint.concurrency for client in clients)
+
+
+@dataclass(frozen=True)
+class Discarded:
+    """A question, or a whole clip, that was left out for good, and why."""
+
+    clip: str
+    reason: str
+    """"no_labels", "no_caption", "no_questions", "structure", "duplicate", "no_verdict" or "qa_invalid"."""
+    detail: str
+    question: str = ""
+    choices: tuple[str, ...] = ()
+    answer: str = ""
+    reasoning: str = ""
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """What became of one clip. `error` is set where it could not be finished; the next run takes it up again."""
+
+    clip: str
+    record: ClipRecord | None = None
+    captions: Captions | None = None
+    sft: tuple[Example, ...] = ()
+    rl: tuple[Example, ...] = ()
+    discarded: tuple[Discarded, ...] = ()
+    error: str = ""
+    stopped: bool = False
+    """Not finished because the run ended, rather than for a fault of its own."""
+
+
+async def synthesize(
+    records: Iterable[ClipRecord | InputError], crew: Crew, budget: Budget, *, count: int = DEFAULT_COUNT
+) -> AsyncIterator[ClipResult]:
+    """The results of all clips, in order. Once `budget` is closed, by whoever closed it, nothing is bought any more
+    and what is in the store still becomes results.
+
+    Args:
+        records: a bad row of the manifest becomes a result with an error.
+        count: questions asked for a clip.
+    """
+
+    async def one(record: ClipRecord | InputError) -> ClipResult:
+        if isinstance(record, InputError):
+            return ClipResult("", error=str(record))
+        try:
+            return await process(record, crew, count)
+        except StopRunError as error:
+            budget.close(str(error))
+            return ClipResult(record.id, record, error=str(error), stopped=True)
+        except (EndpointError, InputError) as error:
+            return ClipResult(record.id, record, error=str(error))
+
+    async for result in in_order(records, one, crew.width):
+        yield result
+
+
+async def process(record: ClipRecord, crew: Crew, count: int) -> ClipResult:
+    """All steps of one clip.
+
+    Raises:
+        EndpointError: a request failed for good, or none can be made.
+        InputError: the clip cannot be read, or is not the one that was labelled.
+    """
+    if not has_timed_facts(record):
+        return _dropped(record, "no_labels", "no timed event, speech or music to ask about")
+    if not record.hash:
+        record = replace(record, hash=(await asyncio.to_thread(Clip.load, record.audio)).hash)
+    try:
+        captions = await caption(crew.captioner, sound_of(record))
+    except BadReplyError as error:
+        return _dropped(record, "no_caption", str(error))
+    try:
+        written = await write(crew.writer, record, captions, count)
+    except BadReplyError as error:
+        return replace(_dropped(record, "no_questions", str(error)), captions=captions)
+    discarded = [
+        _discarded(record, draft, "structure", "; ".join(f"{flaw.kind}: {flaw.message}" for flaw in flaws))
+        for draft, flaws in written.rejected
+    ]
+    fresh: dict[bytes, Example] = {}
+    for example in written.examples:
+        if fresh.setdefault(same_question_key(example), example) is not example:
+            discarded.append(_left_out(example, "duplicate", "the clip has this question already"))
+    examples = list(fresh.values())
+    verdicts = await asyncio.gather(
+        *(judge(crew.judge, record, captions, example) for example in examples), return_exceptions=True
+    )
+    sft, rl = [], []
+    for example, verdict in zip(examples, verdicts, strict=True):
+        if isinstance(verdict, BadReplyError):
+            discarded.append(_left_out(example, "no_verdict", str(verdict)))
+        elif isinstance(verdict, BaseException):
+            raise verdict
+        elif not verdict.qa_valid:
+            discarded.append(_left_out(example, "qa_invalid", verdict.qa_problem))
+        elif verdict.cot_valid:
+            sft.append(example)
+        else:
+            rl.append(without_response(example, verdict.cot_problem))
+    return ClipResult(record.id, record, captions, tuple(sft), tuple(rl), tuple(discarded))
+
+
+def without_response(example: Example, problem: str) -> Example:
+    """The example for reinforcement learning: question and answer stay, the reasoning that was not good goes."""
+    question = example.question
+    metadata = {**question.metadata, "cot_problem": problem} if problem else question.metadata
+    return replace(example, response="", question=replace(question, metadata=metadata))
+
+
+def sound_of(record: ClipRecord) -> Sound:
+    """The clip as a message carries it; when it has to be sent, it must still be what the labels were made for."""
+
+    def load() -> Clip:
+        clip = Clip.load(record.audio)
+        if record.hash and clip.hash != record.hash:
+            raise InputError(
+                f"{record.audio}: is not the sound that clip {record.id!r} was labelled on; import again"
+            )
+        return clip
+
+    return Sound(record.hash, record.duration, load)
+
+
+async def in_order(items: Iterable[T], work: Callable[[T], Awaitable[R]], width: int) -> AsyncIterator[R]:
+    """`work` of every item, `width` of them side by side, in the order of the items; these are read as needed."""
+    running: deque[asyncio.Task[R]] = deque()
+    source = iter(items)
+
+    async def call(item: T) -> R:
+        return await work(item)
+
+    try:
+        while True:
+            while len(running) < width:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    break
+                running.append(asyncio.create_task(call(item)))
+            if not running:
+                return
+            yield await running[0]
+            running.popleft()
+    finally:
+        for task in running:
+            task.cancel()
+
+
+def _dropped(record: ClipRecord, reason: str, detail: str) -> ClipResult:
+    return ClipResult(record.id, record, discarded=(Discarded(record.id, reason, detail),))
+
+
+def _discarded(record: ClipRecord, draft: Draft, reason: str, detail: str) -> Discarded:
+    return Discarded(record.id, reason, detail, draft.text, draft.choices, draft.answer, draft.reasoning)
+
+
+def _left_out(example: Example, reason: str, detail: str) -> Discarded:
+    question = example.question
+    clip = str(question.metadata.get("clip", ""))
+    return Discarded(clip, reason, detail, question.text, question.choices, question.answer or "", example.response)
