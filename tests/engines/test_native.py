@@ -203,3 +203,33 @@ def test_draws_follow_the_distribution() -> None:
     counts = np.bincount(drawn.tokens)
     assert counts.tolist() == [600, 300, 100]
     assert all(a <= b for a, b in pairwise(drawn.tokens))
+
+
+def test_cancelling_at_random_moments_leaks_no_slot(untrained: Family) -> None:
+    async def one(engine: NativeEngine, index: int, random: np.random.Generator) -> str:
+        task = asyncio.ensure_future(answer(engine, question(index), sampling=Sampling(max_tokens=12)))
+        await asyncio.sleep(random.uniform(0, 0.4))
+        if index % 2:
+            task.cancel()
+        try:
+            return str((await task).finish)
+        except asyncio.CancelledError:
+            return "cancelled"
+
+    async def work() -> None:
+        random = np.random.default_rng(0)
+        with NativeEngine(untrained, max_rows=5) as engine:
+            ends = await asyncio.gather(*(one(engine, index, random) for index in range(40)))
+            assert set(ends) <= {"cancelled", *map(str, Finish)}
+            assert ends.count("length") >= 20
+            after = await asyncio.gather(
+                *(answer(engine, question(i), sampling=Sampling(max_tokens=3)) for i in range(5))
+            )
+            assert all(trace.finish is Finish.LENGTH for trace in after)
+            for _ in range(500):
+                if engine.open_rows == 0:
+                    break
+                await asyncio.sleep(0.01)
+            assert engine.open_rows == 0
+
+    asyncio.run(work())

@@ -118,6 +118,11 @@ class NativeEngine:
         )
         return NativeStream(self._worker, family, row, clip, self._context)
 
+    @property
+    def open_rows(self) -> int:
+        """Answers that hold a slot or wait for one; a closed one may count until the step in hand is done."""
+        return self._worker.open_rows
+
     def close(self) -> None:
         self._finalizer()
 
@@ -153,10 +158,7 @@ class NativeStream:
         return self._row.timings
 
     async def decode(self, feed: Feed) -> GeneratedSpan:
-        future: Future[GeneratedSpan] = Future()
-        self._row.feed, self._row.future = feed, future
-        self._worker.decode(self._row)
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(self._worker.decode(self._row, feed))
 
     def listen(self, segment: Segment) -> ListenSpan | None:
         crop = self._clip.crop(segment.start, segment.end)
@@ -194,12 +196,19 @@ class _Worker:
         self._thread = threading.Thread(target=self._loop, name="relisten-native", daemon=True)
         self._thread.start()
 
-    def decode(self, row: _Row) -> None:
+    @property
+    def open_rows(self) -> int:
+        return len(self._rows) + len(self._waiting)
+
+    def decode(self, row: _Row, feed: Feed) -> Future[GeneratedSpan]:
+        future: Future[GeneratedSpan] = Future()
         with self._ending:
             if self._ended is None and not row.closed:
+                row.feed, row.future = feed, future
                 self._inbox.put(("decode", row))
-                return
-        _fail(row, self._ended or "the answer was closed")
+            else:
+                future.set_exception(EngineError(self._ended or "the answer was closed"))
+        return future
 
     def drop(self, row: _Row) -> None:
         if not row.closed:
@@ -234,7 +243,8 @@ class _Worker:
 
     def _take_commands(self) -> bool:
         """Carry out what streams asked for, waiting if there is nothing else to do; False to stop."""
-        idle = not self._running() and not self._waiting
+        may_admit = self._waiting and len(self._rows) < self._max_rows
+        idle = not self._running() and not may_admit
         while True:
             try:
                 command, row = self._inbox.get(block=idle)
