@@ -1,4 +1,4 @@
-"""Makes the sounds and questions in this folder, from the simulator's test split: `python examples/make_sounds.py`."""
+"""Makes the sounds and questions in this folder, from the test split: `python examples/make_sounds.py`."""
 
 from __future__ import annotations
 

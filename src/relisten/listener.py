@@ -25,6 +25,7 @@ from relisten.trace import Sampling, Trace
 
 T = TypeVar("T")
 Sound = str | Path | Clip | NDArray[np.floating]
+Dtype = Literal["auto", "float32", "bfloat16"]
 DEFAULT_MODEL = "echo-tiny"
 _IN_FLIGHT = 256  # questions of `ask_many` that are open at once; bounds the clips held in memory
 
@@ -52,7 +53,7 @@ class Listener:
         model: str | Path = DEFAULT_MODEL,
         *,
         device: str = "auto",
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        dtype: Dtype = "auto",
         max_rows: int | None = None,
     ) -> Listener:
         """A listener on the native engine.

@@ -114,7 +114,7 @@ def _parse_line(line: str, path: Path, number: int) -> Question | InputError:
     where = f"{path}:{number}"
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: brackets nested without end
         return InputError(f"{where}: is not JSON ({error}); write one object a line")
     if isinstance(row, dict) and row.get("id") is None:
         row["id"] = str(number)

@@ -33,7 +33,7 @@ def sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         asked.append((question, {}))
         return "hm" if question.text == "no answer" else RESPONSE
 
-    def load(model: str, *, device: str) -> Listener:
+    def load(model: str, *, device: str, dtype: str) -> Listener:
         return Listener(ScriptedEngine(script))
 
     monkeypatch.setattr(Listener, "load", load)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from relisten.audio import Clip
 from relisten.cli.display import AnswerDisplay
 from relisten.engines.drive import Piece
 from relisten.errors import InputError
-from relisten.listener import DEFAULT_MODEL, Listener
+from relisten.listener import DEFAULT_MODEL, Dtype, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, Listen, same_answer
 from relisten.question import Question, read_questions
 from relisten.trace import Sampling, Trace
@@ -67,6 +68,7 @@ def ask(
     max_listens: Annotated[int, typer.Option(help="Listens an answer may have.")] = MAX_LISTENS,
     max_tokens: Annotated[int, typer.Option(help="Sampled tokens an answer may have.")] = MAX_TOKENS,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Of weights; auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
     trace: Annotated[Path | None, typer.Option(help="Also write the trace (JSON) to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the trace as JSON and nothing else.")] = False,
 ) -> None:
@@ -77,31 +79,32 @@ def ask(
     """
     sampling = Sampling(temperature, top_p, seed, max_tokens, max_listens)
     options: dict[str, Any] = {"format": format, **asdict(sampling)}
+    loaded = partial(Listener.load, model, device=device, dtype=dtype)
     if questions is not None:
         if audio is not None or question is not None or choices or trace is not None:
             raise InputError("--questions stands alone: leave out the sound, the question, --choices and --trace")
-        answered = _ask_file(questions, model, device, options)
+        answered = _ask_file(questions, loaded, options)
     else:
         if audio is None or question is None:
             raise InputError('nothing to ask: give a sound and a question, as in `relisten ask drums.wav "..."`')
         asked = Question(question, tuple(choices or ()), Clip.load(audio))
         if trace is not None:
             _check_writable(trace)
-        result = _ask_one(asked, model, device, options, as_json)
+        result = _ask_one(asked, loaded, options, as_json)
         if trace is not None:
             trace.write_text(json.dumps(result.to_json(), ensure_ascii=False) + "\n", encoding="utf-8")
         answered = result.answer is not None
     raise typer.Exit(0 if answered else 1)
 
 
-def _ask_one(question: Question, model: str, device: str, options: dict[str, Any], as_json: bool) -> Trace:
+def _ask_one(question: Question, load: Callable[[], Listener], options: dict[str, Any], as_json: bool) -> Trace:
     clip = question.clip()
-    with Listener.load(model, device=device) as listener:
+    with load() as listener:
         if as_json:
             result = listener.ask(clip, question.text, question.choices, **options)
             print(json.dumps(result.to_json(), ensure_ascii=False))
             return result
-        display = AnswerDisplay(Console(), clip, model)
+        display = AnswerDisplay(Console(), clip, listener.engine.model)
         for event in listener.stream(clip, question.text, question.choices, **options):
             if isinstance(event, Piece):
                 display.write(event.text)
@@ -113,7 +116,7 @@ def _ask_one(question: Question, model: str, device: str, options: dict[str, Any
         return result
 
 
-def _ask_file(path: Path, model: str, device: str, options: dict[str, Any]) -> bool:
+def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any]) -> bool:
     rows = read_questions(path)
     references: list[str | None] = []
     bad: list[InputError] = []
@@ -130,7 +133,7 @@ def _ask_file(path: Path, model: str, device: str, options: dict[str, Any]) -> b
     answered = right = judged = finished = 0
     errors = Console(stderr=True)
     with (
-        Listener.load(model, device=device) as listener,
+        load() as listener,
         Progress(
             SpinnerColumn(),
             TextColumn("{task.completed} answered"),

@@ -11,8 +11,8 @@ from relisten.evaluate.scoring import Breakdown, Interval, Rule, Scorecard, Tall
 from relisten.evaluate.summary import Summary
 
 _NAMES = {
-    Rule.OFFICIAL: "official string match",
-    Rule.STRICT: "strict exact match",
+    Rule.OFFICIAL: "official match",
+    Rule.STRICT: "strict match",
     Rule.LETTER: "letter or choice",
 }
 
@@ -20,7 +20,7 @@ _NAMES = {
 def print_summary(console: Console, summary: Summary) -> None:
     """All rules over all rows, controls, then each breakdown by the rule to show, and what went wrong."""
     table = Table(title=summary.title, title_justify="left", box=None, pad_edge=False)
-    for name in ("rule", "accuracy %", "95 %", "right", "of", "no answer %", "first choice %", "by chance %"):
+    for name in ("rule", "accuracy %", "95 %", "right", "of", "no answer %", "first %", "chance %"):
         table.add_column(name, justify="left" if name == "rule" else "right")
     for rule, card in summary.cards.items():
         tally, control = card.overall, summary.controls[rule]

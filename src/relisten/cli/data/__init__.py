@@ -5,9 +5,13 @@ from __future__ import annotations
 import typer
 
 from relisten.cli.data.importing import import_
+from relisten.cli.data.judging import judge
+from relisten.cli.data.synthesize import synthesize
 
 app = typer.Typer(no_args_is_help=True)
 app.command("import")(import_)
+app.command()(synthesize)
+app.command()(judge)
 
 
 @app.callback()
