@@ -1,0 +1,1 @@
+"""Training: from labelled sound to checkpoints."""

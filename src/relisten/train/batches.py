@@ -1,0 +1,170 @@
+"""From questions and written responses to the tensors of one training step.
+
+A response is laid out as inference would have produced it: `protocol.split_at_listens` says where a crop is
+inserted, its audio tokens follow the token that completes `</seg>`, and only what the model itself samples (its
+text and the end-of-turn token) is learned. Prompt and inserted sound have no loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from relisten.audio import Clip
+from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.protocol import Format, Segment, split_at_listens
+from relisten.question import Question
+from relisten.train.forward import Batch, Crops, Group, Sounds
+
+
+@dataclass(frozen=True)
+class Target:
+    """A question about a clip and the response to learn.
+
+    `chooses` is False where the response's segments are given from outside and not to be foreseen: their tags
+    have no loss then. `ends` is False where the response is no whole turn: no end-of-turn token is learned.
+    """
+
+    question: Question
+    response: str
+    chooses: bool = True
+    ends: bool = True
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Token ids of what follows a row's prefix; `weights[i]` is the loss weight of token i, 0 for none."""
+
+    ids: tuple[int, ...]
+    weights: tuple[float, ...]
+    crops: tuple[Clip, ...]
+    """In order; their placeholders are in `ids`."""
+    crop_starts: tuple[int, ...]
+    """Index in `ids` of each crop's first placeholder."""
+
+
+class Batcher:
+    """Lays out batches for one model.
+
+    Args:
+        family: tokenizer, prompt layout and mel front end.
+        answer_weight: loss weight of the tokens between `<answer>` and `</answer>`; other sampled tokens have 1.
+        groups: branches are sorted by length into so many groups, each padded to its own longest.
+    """
+
+    def __init__(self, family: Qwen2_5Omni, answer_weight: float = 4.0, groups: int = 3) -> None:
+        self.family = family
+        self.answer_weight = answer_weight
+        self.groups = groups
+        self._tags = {tag: self._single(tag) for tag in ("<seg>", "</seg>", "<answer>", "</answer>")}
+
+    def batch(self, clips: Sequence[Clip], targets: Sequence[Sequence[Target]], format: Format) -> Batch:
+        """One step's tensors: `targets[i]` are asked about `clips[i]`. Clips must be equally long."""
+        branches, rows = [], []
+        for row, (clip, asked) in enumerate(zip(clips, targets, strict=True)):
+            for target in asked:
+                branches.append(self.branch(clip, target, format))
+                rows.append(row)
+        parts = self.family.prompt(targets[0][0].question, clips[0], format).parts
+        assert isinstance(parts[0], tuple)
+        heard = self.family.num_audio_tokens(clips[0].num_samples)
+        prefix = [*parts[0], *self.family.audio_ids(heard)]
+        begin = prefix.index(self.family.audio_id)
+
+        order = np.argsort([len(branch.ids) for branch in branches], kind="stable")
+        groups, slots = [], {}
+        base = 0
+        for members in np.array_split(order, min(self.groups, len(order))):
+            length = -(-max(len(branches[i].ids) for i in members) // 8) * 8
+            ids = torch.zeros(len(members), length, dtype=torch.int64)
+            for place, i in enumerate(members):
+                ids[place, : len(branches[i].ids)] = torch.tensor(branches[i].ids)
+                slots[int(i)] = base + place * length
+            groups.append(Group(torch.tensor([rows[i] for i in members]), ids))
+            base += ids.numel()
+        target_ids, target_slots, weights = [], [], []
+        for i, branch in enumerate(branches):
+            for place, weight in enumerate(branch.weights):
+                if weight:
+                    target_ids.append(branch.ids[place])
+                    target_slots.append(slots[i] + place - 1)
+                    weights.append(weight)
+        return Batch(
+            self.sounds(clips),
+            torch.tensor(prefix),
+            slice(begin, begin + heard),
+            tuple(groups),
+            self._crops(branches, slots),
+            torch.tensor(target_ids),
+            torch.tensor(target_slots),
+            torch.tensor(weights, dtype=torch.float32),
+        )
+
+    def branch(self, clip: Clip, target: Target, format: Format) -> Branch:
+        """What follows the prefix of `clip`: the rest of the prompt, then the response with its crops."""
+        family = self.family
+        head = family.prompt(target.question, clip, format).parts[-1]
+        assert isinstance(head, tuple)
+        ids, weights = list(head), [0.0] * len(head)
+        crops, starts = [], []
+        for part in split_at_listens(target.response, clip.duration, format=format):
+            if isinstance(part, Segment):
+                crop = clip.crop(part.start, part.end)
+                inserted = family.audio_ids(family.num_audio_tokens(crop.num_samples))
+                crops.append(crop)
+                starts.append(len(ids) + 1)
+                ids += inserted
+                weights += [0.0] * len(inserted)
+            else:
+                written = family.encode_response(part)
+                ids += written
+                weights += self._weights(written, target.chooses)
+        if target.ends:
+            ids.append(family.end_of_turn_id)
+            weights.append(1.0)
+        return Branch(tuple(ids), tuple(weights), tuple(crops), tuple(starts))
+
+    def sounds(self, clips: Sequence[Clip]) -> Sounds:
+        """Mel features of clips, padded to the longest."""
+        features, lengths = self.family.mel(clips)
+        mel = features.new_zeros(len(clips), features.shape[0], int(lengths.max()))
+        for place, part in enumerate(torch.split(features, lengths.tolist(), dim=1)):
+            mel[place, :, : part.shape[1]] = part
+        return Sounds(mel, lengths)
+
+    def _crops(self, branches: Sequence[Branch], slots: dict[int, int]) -> tuple[Crops, ...]:
+        found = [
+            (crop, slots[i] + start)
+            for i, branch in enumerate(branches)
+            for crop, start in zip(branch.crops, branch.crop_starts, strict=True)
+        ]
+        if not found:
+            return ()
+        order = np.argsort([crop.num_samples for crop, _ in found], kind="stable")
+        crops = []
+        for members in np.array_split(order, min(self.groups, len(order))):
+            chosen = [found[i] for i in members]
+            counts = [self.family.num_audio_tokens(crop.num_samples) for crop, _ in chosen]
+            places = [start + np.arange(count) for (_, start), count in zip(chosen, counts, strict=True)]
+            crops.append(Crops(self.sounds([crop for crop, _ in chosen]), torch.from_numpy(np.concatenate(places))))
+        return tuple(crops)
+
+    def _weights(self, ids: Sequence[int], chooses: bool) -> list[float]:
+        weights, inside_tag, inside_answer = [], False, False
+        for token in ids:
+            inside_tag |= token == self._tags["<seg>"]
+            inside_answer &= token != self._tags["</answer>"]
+            if inside_tag and not chooses:
+                weights.append(0.0)
+            else:
+                weights.append(self.answer_weight if inside_answer else 1.0)
+            inside_tag &= token != self._tags["</seg>"]
+            inside_answer |= token == self._tags["<answer>"]
+        return weights
+
+    def _single(self, tag: str) -> int | None:
+        ids = self.family.encode_response(tag)
+        return ids[0] if len(ids) == 1 else None

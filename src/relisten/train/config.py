@@ -1,0 +1,124 @@
+"""What a training run is: its stages, its data and the sizes of the model. Plain data; nothing runs here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Final
+
+from relisten.errors import InputError
+from relisten.models.tiny import TinyShape
+from relisten.train.pool import PoolConfig
+from relisten.train.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some steps of one kind.
+
+    `mix` maps tasks (`relisten.train.tasks.TASKS`) to their shares of the steps; a stage without one trains the
+    audio tower alone. The learning rate rises over `warmup` steps, stays, and falls linearly to `last_lr` x `lr`
+    over the last `decay` share of the steps.
+
+    Raises:
+        InputError: for an unknown task or numbers that make no stage.
+    """
+
+    name: str
+    steps: int
+    lr: float
+    mix: tuple[tuple[str, float], ...] = ()
+    rows: int = 8
+    """Clips a process sees each step."""
+    asked: int = 4
+    """Branches a clip."""
+    longest: float = 10.0
+    """Clips longer than this many seconds are left out."""
+    shortest: float = 0.0
+    warmup: int = 50
+    decay: float = 1.0
+    last_lr: float = 0.05
+
+    def __post_init__(self) -> None:
+        unknown = [task for task, _ in self.mix if task not in TASKS]
+        if unknown:
+            raise InputError(f"stage {self.name}: unknown task {unknown[0]!r}; use some of {', '.join(TASKS)}")
+        if self.steps < 1 or self.lr <= 0 or min(self.rows, self.asked) < 1 or not 0 <= self.decay <= 1:
+            raise InputError(
+                f"stage {self.name}: steps {self.steps}, lr {self.lr}, rows {self.rows}, asked {self.asked}, decay "
+                f"{self.decay}; all must be positive and decay at most 1"
+            )
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of step 0 .. steps - 1."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        falling = max(1.0, self.decay * self.steps)
+        left = min(1.0, (self.steps - step) / falling)
+        return self.lr * rise * (self.last_lr + (1 - self.last_lr) * left)
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """One run from an untrained model to a checkpoint."""
+
+    stages: tuple[Stage, ...]
+    pool: PoolConfig
+    validation: PoolConfig
+    shape: TinyShape = field(default_factory=TinyShape)
+    seed: int = 0
+    processes: int = 2
+    """Data-parallel processes of one thread each."""
+    tokenizer_scenes: int = 3000
+    answer_weight: float = 4.0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = 1.0
+    average: float = 0.998
+    """Decay per step of the running mean of the weights, which is what is saved in the end."""
+    save_every: int = 250
+    check_every: int = 100
+    log_every: int = 20
+
+    @property
+    def digest(self) -> str:
+        """A run goes on only from a state of the same configuration."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+_ANSWERS = (
+    ("interleaved", 0.75),
+    ("grounded", 0.15),
+    ("text", 0.03),
+    ("transcribe", 0.05),
+    ("describe", 0.02),
+)
+
+PRESETS: Final[Mapping[str, SftConfig]] = {
+    "echo-tiny": SftConfig(
+        pool=PoolConfig(
+            counts=((4.0, 800), (5.0, 1000), (6.0, 1500), (7.0, 1500), (8.0, 4000), (9.0, 1500), (10.0, 2500),
+                    (14.0, 500), (20.0, 400), (28.0, 300)),
+            seed=100,
+        ),
+        validation=PoolConfig(counts=((5.0, 60), (8.0, 100), (10.0, 100)), split="validation", seed=200),
+        stages=(
+            Stage("encoder", 600, 2e-3, rows=16),
+            Stage("listen", 600, 1.5e-3, (("describe", 0.35), ("transcribe", 0.65)), decay=0.0),
+            Stage("answer", 2300, 1.2e-3, _ANSWERS, decay=0.6),
+        ),
+    ),
+    # Seconds long: shows that everything runs, learns next to nothing.
+    "smoke": SftConfig(
+        shape=TinyShape(audio_width=32, audio_layers=1, width=32, layers=1, feed_forward=64, vocabulary=400),
+        pool=PoolConfig(counts=((4.0, 6),)),
+        validation=PoolConfig(counts=((4.0, 2),), split="validation"),
+        stages=(
+            Stage("encoder", 2, 1e-3, rows=2),
+            Stage("listen", 2, 1e-3, (("describe", 0.5), ("transcribe", 0.5)), rows=2, asked=2),
+            Stage("answer", 2, 1e-3, (("interleaved", 1.0),), rows=2, asked=2),
+        ),
+        processes=1, tokenizer_scenes=6, save_every=2, check_every=2, log_every=1,
+    ),
+}  # fmt: skip

@@ -1,0 +1,313 @@
+"""Supervised training from scratch: `python -m relisten.train.sft --out DIR --preset echo-tiny --seed 0`.
+
+One command renders the scenes, trains the tokenizer and runs every stage of a preset. A run that was killed goes
+on from its last saved state when the same command is given again. In DIR afterwards: `checkpoint/` (the trained
+model), `metrics.jsonl` (one row for every few steps), `state.pt` (to go on from) and `config.json`.
+
+Every step draws its scenes and questions from (seed, stage, step, process) alone, so that nothing but weights,
+optimizer and step number has to be kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import start_processes
+
+from relisten.data.questions import make_examples
+from relisten.data.scenes import Scene
+from relisten.errors import InputError
+from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.models.tiny import build
+from relisten.protocol import user_text
+from relisten.train import encoder, forward
+from relisten.train.batches import Batcher, Target
+from relisten.train.config import PRESETS, SftConfig, Stage
+from relisten.train.pool import ScenePool
+from relisten.train.tasks import TASKS
+
+COMPUTE = torch.bfloat16
+"""Of matrix products; weights, norms and losses are float32."""
+
+
+def train(config: SftConfig, out: Path) -> Path:
+    """Run or go on with a training run in `out`; returns the folder of the trained checkpoint.
+
+    Raises:
+        InputError: `out` holds a run of another configuration.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    written = out / "config.json"
+    content = json.dumps({"digest": config.digest, **asdict(config)}, indent=2) + "\n"
+    if written.exists() and json.loads(written.read_text())["digest"] != config.digest:
+        raise InputError(f"{out}: holds a run of another configuration; give another --out or delete it")
+    written.write_text(content)
+    pools = out / "pool"
+    with Progress() as bar:
+        total = sum(count for part in (config.pool, config.validation) for _, count in part.counts)
+        task = bar.add_task("scenes", total=total)
+        pool = ScenePool.open(pools, config.pool, config.processes, lambda n: bar.advance(task, n))
+        ScenePool.open(pools, config.validation, config.processes, lambda n: bar.advance(task, n))
+        bar.update(task, completed=total)
+    start = out / "start"
+    if not (start / "model.safetensors").exists():
+        build(start, config.seed, _corpus(pool, config), config.shape)
+    meeting = out / "meeting"
+    meeting.unlink(missing_ok=True)
+    if config.processes == 1:
+        _work(0, config, out)
+    else:
+        start_processes(_work, (config, out), nprocs=config.processes, start_method="spawn")  # type: ignore[no-untyped-call]
+    return out / "checkpoint"
+
+
+def _corpus(pool: ScenePool, config: SftConfig) -> Iterator[str]:
+    """Questions and responses from which the tokenizer learns its words."""
+    rng = np.random.default_rng([config.seed, 1])
+    for _ in range(config.tokenizer_scenes):
+        group = int(rng.integers(len(pool.durations)))
+        for example in make_examples(pool.scene(group, int(rng.integers(pool.count(group)))), rng):
+            yield user_text(example.question)
+            yield example.response
+
+
+def _work(rank: int, config: SftConfig, out: Path) -> None:
+    torch.set_num_threads(1 if config.processes > 1 else max(1, os.cpu_count() or 1))
+    if config.processes > 1:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        dist.init_process_group(
+            "gloo", init_method=f"file://{out.absolute() / 'meeting'}", rank=rank, world_size=config.processes
+        )
+    try:
+        _Run(rank, config, out).go()
+    finally:
+        if config.processes > 1:
+            dist.destroy_process_group()
+
+
+class _Run:
+    """One process of a run."""
+
+    def __init__(self, rank: int, config: SftConfig, out: Path) -> None:
+        self.rank = rank
+        self.config = config
+        self.out = out
+        self.pool = ScenePool.open(out / "pool", config.pool)
+        self.validation = ScenePool.open(out / "pool", config.validation)
+        self.family = Qwen2_5Omni.load(out / "start", dtype="float32")
+        self.batcher = Batcher(self.family, config.answer_weight)
+        torch.manual_seed(config.seed)
+        self.head = encoder.OnsetHead(self.family.thinker.config.audio_config.d_model)
+        self.rate = encoder.frame_rate(self.family.mel.hop_length)
+        self.modules = nn.ModuleDict({"thinker": self.family.thinker, "head": self.head}).train()
+        self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
+        self.sizes = [p.numel() for p in self.parameters]
+        self.optimizer = self._optimizer()
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.stage = self.step = 0
+        self._restore()
+
+    def go(self) -> None:
+        stages = self.config.stages
+        with Progress(disable=self.rank != 0) as bar:
+            for number in range(self.stage, len(stages)):
+                stage = stages[number]
+                task = bar.add_task(stage.name, total=stage.steps, completed=self.step)
+                begun, since = time.perf_counter(), self.step
+                if self.step == 0:
+                    self.optimizer = self._optimizer()
+                sums = np.zeros(2)
+                for step in range(self.step, stage.steps):
+                    sums += self._train_step(number, stage, step)
+                    self.step = step + 1
+                    bar.advance(task)
+                    if self.step % self.config.log_every == 0 or self.step == stage.steps:
+                        seconds = (time.perf_counter() - begun) / (self.step - since)
+                        self._log(stage, loss=sums[0] / sums[1], seconds=seconds, lr=stage.lr_at(step))
+                        sums = np.zeros(2)
+                    if self.step % self.config.check_every == 0 or self.step == stage.steps:
+                        self._check(number, stage)
+                    if self.step % self.config.save_every == 0:
+                        self._save()
+                self.stage, self.step = number + 1, 0
+                self._save()
+        if self.rank == 0:
+            self._export()
+
+    # Steps
+
+    def _train_step(self, number: int, stage: Stage, step: int) -> np.ndarray[Any, Any]:
+        """One update; returns (weighted loss, weight) summed over the processes."""
+        total, weight = self._loss(number, stage, step, self.pool)
+        torch.autograd.backward(total)
+        flat = torch.cat([_gradient(p).flatten() for p in self.parameters])
+        flat = torch.cat([flat, torch.stack([total.detach(), weight])])
+        if self.config.processes > 1:
+            dist.all_reduce(flat)
+        sums = flat[-2:].double().numpy().copy()
+        flat = flat[:-2] / float(sums[1])
+        norm = float(flat.norm())
+        flat *= min(1.0, self.config.clip_norm / (norm + 1e-6))
+        for p, gradient in zip(self.parameters, torch.split(flat, self.sizes), strict=True):
+            p.grad = gradient.view_as(p)
+        for group in self.optimizer.param_groups:
+            group["lr"] = stage.lr_at(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        # A run's first steps would else weigh on the mean for long.
+        decay = min(self.config.average, (step + 1) / (step + 10)) if stage.mix else 0.0
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        return sums
+
+    def _loss(self, number: int, stage: Stage, step: int, pool: ScenePool) -> tuple[Tensor, Tensor]:
+        """Summed loss and weight of this process's share of a step."""
+        shared = np.random.default_rng([self.config.seed, 2, number, step])
+        own = np.random.default_rng([self.config.seed, 3, number, step, self.rank])
+        group = self._group(stage, pool, shared)
+        indices = own.integers(pool.count(group), size=2 * stage.rows)
+        scenes = (pool.scene(group, int(index)) for index in indices)
+        if not stage.mix:
+            return self._encoder_loss(list(scenes)[: stage.rows], shared, own)
+        names = [name for name, _ in stage.mix]
+        shares = np.array([share for _, share in stage.mix])
+        task = TASKS[names[shared.choice(len(names), p=shares / shares.sum())]]
+        clips, targets = [], []
+        for scene in scenes:
+            asked: list[Target] = task.make(scene, own, stage.asked)
+            if asked:  # some scenes allow no question at all
+                clips.append(scene.clip)
+                targets.append(asked)
+            if len(clips) == stage.rows:
+                break
+        batch = self.batcher.batch(clips, targets, task.format)
+        return forward.loss(self.family.thinker, batch, COMPUTE)
+
+    def _group(self, stage: Stage, pool: ScenePool, rng: np.random.Generator) -> int:
+        """A clip length, as often as the pool has clips of it."""
+        allowed = [i for i, d in enumerate(pool.durations) if stage.shortest <= d <= stage.longest]
+        sizes = np.array([pool.count(i) for i in allowed], dtype=float)
+        return allowed[int(rng.choice(len(allowed), p=sizes / sizes.sum()))]
+
+    def _encoder_loss(
+        self, scenes: Sequence[Scene], shared: np.random.Generator, own: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Onsets in whole clips, and in crops every other time."""
+        if shared.random() < 0.5:
+            length = float(shared.uniform(0.8, 4.0))
+            scenes = [_cropped(scene, length, own) for scene in scenes]
+        sounds = self.batcher.sounds([scene.clip for scene in scenes])
+        logits, lengths = self.head(self.family.audio_tower, sounds, COMPUTE)
+        wanted = encoder.targets(scenes, logits.shape[1], self.rate)
+        weight = lengths.sum().float()
+        return encoder.loss(logits, lengths, wanted) * weight, weight
+
+    # Keeping track
+
+    @torch.no_grad()
+    def _check(self, number: int, stage: Stage) -> None:
+        """Loss on validation scenes; for the encoder also how well onsets are found."""
+        if not stage.mix:
+            scenes = [self.validation.scene(0, i) for i in range(min(32, self.validation.count(0)))]
+            sounds = self.batcher.sounds([scene.clip for scene in scenes])
+            logits, lengths = self.head(self.family.audio_tower, sounds, COMPUTE)
+            wanted = encoder.targets(scenes, logits.shape[1], self.rate)
+            self._log(stage, onset_f1=encoder.f1(logits, lengths, wanted))
+            return
+        longest = replace(stage, shortest=0.0, longest=max(self.validation.durations))
+        sums = sum(torch.stack(self._loss(1000 + number, longest, step, self.validation)) for step in range(4))
+        assert isinstance(sums, Tensor)
+        if self.config.processes > 1:
+            dist.all_reduce(sums)
+        self._log(stage, validation_loss=float(sums[0] / sums[1]))
+
+    def _log(self, stage: Stage, **values: float) -> None:
+        if self.rank == 0:
+            row = {"stage": stage.name, "step": self.step, **{key: round(v, 6) for key, v in values.items()}}
+            with (self.out / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        matrices = [p for p in self.parameters if p.ndim > 1]
+        others = [p for p in self.parameters if p.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": self.config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=1e-3, betas=self.config.betas)
+
+    def _save(self) -> None:
+        if self.rank == 0:
+            state = {
+                "modules": self.modules.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average,
+                "stage": self.stage,
+                "step": self.step,
+            }
+            partial = self.out / "state.partial"
+            torch.save(state, partial)
+            partial.rename(self.out / "state.pt")
+
+    def _restore(self) -> None:
+        path = self.out / "state.pt"
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            self.modules.load_state_dict(state["modules"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average = state["average"]
+            self.stage, self.step = state["stage"], state["step"]
+
+    def _export(self) -> None:
+        export(self.family, self.parameters, self.average, self.out / "checkpoint")
+
+
+def export(family: Qwen2_5Omni, parameters: Sequence[Tensor], values: Sequence[Tensor], folder: Path) -> None:
+    """Write the checkpoint with `values` in place of `parameters`, rounded to bfloat16; replaces `folder`."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
+    family.thinker.to(torch.bfloat16)
+    if folder.exists():
+        shutil.rmtree(folder)
+    family.save(folder, whole=True)
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    return parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+
+
+def _cropped(scene: Scene, length: float, rng: np.random.Generator) -> Scene:
+    """A random part of a scene as a scene of its own."""
+    start = round(float(rng.uniform(0.0, max(0.0, scene.clip.duration - length))), 2)
+    clip = scene.clip.crop(start, start + length)
+    events = tuple(
+        replace(event, onset=event.onset - start) for event in scene.between(start, start + clip.duration)
+    )
+    return Scene(clip, events, scene.split, scene.index)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m relisten.train.sft", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="echo-tiny")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    config = replace(PRESETS[options.preset], seed=options.seed)
+    print(f"trained: {train(config, options.out)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What is learned from a scene: question answering in the three formats, and the listening exercises before it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+
+from relisten.data.questions import make_examples
+from relisten.data.scenes import Event, Scene, caption
+from relisten.data.timbres import LABELS
+from relisten.data.wording import LEADS, NAMES, NEXT, REASONS
+from relisten.protocol import Format, Segment
+from relisten.question import Question
+from relisten.train.batches import Target
+
+Rng = np.random.Generator
+T = TypeVar("T")
+
+KIND_WEIGHTS: Final[Mapping[str, float]] = {
+    "count_window": 1.5,
+    "count_all": 1.2,
+    "first": 0.8,
+    "last": 0.8,
+    "after": 1.2,
+    "exists": 1.2,
+    "before": 1.0,
+    # Few scenes allow these, so they are asked wherever they can be.
+    "duration": 4.0,
+    "longest_gap": 8.0,
+    "louder": 12.0,
+    "higher": 8.0,
+}
+_TAG = re.compile(r"<seg>([\d.]+), ([\d.]+)</seg>")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A way to make targets from a scene; `make(scene, rng, count)` gives at most `count` of them."""
+
+    format: Format
+    make: Callable[[Scene, Rng, int], list[Target]]
+
+
+def answer(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """Questions with the reasoning that answers them, segments cited."""
+    return [
+        Target(example.question, example.response)
+        for example in make_examples(scene, rng, KIND_WEIGHTS, per_scene=count)
+    ]
+
+
+def answer_in_text(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """The same reasoning with its segments told in words."""
+    return [
+        Target(target.question, _TAG.sub(r"\1 to \2 s", target.response)) for target in answer(scene, rng, count)
+    ]
+
+
+def describe(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """Everything that is heard, with times: the whole clip once, then windows of it."""
+    targets = []
+    for number in range(count):
+        start, end = (0.0, scene.clip.duration) if number == 0 else _window(scene, rng, 1.5, 5.0)
+        question = f"List every sound and its time from {start:.1f} to {end:.1f} seconds."
+        heard = caption(scene.events, start, end, relative=False)
+        targets.append(Target(Question(question), f"<think>{heard}", ends=False))
+    return targets
+
+
+def transcribe(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """Crops given from outside, one after the other, and what is in them with a running count of one label.
+
+    The turn never ends behind a crop: what a crop holds is told in the middle of a sentence.
+    """
+    present = sorted({event.label for event in scene.events})
+    targets = []
+    for _ in range(count):
+        label = _pick(rng, present) if rng.random() < 0.75 else _pick(rng, LABELS)
+        reason = _pick(rng, REASONS["count"]).format(one=label)
+        parts, seen = [reason], 0
+        for number in range(int(rng.integers(1, 4))):
+            start, end = _window(scene, rng, 0.6, 5.0)
+            words, seen = _counted(scene.between(start, end), label, seen)
+            link = f", {_pick(rng, NEXT)}" if number else ""
+            parts.append(f"{link} {Segment(start, end).text()} {_pick(rng, LEADS)} {words}")
+        question = f"How many {_pick(rng, NAMES[label])[1]} are there?"
+        response = f"<think>{''.join(parts)}"
+        targets.append(Target(Question(question), response, chooses=False, ends=False))
+    return targets
+
+
+TASKS: Final[Mapping[str, Task]] = {
+    "interleaved": Task(Format.INTERLEAVED, answer),
+    "grounded": Task(Format.GROUNDED, answer),
+    "text": Task(Format.TEXT, answer_in_text),
+    "describe": Task(Format.TEXT, describe),
+    "transcribe": Task(Format.INTERLEAVED, transcribe),
+}
+
+
+def _counted(events: tuple[Event, ...], label: str, seen: int) -> tuple[str, int]:
+    words = []
+    for event in events:
+        seen += event.label == label
+        words.append(f"{label} {seen}" if event.label == label else event.label)
+    return ", ".join(words) or "nothing", seen
+
+
+def _window(scene: Scene, rng: Rng, shortest: float, longest: float) -> tuple[float, float]:
+    """A random window on a grid of 0.1 s; of a few, the one whose edges lie farthest from any onset."""
+    onsets = np.array([event.onset for event in scene.events])
+    best, distance = (0.0, scene.clip.duration), -1.0
+    for _ in range(4):
+        length = round(rng.uniform(shortest, min(longest, scene.clip.duration)), 1)
+        start = round(rng.uniform(0.0, scene.clip.duration - length), 1)
+        end = round(min(start + length, scene.clip.duration), 1)
+        gap = float(min(np.abs(onsets - start).min(), np.abs(onsets - end).min())) if len(onsets) else 1.0
+        if gap > distance:
+            best, distance = (start, end), gap
+    return best
+
+
+def _pick(rng: Rng, items: Sequence[T]) -> T:
+    return items[int(rng.integers(len(items)))]

@@ -1,0 +1,118 @@
+"""A whole run at the smallest size: every stage, a checkpoint that answers, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from relisten import models
+from relisten.errors import InputError
+from relisten.train.config import PRESETS, SftConfig, Stage
+from relisten.train.pool import ScenePool
+from relisten.train.sft import train
+from relisten.train.tasks import TASKS
+
+SMOKE = PRESETS["smoke"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    train(SMOKE, out)
+    return out
+
+
+def test_a_run_ends_in_a_checkpoint_and_a_log(finished: Path) -> None:
+    family = models.load(finished / "checkpoint")
+    assert family.dtype == torch.bfloat16
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [stage.name for stage in SMOKE.stages] == list(dict.fromkeys(row["stage"] for row in rows))
+    assert all(row["loss"] > 0 for row in rows if "loss" in row)
+
+
+def test_weights_move_in_every_part(finished: Path) -> None:
+    before = models.load(finished / "start", dtype="float32").thinker.state_dict()
+    after = models.load(finished / "checkpoint", dtype="float32").thinker.state_dict()
+    for name in ("audio_tower.conv1", "audio_tower.proj", "layers.0.self_attn.q_proj", "lm_head"):
+        key = next(key for key in before if name in key)
+        assert not torch.equal(before[key], after[key])
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from relisten.train import sft
+
+    class KilledError(Exception):
+        pass
+
+    taken, step = [], sft._Run._train_step
+
+    def dies(run: sft._Run, number: int, stage: Stage, at: int) -> object:
+        if len(taken) == 3:
+            raise KilledError
+        taken.append(at)
+        return step(run, number, stage, at)
+
+    monkeypatch.setattr(sft._Run, "_train_step", dies)
+    with pytest.raises(KilledError):
+        train(SMOKE, tmp_path)
+    monkeypatch.undo()
+    train(SMOKE, tmp_path)
+    for name, weight in models.load(finished / "checkpoint").thinker.state_dict().items():
+        again = models.load(tmp_path / "checkpoint").thinker.state_dict()[name]
+        assert torch.equal(weight, again), name
+
+
+def test_a_folder_of_another_run_is_refused(finished: Path) -> None:
+    with pytest.raises(InputError, match="another configuration"):
+        train(replace(SMOKE, seed=9), finished)
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_every_task_makes_targets(finished: Path, task: str) -> None:
+    import numpy as np
+
+    pool = ScenePool.open(finished / "pool", SMOKE.pool)
+    targets = TASKS[task].make(pool.scene(0, 0), np.random.default_rng(0), 3)
+    assert 1 <= len(targets) <= 3
+    assert all(target.response.startswith("<think>") for target in targets)
+
+
+def test_pool_scenes_are_those_of_the_simulator(finished: Path) -> None:
+    pool = ScenePool.open(finished / "pool", SMOKE.pool)
+    assert pool.count(0) == 6
+    scene = pool.scene(0, 2)
+    assert scene.clip.duration == pytest.approx(4.0)
+    assert scene.events
+    assert all(0 <= event.onset < 4.0 for event in scene.events)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"mix": (("dance", 1.0),)}, {"steps": 0}, {"lr": 0.0}, {"rows": 0}, {"decay": 2.0}],
+)
+def test_a_stage_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        Stage(**{"name": "x", "steps": 1, "lr": 1e-3, **wrong})  # type: ignore[arg-type]
+
+
+def test_learning_rate_rises_stays_and_falls() -> None:
+    stage = Stage("x", 100, 1.0, warmup=10, decay=0.5, last_lr=0.1)
+    rates = [stage.lr_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:50] == pytest.approx([1.0] * 41)
+    assert rates[99] == pytest.approx(0.118)
+    assert rates[50:] == sorted(rates[50:], reverse=True)
+
+
+def test_presets_say_who_they_are() -> None:
+    assert PRESETS["echo-tiny"].digest != SMOKE.digest
+    assert (
+        SftConfig(SMOKE.stages, SMOKE.pool, SMOKE.validation).digest
+        == SftConfig(SMOKE.stages, SMOKE.pool, SMOKE.validation).digest
+    )
