@@ -1,8 +1,8 @@
 """Questions about scenes must come out as they always have: a model was trained on them.
 
 The scenes here are imagined, not rendered, so that only the questions, the answers, the reasoning and the random
-numbers they draw are locked. If this fails, the training data of echo-tiny has changed: retrain it, or mend the code.
-"""
+numbers they draw are locked. If this fails, the training data of echo-tiny has changed: retrain it, or mend the
+code.
 
 from __future__ import annotations
 

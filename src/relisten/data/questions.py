@@ -1,38 +1,33 @@
-"""Questions with exact answers, and the grounded reasoning that leads there, made from a scene's truth.
+"""Questions with exact answers, and the grounded reasoning that leads there, made from what is known of a clip.
 
 Every kind is a function of (scene, rng) that returns an `Example`, or None where the scene allows no question
-of that kind whose answer is beyond doubt: near ties, onsets closer than 0.12 s where order matters, sounds that
-cross the edge of a window. Responses follow the grammar of `relisten.protocol`: a reason to listen, a segment,
-then, within the same sentence, what is heard there in order with a running count of what was asked for.
+of that kind whose answer is beyond doubt: near ties, onsets closer than 0.12 s where order matters (or closer than
+the labels are exact), sounds that cross the edge of a window, labels that may mean one another's sound. Responses
+follow the grammar of `relisten.protocol`: a reason to listen, a segment, then, within the same sentence, what is
+heard there in order with a running count of what was asked for.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import numpy as np
 
-from relisten.data.reasoning import (
-    EDGE,
-    WALK,
-    WHOLE_CLIP,
-    Listening,
-    Window,
-    apart,
-    around,
-    tenth,
-    walk,
-    windows,
-)
-from relisten.data.scenes import Event, Scene
-from relisten.data.timbres import DRUMS, LABELS
-from relisten.data.wording import REASONS, Rng, ask, pick, shuffled
-from relisten.protocol import Segment
+from relisten.data.examples import Example
+from relisten.data.manifest import LabelledEvent
+from relisten.data.narration import listening
+from relisten.data.reasoning import WALK, WHOLE_CLIP, Listening, Window, around, tenth, walk, windows
+from relisten.data.scenes import Scene
+from relisten.data.subject import Subject, as_subject
+from relisten.data.timbres import DRUMS
+from relisten.data.wording import Rng, ask, pick, shuffled
+from relisten.protocol import MAX_LISTENS, Segment
 from relisten.question import Question
 
 LOUDER_DB: Final = 6.0
@@ -48,19 +43,12 @@ _LENGTH_SHARES: Final = (0.45, 0.7, 1.0)
 """How readily a question about a shortest, middle or longest one is asked: the rare long sounds always."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Example:
-    """A question about a scene with its answer set, and a response that reasons to it."""
-
-    question: Question
-    response: str
-    kind: str
+Kind = Callable[[Subject, Rng], Example | None]
+"""Makes one example, or None where the subject allows none that is beyond doubt."""
 
 
 def make_examples(
-    scene: Scene,
+    scene: Scene | Subject,
     rng: Rng,
     kinds: Sequence[str] | Mapping[str, float] | None = None,
     per_scene: int = 4,
@@ -71,15 +59,16 @@ def make_examples(
         kinds: kinds to draw from, or their weights; every kind alike by default. A kind the scene does not allow
             is passed over, one that it allows may come again with another window or label.
     """
+    subject = as_subject(scene)
     weights = dict(kinds) if isinstance(kinds, Mapping) else dict.fromkeys(kinds or KINDS, 1.0)
     names = [name for name, weight in weights.items() if weight > 0]
     share = np.array([weights[name] for name in names]) / sum(weights[name] for name in names)
     found: dict[str, Example] = {}
     for _ in range(3):
         for number in rng.choice(len(names), size=len(names), replace=False, p=share):
-            example = KINDS[names[number]](scene, rng) if len(found) < per_scene else None
+            example = KINDS[names[number]](subject, rng) if len(found) < per_scene else None
             if example is not None and example.question.text not in found:
-                named = replace(example.question, id=f"{scene.clip.name}-{len(found)}")
+                named = replace(example.question, id=f"{subject.name}-{len(found)}")
                 found[example.question.text] = replace(example, question=named)
     return tuple(found.values())
 
@@ -87,60 +76,63 @@ def make_examples(
 # Kinds
 
 
-def count_window(scene: Scene, rng: Rng) -> Example | None:
+def count_window(scene: Subject, rng: Rng) -> Example | None:
     """How many X start between a and b."""
     options: dict[int, list[tuple[Window, str]]] = {}
     for window in windows(scene, rng):
         present = Counter(event.label for event in scene.between(window.start, window.end))
-        for label in sorted({*(event.label for event in scene.events), pick(rng, LABELS)}):
-            if present[label] < 10 and not window.cuts(scene, label):
+        for label in _candidates(scene, rng):
+            if present[label] < 10 and scene.countable(label) and not window.cuts(scene, label):
                 options.setdefault(present[label], []).append((window, label))
     if not options:
         return None
     number = _weighted(rng, options)
     window, label = pick(rng, options[number])
-    heard = Listening(scene, rng, label)
+    heard = listening(scene, rng, label)
     heard.listen(window.segment)
     text = ask(rng, "count", label, window.times)
-    return _counted(scene, rng, "count_window", text, label, number, heard)
+    return counted(scene, rng, "count_window", text, label, number, heard)
 
 
-def count_all(scene: Scene, rng: Rng) -> Example | None:
+def count_all(scene: Subject, rng: Rng) -> Example | None:
     """How many X in the whole clip."""
     options: dict[int, list[str]] = {}
     present = Counter(event.label for event in scene.events)
-    for label in sorted({*present, pick(rng, LABELS)}):
-        if present[label] < 10:
+    for label in _candidates(scene, rng):
+        if present[label] < 10 and scene.countable(label):
             options.setdefault(present[label], []).append(label)
     if not options:
         return None
     number = _weighted(rng, options)
     label = pick(rng, options[number])
-    heard = Listening(scene, rng, label)
-    for segment in walk(scene):
+    heard = listening(scene, rng, label)
+    segments = walk(scene)
+    if len(segments) > MAX_LISTENS:
+        return None
+    for segment in segments:
         heard.listen(segment)
     text = ask(rng, "count", label)
-    return _counted(scene, rng, "count_all", text, label, number, heard)
+    return counted(scene, rng, "count_all", text, label, number, heard)
 
 
-def first(scene: Scene, rng: Rng) -> Example | None:
+def first(scene: Subject, rng: Rng) -> Example | None:
     """Which sound starts first, in a window or in the clip."""
     return _extreme(scene, rng, "first")
 
 
-def last(scene: Scene, rng: Rng) -> Example | None:
+def last(scene: Subject, rng: Rng) -> Example | None:
     """Which sound starts last, in a window or in the clip."""
     return _extreme(scene, rng, "last")
 
 
-def after(scene: Scene, rng: Rng) -> Example | None:
+def after(scene: Subject, rng: Rng) -> Example | None:
     """Which sound starts right after the only, first or second Y."""
     options = []
     times = Counter(event.label for event in scene.events)
     seen: Counter[str] = Counter()
     for number, event in enumerate(scene.events[:-1]):
         seen[event.label] += 1
-        if apart(scene.events[max(0, number - 1) : number + 3]) and seen[event.label] <= 2:
+        if seen[event.label] <= 2 and _follows(scene, number):
             nth = ("first ", "second ")[seen[event.label] - 1] if times[event.label] > 1 else ""
             options.append((number, nth))
     if not options:
@@ -148,7 +140,7 @@ def after(scene: Scene, rng: Rng) -> Example | None:
     number, nth = pick(rng, options)
     event, answer = scene.events[number], scene.events[number + 1]
     nth = nth or ("only " if rng.random() < 0.4 else "")
-    heard = Listening(scene, rng, event.label)
+    heard = listening(scene, rng, event.label)
     begin = event
     if nth == "second ":
         begin = next(e for e in scene.events if e.label == event.label)
@@ -163,11 +155,13 @@ def after(scene: Scene, rng: Rng) -> Example | None:
     end = pick(
         rng, ("so the {0} comes right after the {1}", "so after the {1} comes the {0}", "so the {0} is next")
     )
-    end = end.format(answer.label, f"{nth if nth != 'only ' else ''}{event.label}")
-    return _example(scene, rng, "after", text, answer.label, _labels(scene, rng, answer.label), heard, "order", end)
+    end = end.format(scene.say(answer.label), f"{nth if nth != 'only ' else ''}{scene.say(event.label)}")
+    return example_of(
+        scene, rng, "after", text, answer.label, labels_of(scene, rng, answer.label), heard, "order", end
+    )
 
 
-def exists(scene: Scene, rng: Rng) -> Example | None:
+def exists(scene: Subject, rng: Rng) -> Example | None:
     """Is there an X, in a window or in the clip; yes and no by a coin."""
     wanted = rng.random() < 0.5
     present = {event.label for event in scene.events}
@@ -176,6 +170,8 @@ def exists(scene: Scene, rng: Rng) -> Example | None:
         if not candidates:
             return None
         window, label, segments = None, pick(rng, candidates), walk(scene)
+        if len(segments) > MAX_LISTENS:
+            return None
     else:
         options = []
         absent = _absent(scene, rng)
@@ -184,70 +180,79 @@ def exists(scene: Scene, rng: Rng) -> Example | None:
             # Most of what is missing from a window is heard elsewhere in the clip.
             elsewhere = sorted(present - inside)
             pool = sorted(inside) if wanted else elsewhere if elsewhere and rng.random() < 0.8 else absent
+            pool = [label for label in pool if wanted or scene.clear(label)]
             options += [(window, label) for label in pool if not window.cuts(scene, label)]
         if not options:
             return None
         window, label = pick(rng, options)
         segments = [window.segment]
-    heard = Listening(scene, rng, label)
+    heard = listening(scene, rng, label)
     for segment in segments:
         heard.listen(segment)
         if heard.count:
             break
     text = ask(rng, "exists", label, window.times if window else None)
-    end = f"so there is a {label}" if wanted else f"so there is no {label}"
-    return _example(scene, rng, "exists", text, "yes" if wanted else "no", ("yes", "no"), heard, "exists", end)
+    end = f"so there is {'a' if wanted else 'no'} {scene.say(label)}{' sound' if scene.quoted else ''}"
+    return example_of(scene, rng, "exists", text, "yes" if wanted else "no", ("yes", "no"), heard, "exists", end)
 
 
-def before(scene: Scene, rng: Rng) -> Example | None:
+def before(scene: Subject, rng: Rng) -> Example | None:
     """Does the first X start before the first Y; yes and no by a coin."""
     pairs = [
         (early, late)
-        for early, late in itertools.combinations(_firsts(scene), 2)
-        if late.onset - early.onset >= 2 * EDGE
+        for early, late in itertools.combinations(firsts_of(scene), 2)
+        if late.onset - early.onset >= 2 * scene.gap and not scene.alike(early.label, late.label)
     ]
     if not pairs:
         return None
     early, late = pick(rng, pairs)
     wanted = rng.random() < 0.5
     asked, other = (early, late) if wanted else (late, early)
-    heard = Listening(scene, rng)
+    heard = listening(scene, rng)
     heard.listen_both(early, late)
     text = ask(rng, "before", asked.label, other=other.label)
-    end = f"so the {early.label} comes before the {late.label}"
-    return _example(scene, rng, "before", text, "yes" if wanted else "no", ("yes", "no"), heard, "order", end)
+    end = f"so the {scene.say(early.label)} comes before the {scene.say(late.label)}"
+    return example_of(scene, rng, "before", text, "yes" if wanted else "no", ("yes", "no"), heard, "order", end)
 
 
-def duration(scene: Scene, rng: Rng) -> Example | None:
+def duration(scene: Subject, rng: Rng) -> Example | None:
     """How long the only or first X lasts, for sounds that hold and then stop."""
     times = Counter(event.label for event in scene.events)
-    firsts = _firsts(scene)
-    options = [e for e in firsts if e.sustained and e.offset < scene.clip.duration - 0.05]
+    firsts = firsts_of(scene)
+    options = [
+        e
+        for e in firsts
+        if e.sustained and scene.margin <= e.onset and e.offset < scene.duration - max(0.05, scene.margin)
+        if scene.countable(e.label)
+    ]
     if not options:
         return None
     event = pick(rng, options)
-    choices = _lengths(rng, event.duration)
+    choices = lengths(rng, event.duration, scene.margin)
     if choices is None:
         return None
     answer = _seconds(event.duration)
-    heard = Listening(scene, rng)
+    heard = listening(scene, rng)
     heard.listen(around(scene, rng, event.onset, event.offset))
     nth = "first " if times[event.label] > 1 else ""
     text = ask(rng, "duration", event.label, nth=nth)
-    end = f"and the {nth}{event.label} lasts {answer}"
-    return _example(scene, rng, "duration", text, answer, choices, heard, "length", end)
+    end = f"and the {nth}{scene.say(event.label)} lasts {answer}"
+    return example_of(scene, rng, "duration", text, answer, choices, heard, "length", end)
 
 
-def longest_gap(scene: Scene, rng: Rng) -> Example | None:
+def longest_gap(scene: Subject, rng: Rng) -> Example | None:
     """Between which two neighbouring sounds the longest gap lies."""
     pairs = list(itertools.pairwise(scene.events))
-    if len(pairs) < 2 or not apart(scene.events):
+    if len(pairs) < 2 or not scene.apart(scene.events):
         return None
     ends = np.maximum.accumulate([event.offset for event in scene.events])
     silences = [late.onset - end for (_, late), end in zip(pairs, ends, strict=False)]
     steps = [late.onset - early.onset for early, late in pairs]
     number = int(np.argmax(silences))
-    if silences[number] < 0.4 or not (_leads(silences, number, 1.4) and _leads(steps, number, 1.25)):
+    lead = 4 * scene.margin
+    if silences[number] < 0.4 + lead or not (
+        _leads(silences, number, 1.4, lead) and _leads(steps, number, 1.25, lead)
+    ):
         return None
     early, late = pairs[number]
     right = _pair(early.label, late.label)
@@ -258,89 +263,116 @@ def longest_gap(scene: Scene, rng: Rng) -> Example | None:
     wrong = [pair for pair in others if pair != right][:3]
     if len(wrong) < 2:
         return None
-    answer = _between(early.label, late.label)
-    choices = (answer, *(_between(*shuffled(rng, pair)) for pair in wrong))
-    heard = Listening(scene, rng, gap_after=early)
+    answer = _between(scene, early.label, late.label)
+    choices = (answer, *(_between(scene, *shuffled(rng, pair)) for pair in wrong))
+    heard = listening(scene, rng, gap_after=early)
     heard.listen(around(scene, rng, early.onset, late.onset + 0.1))
     text = ask(rng, "longest_gap", early.label)
     end = f"so the longest gap is {answer}"
-    return _example(scene, rng, "longest_gap", text, answer, choices, heard, "length", end)
+    return example_of(scene, rng, "longest_gap", text, answer, choices, heard, "length", end)
 
 
-def louder(scene: Scene, rng: Rng) -> Example | None:
+def louder(scene: Subject, rng: Rng) -> Example | None:
     """Which of two sounds is louder: every X above every Y by at least 6 dB, plain and ear-weighted."""
     ranges = {}
-    for event in _firsts(scene):
-        same = [e for e in scene.events if e.label == event.label]
-        plain, weighted = [e.level for e in same], [e.weighted_level for e in same]
-        ranges[event.label] = (min(plain), max(plain), min(weighted), max(weighted))
+    for event in firsts_of(scene):
+        same = scene.of(event.label)
+        plain = [e.level for e in same if e.level is not None]
+        weighted = [e.weighted_level for e in same if e.weighted_level is not None]
+        if len(plain) == len(weighted) == len(same):
+            ranges[event.label] = (min(plain), max(plain), min(weighted), max(weighted))
     pairs = [
         (loud, soft)
-        for loud, soft in itertools.permutations(_firsts(scene), 2)
+        for loud, soft in itertools.permutations([e for e in firsts_of(scene) if e.label in ranges], 2)
         if ranges[loud.label][0] - ranges[soft.label][1] >= LOUDER_DB
         and ranges[loud.label][2] - ranges[soft.label][3] >= LOUDER_DB
-        and abs(loud.onset - soft.onset) >= 2 * EDGE
+        and abs(loud.onset - soft.onset) >= 2 * scene.gap
+        and not scene.alike(loud.label, soft.label)
     ]
     if not pairs:
         return None
     loud, soft = pick(rng, pairs)
-    heard = Listening(scene, rng, notes={loud.onset: "loud", soft.onset: "soft"})
+    heard = listening(scene, rng, notes={loud.onset: "loud", soft.onset: "soft"})
     heard.listen_both(*sorted((loud, soft), key=lambda event: event.onset))
     one, other = shuffled(rng, [loud.label, soft.label])
     text = ask(rng, "louder", one, other=other)
-    end = f"so the {loud.label} is louder"
-    return _example(scene, rng, "louder", text, loud.label, (loud.label, soft.label), heard, "compare", end)
+    end = f"so the {scene.say(loud.label)} is louder"
+    return example_of(scene, rng, "louder", text, loud.label, (loud.label, soft.label), heard, "compare", end)
 
 
-def higher(scene: Scene, rng: Rng) -> Example | None:
+def higher(scene: Subject, rng: Rng) -> Example | None:
     """Which of the first two beeps or bells of one label is higher, by at least 3 semitones (bells 7)."""
     options = []
     for label, margin in (("low beep", HIGHER_SEMITONES), ("high beep", HIGHER_SEMITONES), ("bell", 7.0)):
-        pair = [event for event in scene.events if event.label == label][:2]
+        pair = scene.of(label)[:2]
         if len(pair) == 2 and pair[0].pitch and pair[1].pitch:
             interval = 12 * math.log2(pair[1].pitch / pair[0].pitch)
-            if abs(interval) >= margin and pair[1].onset - pair[0].onset >= 2 * EDGE:
+            if abs(interval) >= margin and pair[1].onset - pair[0].onset >= 2 * scene.gap:
                 options.append((pair[0], pair[1], interval > 0))
     if not options:
         return None
     one, two, rising = pick(rng, options)
     notes = {one.onset: "lower" if rising else "higher", two.onset: "higher" if rising else "lower"}
-    heard = Listening(scene, rng, one.label, notes=notes)
+    heard = listening(scene, rng, one.label, notes=notes)
     heard.listen_both(one, two)
     answer = "second" if rising else "first"
     text = ask(rng, "higher", one.label)
     end = f"so the {answer} is higher"
-    return _example(scene, rng, "higher", text, answer, ("first", "second"), heard, "compare", end)
+    return example_of(scene, rng, "higher", text, answer, ("first", "second"), heard, "compare", end)
 
 
-KINDS: Final[dict[str, Callable[[Scene, Rng], Example | None]]] = {
-    "count_window": count_window, "count_all": count_all, "first": first, "last": last, "after": after,
-    "exists": exists, "before": before, "duration": duration, "longest_gap": longest_gap, "louder": louder,
-    "higher": higher,
+def _of_scenes(make: Kind) -> Callable[[Scene | Subject, Rng], Example | None]:
+    @functools.wraps(make)
+    def of_scene(scene: Scene | Subject, rng: Rng) -> Example | None:
+        return make(as_subject(scene), rng)
+
+    return of_scene
+
+
+KINDS: Final = {
+    make.__name__: _of_scenes(make)
+    for make in (
+        count_window, count_all, first, last, after, exists, before, duration, longest_gap, louder, higher,
+    )
 }  # fmt: skip
+"""What is asked about scenes, by name."""
 
 
 # Examples and choices
 
 
-def _absent(scene: Scene, rng: Rng) -> list[str]:
+def _candidates(scene: Subject, rng: Rng) -> list[str]:
+    """Labels that may be counted: those that are there, and one that need not be."""
+    stray = [pick(rng, scene.strays)] if scene.strays else []
+    return sorted({*(event.label for event in scene.events), *stray})
+
+
+def _follows(scene: Subject, number: int) -> bool:
+    """Is it beyond doubt that event `number` is followed by the next one?"""
+    event, late = scene.events[number : number + 2]
+    if scene.margin and (late.onset < event.offset - scene.margin or scene.alike(event.label, late.label)):
+        return False  # people disagree on what follows a sound that is still going on
+    return scene.apart(scene.events[max(0, number - 1) : number + 3])
+
+
+def _absent(scene: Subject, rng: Rng) -> list[str]:
     """Labels that the scene lacks, of a kind with one that it has: drums are missed among drums."""
     present = {event.label for event in scene.events}
     drum = pick(rng, scene.events).label in DRUMS
-    absent = [label for label in LABELS if label not in present]
+    absent = [label for label in scene.strays if label not in present]
     return [label for label in absent if (label in DRUMS) == drum] or absent
 
 
-def _firsts(scene: Scene) -> list[Event]:
+def firsts_of(scene: Subject) -> list[LabelledEvent]:
     """The first event of every label, in order."""
-    found: dict[str, Event] = {}
+    found: dict[str, LabelledEvent] = {}
     for event in scene.events:
         found.setdefault(event.label, event)
     return list(found.values())
 
 
-def _example(
-    scene: Scene,
+def example_of(
+    scene: Subject,
     rng: Rng,
     kind: str,
     text: str,
@@ -350,46 +382,51 @@ def _example(
     reason: str,
     end: str,
 ) -> Example:
-    said = pick(rng, REASONS[reason]).format(one=heard.target)
-    response = f"<think>{said}{heard.text}, {end}.</think><answer>{answer}</answer>"
+    """The question with its choices in random order, and the response: what was heard, and what follows from it."""
+    response = f"<think>{heard.concluded(reason, end)}</think><answer>{answer}</answer>"
     question = Question(
         text=text,
         choices=tuple(shuffled(rng, choices)),
-        audio=scene.clip,
-        id=f"{scene.clip.name}-{kind}",
+        audio=scene.audio,
+        id=f"{scene.name}-{kind}",
         answer=answer,
-        metadata={"kind": kind, "split": scene.split, "scene": scene.index},
+        metadata={"kind": kind, **scene.metadata},
     )
-    return Example(question, response, kind)
+    return Example(question, response, kind, heard.difficulty())
 
 
-def _counted(scene: Scene, rng: Rng, kind: str, text: str, label: str, number: int, heard: Listening) -> Example:
+def counted(scene: Subject, rng: Rng, kind: str, text: str, label: str, number: int, heard: Listening) -> Example:
+    """An example whose answer is `number`, among three other numbers that come as often as it does."""
     times = "1 time" if number == 1 else f"{number} times"
-    end = pick(rng, (f"so the {label} sounds {times}", f"so the {label} comes {times}", f"so that makes {number}"))
+    said = scene.say(label)
+    end = pick(rng, (f"so the {said} sounds {times}", f"so the {said} comes {times}", f"so that makes {number}"))
     others = [n for n in range(len(_COUNT_SHARES)) if n != number]
     shares = np.array([_COUNT_SHARES[n] for n in others])
     wrong = rng.choice(others, size=3, replace=False, p=shares / shares.sum())
-    return _example(scene, rng, kind, text, str(number), map(str, (number, *wrong)), heard, "count", end)
+    return example_of(scene, rng, kind, text, str(number), map(str, (number, *wrong)), heard, "count", end)
 
 
-def _extreme(scene: Scene, rng: Rng, kind: str) -> Example | None:
+def _extreme(scene: Subject, rng: Rng, kind: str) -> Example | None:
     """The first or the last sound, in a window or in the clip."""
     whole = rng.random() < 0.4
-    places = [Window(0.0, tenth(scene.clip.duration))] if whole else windows(scene, rng)
+    places = [Window(0.0, tenth(scene.duration))] if whole else windows(scene, rng)
     options = []
     for window in places:
         inside = scene.between(window.start, window.end)
         if len(inside) < 2:
             continue
         ends = [event.offset for event in inside]
-        early = any(event.onset < window.start < event.offset for event in scene.events)
-        clear = apart(inside[:2]) and not early if kind == "first" else apart(inside[-2:]) and ends[-1] == max(ends)
+        early = any(event.onset < window.start < event.offset + scene.margin for event in scene.events)
+        if kind == "first":
+            clear = scene.apart(inside[:2]) and not early
+        else:
+            clear = scene.apart(inside[-2:]) and ends[-1] == max(ends)
         if clear:
             options.append((window, inside[0] if kind == "first" else inside[-1]))
     if not options:
         return None
     window, event = pick(rng, options)
-    heard = Listening(scene, rng)
+    heard = listening(scene, rng)
     if not whole:
         heard.listen(window.segment)
     elif kind == "first":
@@ -398,24 +435,29 @@ def _extreme(scene: Scene, rng: Rng, kind: str) -> Example | None:
         begin = around(scene, rng, event.onset - 0.5, event.onset).start
         heard.listen(Segment(begin, min(window.end, begin + WALK)))
     text = ask(rng, kind, event.label, None if whole else window.times)
-    end = pick(rng, (f"so the {kind} is the {event.label}", f"so the {kind} sound is the {event.label}"))
-    return _example(scene, rng, kind, text, event.label, _labels(scene, rng, event.label), heard, "order", end)
+    said = scene.say(event.label)
+    end = pick(rng, (f"so the {kind} is the {said}", f"so the {kind} sound is the {said}"))
+    return example_of(scene, rng, kind, text, event.label, labels_of(scene, rng, event.label), heard, "order", end)
 
 
-def _labels(scene: Scene, rng: Rng, answer: str) -> tuple[str, ...]:
+def labels_of(scene: Subject, rng: Rng, answer: str) -> tuple[str, ...]:
     """The answer and two or three other labels, those heard in the scene first."""
-    present = sorted({event.label for event in scene.events} - {answer})
-    absent = [label for label in LABELS if label not in present and label != answer]
+    others = {event.label for event in scene.events} - {answer}
+    present = sorted(label for label in others if not scene.alike(label, answer))
+    absent = [label for label in scene.strays if label not in others and label != answer]
     wrong = [*shuffled(rng, present)[:3], *shuffled(rng, absent)]
     return (answer, *wrong[: int(rng.integers(2, 4))])
 
 
-def _lengths(rng: Rng, length: float) -> tuple[str, ...] | None:
+def lengths(rng: Rng, length: float, margin: float = 0.0) -> tuple[str, ...] | None:
     """The length and two others, each at least 1.6 apart as a factor.
 
     Which of the three is right follows from the length itself, so that no choice is out of the question; None
-    for lengths that would be far too short or long, and for some of those that come too often.
+    for lengths that would be far too short or long, and for some of those that come too often. Lengths between
+    labelled times (`margin` above 0) are of any size and must be clear of the others by what both ends may be off.
     """
+    if margin:
+        return _labelled_lengths(rng, length, margin)
     place = int(np.searchsorted(_LENGTH_STEPS, length, side="right")) - 1
     if not 0 <= place <= 2 or rng.random() > _LENGTH_SHARES[place]:
         return None
@@ -428,21 +470,35 @@ def _lengths(rng: Rng, length: float) -> tuple[str, ...] | None:
     return tuple(f"{value:.1f} seconds" for value in ladder)
 
 
+def _labelled_lengths(rng: Rng, length: float, margin: float) -> tuple[str, ...] | None:
+    place = int(rng.integers(3))
+    ratio = rng.uniform(1.75, 2.1)
+    ladder = [round(length * ratio ** (step - place), 1) for step in range(3)]
+    close = min(late - early for early, late in itertools.pairwise(ladder))
+    apart = all(late >= LENGTH_RATIO * early for early, late in itertools.pairwise(ladder))
+    if ladder[0] < 0.2 or not apart or close < 4 * margin:
+        return None
+    return tuple(f"{value:.1f} seconds" for value in ladder)
+
+
 def _pair(one: str, two: str) -> tuple[str, str]:
     """Two labels whatever their order."""
     return (one, two) if one <= two else (two, one)
 
 
-def _between(one: str, two: str) -> str:
-    return f"between two {one}s" if one == two else f"between the {one} and the {two}"
+def _between(scene: Subject, one: str, two: str) -> str:
+    if one == two:
+        return f"between two {scene.say(one)} sounds" if scene.quoted else f"between two {one}s"
+    return f"between the {scene.say(one)} and the {scene.say(two)}"
 
 
 def _seconds(length: float) -> str:
     return f"{round(length, 1):.1f} seconds"
 
 
-def _leads(values: Sequence[float], number: int, ratio: float) -> bool:
-    return all(values[number] >= ratio * value for i, value in enumerate(values) if i != number)
+def _leads(values: Sequence[float], number: int, ratio: float, lead: float) -> bool:
+    best = values[number]
+    return all(best >= max(ratio * value, value + lead) for i, value in enumerate(values) if i != number)
 
 
 def _weighted(rng: Rng, options: Mapping[int, T]) -> int:

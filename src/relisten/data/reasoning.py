@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
-from relisten.data.scenes import Event, Scene
-from relisten.data.wording import LEADS, NEXT, Rng, pick
+from relisten.data.manifest import LabelledEvent
+from relisten.data.subject import Style, Subject
+from relisten.data.wording import LEADS, NEXT, REASONS, Rng, pick
 from relisten.protocol import Segment
 
-EDGE: Final = 0.12
-"""Smallest distance in seconds between a window's edge and an onset, and between two onsets put in order."""
 WALK: Final = 5.0
 """Longest segment, in seconds, of a response that walks through a whole clip."""
 WHOLE_CLIP: Final = 6.0
@@ -37,58 +36,62 @@ class Window:
     def segment(self) -> Segment:
         return Segment(self.start, self.end)
 
-    def cuts(self, scene: Scene, label: str | None = None) -> bool:
-        """Does a sound (of this label, or any that holds its level) lie across an edge?"""
+    def cuts(self, scene: Subject, label: str | None = None) -> bool:
+        """Does a sound (of this label, or any that holds its level) lie across an edge, as far as can be told?"""
         return any(
-            event.onset < edge < event.offset
+            event.onset - scene.margin < edge < event.offset + scene.margin
             for event in scene.events
             if (event.sustained if label is None else event.label == label)
             for edge in (self.start, self.end)
         )
 
 
-def windows(scene: Scene, rng: Rng, tries: int = 24) -> list[Window]:
+def windows(scene: Subject, rng: Rng, tries: int = 24) -> list[Window]:
     """Random windows of 1.5 to 5 s on a grid of 0.5 or 0.1 s, whose edges leave every onset in peace."""
-    windows = []
+    windows: list[Window] = []
+    if not scene.events:
+        return windows
     onsets = np.array([event.onset for event in scene.events])
     for _ in range(tries):
         grid = 0.5 if rng.random() < 0.6 else 0.1
-        length = min(rng.uniform(1.5, 5.0), scene.clip.duration - 0.1)
-        steps = int((scene.clip.duration - length) / grid + 1e-6)
+        length = min(rng.uniform(1.5, 5.0), scene.duration - 0.1)
+        steps = int((scene.duration - length) / grid + 1e-6)
         start = round(int(rng.integers(0, steps + 1)) * grid, 1)
         end = round(start + max(1.5, round(length / grid) * grid), 1)
         window = Window(start, end)
-        if end > scene.clip.duration or end - start > 5.01:
+        if end > scene.duration or end - start > 5.01:
             continue
-        if min(np.abs(onsets - start).min(), np.abs(onsets - end).min()) >= EDGE and not window.cuts(scene):
+        near = min(np.abs(onsets - start).min(), np.abs(onsets - end).min())
+        # A short response lists what starts in a window and could not tell of what goes on.
+        if near >= scene.edge and not (scene.style is Style.SHORT and window.cuts(scene)):
             windows.append(window)
     return windows
 
 
-def around(scene: Scene, rng: Rng, low: float, high: float) -> Segment:
+def around(scene: Subject, rng: Rng, low: float, high: float) -> Segment:
     """A segment on a half-second grid with a random margin around [low, high], edges off every onset if it can."""
-    best, distance = Segment(0.0, scene.clip.duration), -1.0
+    best, distance = Segment(0.0, scene.duration), -1.0
     for _ in range(6):
         start = math.floor((low - rng.uniform(0.15, 0.7)) * 2) / 2
         end = math.ceil((high + rng.uniform(0.15, 0.7)) * 2) / 2
-        segment = Segment(max(0.0, start), min(end, tenth(scene.clip.duration)))
+        segment = Segment(max(0.0, start), min(end, tenth(scene.duration)))
         gap = min(abs(event.onset - edge) for event in scene.events for edge in (segment.start, segment.end))
         if gap > distance:
             best, distance = segment, gap
-        if distance >= EDGE:
+        if distance >= scene.edge:
             break
     return best
 
 
-def walk(scene: Scene) -> list[Segment]:
+def walk(scene: Subject) -> list[Segment]:
     """Successive segments that cover the clip: one if it is short, else of 3.5 to 5 s, cut between sounds."""
-    total = tenth(scene.clip.duration)
+    total = tenth(scene.duration)
     segments, start = [], 0.0
     while total - start > WHOLE_CLIP:
         cuts = [
             round(start + step / 2, 1) for step in range(7, int(2 * WALK) + 1) if start + step / 2 < total - 0.5
         ]
-        cut = max(cuts, key=lambda t: (min(EDGE, min(abs(event.onset - t) for event in scene.events)), t))
+        cut = max(cuts, key=lambda t: (min(scene.edge, min(abs(event.onset - t) for event in scene.events)), t))
         segments.append(Segment(start, cut))
         start = cut
     return [*segments, Segment(start, total)]
@@ -99,24 +102,23 @@ def tenth(seconds: float) -> float:
     return math.floor(seconds * 10 + 1e-6) / 10
 
 
-def apart(events: Sequence[Event]) -> bool:
-    return all(late.onset - early.onset >= EDGE for early, late in itertools.pairwise(events))
-
-
 @dataclass
 class Listening:
     """The middle of a response while it grows: segments and what is heard in each."""
 
-    scene: Scene
+    scene: Subject
     rng: Rng
     target: str | None = None
-    gap_after: Event | None = None
+    gap_after: LabelledEvent | None = None
     notes: Mapping[float, str] = field(default_factory=dict)
     """Words behind single events, by onset."""
     count: int = 0
     text: str = ""
+    segments: list[Segment] = field(default_factory=list)
 
     def listen(self, segment: Segment) -> None:
+        """Play a segment and tell what starts in it."""
+        self.segments.append(segment)
         words = []
         for event in self.scene.between(segment.start, segment.end):
             word = event.label
@@ -131,7 +133,7 @@ class Listening:
         link = f", {pick(self.rng, NEXT)} " if self.text else " "
         self.text += f"{link}{segment.text()} {pick(self.rng, LEADS)} {', '.join(words) or 'nothing'}"
 
-    def listen_both(self, early: Event, late: Event) -> None:
+    def listen_both(self, early: LabelledEvent, late: LabelledEvent) -> None:
         """One segment for both events where they are near, else one for each."""
         if late.onset - early.onset <= 3.0:
             self.listen(around(self.scene, self.rng, early.onset, late.onset + 0.3))
@@ -140,3 +142,19 @@ class Listening:
             two = around(self.scene, self.rng, late.onset, late.onset + 0.3)
             self.listen(one)
             self.listen(two)
+
+    def concluded(self, reason: str, end: str) -> str:
+        """The whole reasoning: why it listened (a key of `REASONS`), what it heard, and what follows."""
+        said = pick(self.rng, REASONS[reason]).format(one=self.target)
+        return f"{said}{self.text}, {end}."
+
+    def difficulty(self) -> str:
+        """Easy, medium or hard, from how much is heard in the segments and how much of it at once."""
+        heard = [event for event in self.scene.events if any(_within(event, part) for part in self.segments)]
+        at_once = sum(late.onset < early.offset for early, late in itertools.pairwise(heard))
+        points = (len(self.segments) > 1) + (len(heard) > 4) + (len(heard) > 8) + (2 * at_once > len(heard))
+        return ("easy", "medium", "medium", "hard", "hard")[points]
+
+
+def _within(event: LabelledEvent, segment: Segment) -> bool:
+    return event.onset < segment.end and event.offset > segment.start

@@ -193,7 +193,9 @@ def ask(
     )
     text = re.sub(r" (?=[?.])", "", text)
     chance = rng.random()
-    if chance < 0.12:
+    if label not in NAMES:
+        pass  # a label that is not ours is written as it stands
+    elif chance < 0.12:
         text = text.lower()
     elif chance < 0.15:
         text = text.upper()
@@ -209,9 +211,13 @@ def _span(rng: Rng, kind: str, times: tuple[float, float] | None) -> str:
 
 
 def _name(rng: Rng, label: str, hits: bool = False) -> tuple[str, str]:
-    """What someone may call the label, as (singular, plural)."""
+    """What someone may call the label, as (singular, plural). Labels that are not ours are quoted as they stand."""
     if hits and label in HITS and rng.random() < 0.25:
         return HITS[label], f"{HITS[label]}s"
+    if label not in NAMES:
+        return pick(
+            rng, ((f'"{label}" sound', f'"{label}" sounds'), (f'sound of "{label}"', f'sounds of "{label}"'))
+        )
     return pick(rng, NAMES[label])
 
 
