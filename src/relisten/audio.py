@@ -65,8 +65,8 @@ class Clip:
 
     @classmethod
     def load(cls, path: str | Path) -> Clip:
-        """Read a sound file: what libsndfile knows (wav, flac, ogg, mp3, aiff, ...), else what FFmpeg knows
-        (m4a, webm, the sound track of an mp4, ...). Channels are averaged, the rate becomes 16 kHz.
+        """Read a sound file: what libsndfile knows (wav, flac, ogg, aiff, ...), else what FFmpeg knows
+        (mp3, m4a, webm, the sound track of an mp4, ...). Channels are averaged, the rate becomes 16 kHz.
 
         Raises:
             InputError: the file is missing, empty, cut off, not audio, holds NaN or infinite samples, no sample
@@ -86,11 +86,12 @@ class Clip:
             raise InputError(f"{name}: cannot be read ({error.strerror}); check its permissions") from None
         if size == 0:
             raise InputError(f"{name}: is empty (0 bytes); give a file that holds sound")
-        try:
-            blocks = _read_soundfile(path)
-            return cls(_collect(blocks, name), name)
-        except soundfile.LibsndfileError:
-            return cls(_collect(_read_av(path), name), name)
+        if not _is_mpeg(path):
+            try:
+                return cls(_collect(_read_soundfile(path), name), name)
+            except soundfile.LibsndfileError:
+                pass  # FFmpeg knows more formats
+        return cls(_collect(_read_av(path), name), name)
 
     def __post_init__(self) -> None:
         samples = self.samples
@@ -153,6 +154,14 @@ def _downmix(block: NDArray[np.float32]) -> NDArray[np.float32]:
     return block if block.ndim == 1 else block.mean(axis=1, dtype=np.float32)
 
 
+def _is_mpeg(path: Path) -> bool:
+    """Whether a file is, or claims to be, an mp3. libsndfile reads those too, but writes notes of its own to
+    standard error where one is broken."""
+    with path.open("rb") as file:
+        head = file.read(3)
+    return path.suffix.lower() == ".mp3" or head == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
+
+
 def _read_soundfile(path: Path) -> Iterator[NDArray[np.float32]]:
     """Blocks of mono samples at 16 kHz. Opening happens here and now, so that a file unknown to libsndfile
     fails before the first block is asked for."""
@@ -200,7 +209,8 @@ def _read_av(path: Path) -> Iterator[NDArray[np.float32]]:
     try:
         container = av.open(str(path))
     except (av.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: is not a sound file that can be read ({error}); convert it to wav") from None
+        what = error.strerror
+        raise InputError(f"{path}: is not a sound file that can be read ({what}); convert it to wav") from None
     if not container.streams.audio:
         container.close()
         raise InputError(f"{path}: has no sound track; give a file that holds sound")
@@ -216,7 +226,7 @@ def _read_av(path: Path) -> Iterator[NDArray[np.float32]]:
                     for converted in to_float.resample(frame):
                         yield converted.to_ndarray().mean(axis=0, dtype=np.float32)
             except av.FFmpegError as error:
-                raise InputError(f"{path}: is damaged ({error}); convert it to wav") from error
+                raise InputError(f"{path}: is damaged ({error.strerror}); convert it to wav") from error
 
     return _resampled(blocks(), stream.rate, str(path))
 

@@ -161,7 +161,7 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
     if judged:
         summary += f"; accuracy {right / judged:.1%} ({right} of {judged} with a reference)"
     if bad:
-        summary += f"; {len(bad)} bad rows, the first: {bad[0]}"
+        summary += f"; {len(bad)} bad row{'s' * (len(bad) > 1)}, the first: {bad[0]}"
     print(summary, file=sys.stderr)
     return answered == total
 
