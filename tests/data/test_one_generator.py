@@ -3,6 +3,7 @@
 The scenes here are imagined, not rendered, so that only the questions, the answers, the reasoning and the random
 numbers they draw are locked. If this fails, the training data of echo-tiny has changed: retrain it, or mend the
 code.
+"""
 
 from __future__ import annotations
 
