@@ -31,7 +31,8 @@ if sys.platform != "win32":  # heartbeats alone decide there
     import fcntl
 
 BEAT: Final = 5.0
-LEASE: Final = 60.0
+LEASE: Final = 180.0
+"""Well above the minute for which network file systems may show an old time of change."""
 
 
 def machine() -> str:
@@ -95,6 +96,13 @@ class Watch:
         """Whether any worker but `name` may be at work."""
         found = [path.stem for path in self._folder.glob("*.lock")]
         return any(self.alive(other) for other in found if other != name)
+
+    def sweep(self) -> None:
+        """Remove what is left of workers that were killed; a worker without its file is a dead one, too."""
+        for path in list(self._folder.glob("*.lock")):
+            if not self.alive(path.stem):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def alive(self, name: str) -> bool:
         """Whether the worker `name` may still be at work."""

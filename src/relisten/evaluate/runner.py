@@ -95,6 +95,7 @@ def work(
             lines.close()
         if not watch.others(worker.name):
             claims.clear()
+            watch.sweep()
 
 
 class _Work:
@@ -124,8 +125,8 @@ class _Work:
         self._tell(always=True)
         try:
             while True:
-                for number, question in self._claimable():
-                    tasks.add(asyncio.create_task(self._one(number, question)))
+                for question in self._claimable():
+                    tasks.add(asyncio.create_task(self._one(question)))
                     if len(tasks) >= self._at_once:
                         tasks = await _some(tasks)
                 while tasks:
@@ -141,7 +142,7 @@ class _Work:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _claimable(self) -> Iterator[tuple[int, Question]]:
+    def _claimable(self) -> Iterator[Question]:
         for number, question in self._run.unfinished:
             if number in self._asked or not self._claims.take(number):
                 continue
@@ -150,20 +151,20 @@ class _Work:
                 if not self._run.to_ask(question):
                     continue
             self._asked.add(number)
-            yield number, question
+            yield question
 
-    async def _one(self, number: int, question: Question) -> None:
+    async def _one(self, question: Question) -> None:
         config = self._run.config
-        sampling = Sampling(
-            temperature=config.temperature,
-            top_p=config.top_p,
-            seed=_own_seed(config.seed, question),
-            max_tokens=config.max_tokens,
-            max_listens=config.max_listens,
-        )
-        asked = _silenced(question) if config.silent else question
         ours = True
         try:
+            sampling = Sampling(
+                temperature=config.temperature,
+                top_p=config.top_p,
+                seed=_own_seed(config.seed, question),
+                max_tokens=config.max_tokens,
+                max_listens=config.max_listens,
+            )
+            asked = _silenced(question) if config.silent else question
             trace = await answer(self._engine, asked, format=config.format, sampling=sampling)
             ours = trace.finish is Finish.FAILED
         except RelistenError as error:

@@ -35,7 +35,7 @@ from relisten.protocol import same_answer
 
 _WORD: Final = re.compile(r"\b\w+\b")
 _BARE_LETTER: Final = re.compile(r"\W*([A-Za-z])\W*")
-_LABEL: Final = re.compile(r"\s*(?:[(\[<{]\s*([A-Za-z])\s*[)\]>}]|([A-Za-z])\s*[).:\]])\s*")
+_LABEL: Final = re.compile(r"\s*(?:[(\[<{]\s*([A-Za-z])\s*[)\]>}]\s*[.:]?|([A-Za-z])\s*[).:\]])\s*")
 _Z95: Final = 1.959963984540054
 _RESAMPLES: Final = 4000
 
@@ -246,7 +246,8 @@ def wilson(right: int, total: int) -> Interval:
     share, z2 = right / total, _Z95**2
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = _Z95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    # At the ends the bounds are exact, whatever rounding says.
+    return Interval(centre - half if right else 0.0, centre + half if right < total else 1.0)
 
 
 def bootstrap_macro(groups: Sequence[tuple[int, int]], seed: int = 0) -> Interval | None:

@@ -122,7 +122,7 @@ def digest(rows: Iterable[Question | BadRow]) -> str:
             content: list[Any] = [row.id]
         else:
             content = [row.id, row.text, list(row.choices), row.answer]
-        total.update(json.dumps(content, ensure_ascii=False).encode() + b"\n")
+        total.update(json.dumps(content).encode() + b"\n")
     return total.hexdigest()
 
 
