@@ -32,13 +32,15 @@ def facts_text(record: ClipRecord, captions: Captions | None) -> str:
         ]
     if record.resolution:
         lines.append(f"Labelled times are exact to {record.resolution:g} s")
+    if not record.complete:
+        lines.append("The timed facts are not complete: nothing may rest on how many there are, or on an absence")
     if record.events is not None:
         lines.append("Timed events:")
         lines += [f"- {e.onset:.2f} to {e.offset:.2f} s: {_line(e.label)}" for e in record.events] or ["- none"]
     if record.turns is not None:
         lines.append("Timed speech:")
         lines += [
-            f"- {turn.start:.2f} to {turn.end:.2f} s: speaker {_line(turn.speaker)}"
+            f"- {turn.start:.2f} to {turn.end:.2f} s: speaker {_line(turn.speaker) or 'unknown'}"
             + (f': "{_line(turn.text)}"' if turn.text else "")
             for turn in record.turns
         ] or ["- none"]

@@ -74,7 +74,7 @@ class OutcomeFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.close()
-        for name in FILES:
+        for name in FILES if error is None else ():
             self._part(name).replace(self.path / f"{name}.jsonl")
 
     def _write(self, name: str, row: Mapping[str, Any]) -> None:

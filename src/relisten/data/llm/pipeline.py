@@ -21,10 +21,11 @@ from relisten.data.llm.chat import Sound
 from relisten.data.llm.client import Client
 from relisten.data.llm.errors import BadReplyError, EndpointError, StopRunError
 from relisten.data.llm.facts import Captions, has_timed_facts
-from relisten.data.llm.judge import judge
+from relisten.data.llm.judge import Verdict, judge
 from relisten.data.llm.limits import Budget
 from relisten.data.llm.write import Draft, write
 from relisten.data.manifest import ClipRecord
+from relisten.data.structure import question_flaws, response_flaws
 from relisten.errors import InputError
 
 T = TypeVar("T")
@@ -130,24 +131,64 @@ async def process(record: ClipRecord, crew: Crew, count: int) -> ClipResult:
     fresh: dict[bytes, Example] = {}
     for example in written.examples:
         if fresh.setdefault(same_question_key(example), example) is not example:
-            discarded.append(_left_out(example, "duplicate", "the clip has this question already"))
+            discarded.append(_left_out(record.id, example, "duplicate", "the clip has this question already"))
     examples = list(fresh.values())
     verdicts = await asyncio.gather(
         *(judge(crew.judge, record, captions, example) for example in examples), return_exceptions=True
     )
-    sft, rl = [], []
+    result = ClipResult(record.id, record, captions, discarded=tuple(discarded))
     for example, verdict in zip(examples, verdicts, strict=True):
-        if isinstance(verdict, BadReplyError):
-            discarded.append(_left_out(example, "no_verdict", str(verdict)))
-        elif isinstance(verdict, BaseException):
-            raise verdict
-        elif not verdict.qa_valid:
-            discarded.append(_left_out(example, "qa_invalid", verdict.qa_problem))
-        elif verdict.cot_valid:
-            sft.append(example)
-        else:
-            rl.append(without_response(example, verdict.cot_problem))
-    return ClipResult(record.id, record, captions, tuple(sft), tuple(rl), tuple(discarded))
+        result = settle(result, example, verdict)
+    return result
+
+
+def settle(result: ClipResult, example: Example, verdict: Verdict | BaseException) -> ClipResult:
+    """The result with one more example, put where its verdict says.
+
+    Raises:
+        BaseException: what came in place of a verdict, where it is not the judge's own failure to give one.
+    """
+    if isinstance(verdict, BadReplyError):
+        return _without(result, example, "no_verdict", str(verdict))
+    if isinstance(verdict, BaseException):
+        raise verdict
+    if not verdict.qa_valid:
+        return _without(result, example, "qa_invalid", verdict.qa_problem)
+    if example.response and verdict.cot_valid:
+        return replace(result, sft=(*result.sft, example))
+    return replace(result, rl=(*result.rl, without_response(example, verdict.cot_problem)))
+
+
+async def rejudge(
+    cases: Iterable[tuple[Example, ClipRecord, Captions | None] | InputError], client: Client, budget: Budget
+) -> AsyncIterator[ClipResult]:
+    """Judges examples that are there already, whoever made them; one result for each, in order.
+
+    Structural flaws discard an example before anything is paid. One without a response is judged as a question.
+    """
+
+    async def one(case: tuple[Example, ClipRecord, Captions | None] | InputError) -> ClipResult:
+        if isinstance(case, InputError):
+            return ClipResult("", error=str(case))
+        example, record, captions = case
+        result = ClipResult(record.id, record)
+        flaws = question_flaws(example)
+        if example.response:
+            flaws += response_flaws(example, record.duration)
+        if flaws:
+            return _without(result, example, "structure", "; ".join(f"{f.kind}: {f.message}" for f in flaws))
+        try:
+            return settle(result, example, await judge(client, record, captions, example))
+        except BadReplyError as error:
+            return settle(result, example, error)
+        except StopRunError as error:
+            budget.close(str(error))
+            return replace(result, error=str(error), stopped=True)
+        except EndpointError as error:
+            return replace(result, error=str(error))
+
+    async for result in in_order(cases, one, _WINDOW * client.endpoint.concurrency):
+        yield result
 
 
 def without_response(example: Example, problem: str) -> Example:
@@ -204,7 +245,10 @@ def _discarded(record: ClipRecord, draft: Draft, reason: str, detail: str) -> Di
     return Discarded(record.id, reason, detail, draft.text, draft.choices, draft.answer, draft.reasoning)
 
 
-def _left_out(example: Example, reason: str, detail: str) -> Discarded:
+def _without(result: ClipResult, example: Example, reason: str, detail: str) -> ClipResult:
+    return replace(result, discarded=(*result.discarded, _left_out(result.clip, example, reason, detail)))
+
+
+def _left_out(clip: str, example: Example, reason: str, detail: str) -> Discarded:
     question = example.question
-    clip = str(question.metadata.get("clip", ""))
     return Discarded(clip, reason, detail, question.text, question.choices, question.answer or "", example.response)

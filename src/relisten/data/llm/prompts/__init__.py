@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from string import Template
+from typing import Final
+
+PROMPTS: Final = (
+    "caption", "write", "focus-sound", "focus-music-basic", "focus-music-expert", "judge", "repair",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
