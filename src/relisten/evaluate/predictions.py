@@ -22,7 +22,7 @@ from relisten.errors import InputError
 from relisten.evaluate.benchmarks.base import BadRow, Benchmark, Official, read_rows, read_text, unique
 from relisten.evaluate.files import to_line, write_whole
 from relisten.evaluate.results import Run, groups_of
-from relisten.evaluate.scoring import Graded, Outcome, Rule, Scorecard, chosen, grade, scorecard
+from relisten.evaluate.scoring import Graded, Outcome, Rule, Scorecard, chosen, grade, scorecard, string_match
 from relisten.evaluate.summary import Failure, Reference, Summary, summarize
 from relisten.protocol import parse_answer
 from relisten.question import Question
@@ -177,7 +177,8 @@ def _as_official(benchmark: Benchmark, file: PredictionFile, by_id: Mapping[str,
     for prediction in file.rows:
         question = by_id.get(prediction.id)
         if prediction.text is not None and question is not None and question.answer is not None:
-            outcomes = grade(prediction.text, question.answer, question.choices)
+            right = string_match(question.answer, prediction.text, question.choices)
+            outcomes = {Rule.OFFICIAL: Outcome.RIGHT if right else Outcome.WRONG}
             rows.append(Graded(outcomes, groups_of(question, benchmark.breakdowns)))
     return scorecard(rows, Rule.OFFICIAL, benchmark.breakdowns)
 
@@ -275,7 +276,8 @@ def _short(value: object, length: int = 60) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     text = value[: length + 1] if isinstance(value, str) else repr(value)
     text = text if len(text) <= length else f"{text[:length]}..."
-    return text.encode("utf-8", "replace").decode()
+    # What a file holds must neither stop the printing nor steer the terminal.
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def first_problems(problems: Iterable[str], count: int = 20) -> list[str]:

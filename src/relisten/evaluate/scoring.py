@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from string import ascii_uppercase
@@ -34,6 +34,9 @@ import numpy as np
 from relisten.protocol import same_answer
 
 _WORD: Final = re.compile(r"\b\w+\b")
+_GAP: Final = re.compile(r"\W")
+_PIECE: Final = 1 << 20
+_NO_SPACE: Final = re.compile(r"\S+")
 _BARE_LETTER: Final = re.compile(r"\W*([A-Za-z])\W*")
 _LABEL: Final = re.compile(r"\s*(?:[(\[<{]\s*([A-Za-z])\s*[)\]>}]\s*[.:]?|([A-Za-z])\s*[).:\]])\s*")
 _Z95: Final = 1.959963984540054
@@ -78,16 +81,23 @@ def string_match(answer: str, prediction: str, choices: Iterable[str]) -> bool:
         words = set(_WORD.findall(choice.lower()))
         if words != wanted:
             excluded |= words - wanted
-    missing = set(wanted)
-    empty = True
-    # One word at a time: a prediction may be as long as a file, and one excluded word settles it.
-    for match in _WORD.finditer(prediction.lower()):
-        word = match[0]
-        if word in excluded:
+    missing, empty = set(wanted), True
+    for said in _word_sets(prediction.lower()):
+        if not said.isdisjoint(excluded):
             return False
-        empty = False
-        missing.discard(word)
+        missing -= said
+        empty = empty and not said
     return not empty and not missing
+
+
+def _word_sets(text: str) -> Iterator[set[str]]:
+    """The words of a text, which may be as long as a file, some at a time."""
+    begin = 0
+    while begin < len(text):
+        gap = _GAP.search(text, begin + _PIECE)
+        end = gap.end() if gap is not None else len(text)
+        yield set(_WORD.findall(text, begin, end))
+        begin = end
 
 
 def chosen(prediction: str, choices: Sequence[str]) -> int | None:
@@ -114,22 +124,36 @@ def grade(prediction: str | None, answer: str | None, choices: Sequence[str]) ->
         return dict.fromkeys(Rule, Outcome.UNSCORED)
     if prediction is None or not prediction.strip():
         return dict.fromkeys(Rule, Outcome.NO_ANSWER)
-    named = chosen(prediction, choices)
-    if not choices:
-        letter = _right(same_answer(prediction, answer))
-    elif named is None:
-        letter = Outcome.NO_ANSWER
-    else:
-        letter = _right(named == chosen(answer, choices))
-    return {
+    outcomes = {
         Rule.OFFICIAL: _right(string_match(answer, prediction, choices)),
-        Rule.STRICT: _right(same_answer(prediction, answer)),
-        Rule.LETTER: letter,
+        Rule.STRICT: Outcome.WRONG,
+        Rule.LETTER: Outcome.NO_ANSWER if choices else Outcome.WRONG,
     }
+    # What is far longer than all it could be compared with is none of that.
+    short = _squeezed(prediction, 1000 + 4 * max(len(text) for text in (answer, *choices)))
+    if short is None:
+        return outcomes
+    outcomes[Rule.STRICT] = _right(same_answer(short, answer))
+    if not choices:
+        outcomes[Rule.LETTER] = outcomes[Rule.STRICT]
+    elif (named := chosen(short, choices)) is not None:
+        outcomes[Rule.LETTER] = _right(named == chosen(answer, choices))
+    return outcomes
 
 
 def _right(right: bool) -> Outcome:
     return Outcome.RIGHT if right else Outcome.WRONG
+
+
+def _squeezed(text: str, length: int) -> str | None:
+    """The text with single spaces; None where that is longer than `length`, without looking at the rest."""
+    words, total = [], 0
+    for match in _NO_SPACE.finditer(text):
+        total += len(match[0]) + 1
+        if total > length:
+            return None
+        words.append(match[0])
+    return " ".join(words)
 
 
 def _letter_index(letter: str, count: int) -> int | None:

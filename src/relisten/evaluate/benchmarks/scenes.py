@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from relisten.audio import Clip
-from relisten.data.questions import Example, make_examples
+from relisten.data.examples import Example
+from relisten.data.questions import make_examples
 from relisten.data.scenes import Scene, make_scene
 from relisten.evaluate.benchmarks.base import BadRow, Official
 from relisten.evaluate.benchmarks.questions import Questions
