@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import queue
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from relisten.audio import Clip
 from relisten.engines.base import Engine
-from relisten.engines.drive import OnEvent, Piece, answer, answer_or_failure
+from relisten.engines.drive import OnEvent, Piece, answer, answer_or_failure, question_seed
 from relisten.protocol import Event, Format
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
@@ -144,7 +143,7 @@ class Listener:
         async def one(index: int, question: Question) -> None:
             own = sampling
             if sampling.seed is not None:
-                own = replace(sampling, seed=_own_seed(sampling.seed, question))
+                own = replace(sampling, seed=question_seed(sampling.seed, question))
             try:
                 trace = await answer_or_failure(self.engine, question, format=format, sampling=own)
                 finished.put((index, trace))
@@ -230,8 +229,3 @@ def _split(options: dict[str, Any]) -> tuple[Format, Sampling]:
     rest = dict(options)
     format = Format(rest.pop("format", Format.INTERLEAVED))
     return format, Sampling(**rest)
-
-
-def _own_seed(seed: int, question: Question) -> int:
-    digest = hashlib.sha256(f"{seed}\0{question.id}\0{question.text}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1

@@ -79,7 +79,6 @@ class Finish(StrEnum):
     LENGTH = "length"
     CONTEXT = "context"
     """The model's context window is full."""
-    CANCELLED = "cancelled"
     FAILED = "failed"
     """An error ended it; the trace says which."""
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import time
 from collections.abc import Callable
@@ -136,3 +137,9 @@ async def answer_or_failure(engine: Engine, question: Question, **options: objec
             model=engine.model,
             error=str(failure),
         )
+
+
+def question_seed(seed: int, question: Question) -> int:
+    """A seed of its own for each of many questions, whatever their order and company."""
+    digest = hashlib.sha256(f"{seed}\0{question.id}\0{question.text}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
