@@ -12,13 +12,17 @@ the same clip. What these cost is what listening again is worth.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +36,7 @@ from relisten.data.scenes import SceneSpec, simulate_many
 from relisten.engines.native import NativeEngine
 from relisten.listener import Listener
 from relisten.models.base import Family
+from relisten.models.checkpoint import find_folder
 
 SETS = {"up to 10 s": SceneSpec(long_share=0.0), "10 to 30 s": SceneSpec(long_share=1.0)}
 CONTROLS = ("silence", "elsewhere")
@@ -149,10 +154,16 @@ def baselines(examples: Sequence[Example]) -> dict[str, tuple[float, float]]:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     family = models.load(options.model, dtype="float32")
+    folder = checkpoint_folder(options.model)
     report: dict[str, Any] = {
-        "model": str(options.model), "split": options.split, "seed": options.seed, "sets": {},
-        "command": "python benchmarks/echo_tiny.py " + " ".join(sys.argv[1:]),
-    }  # fmt: skip
+        "command": " ".join(["python benchmarks/echo_tiny.py", *sys.argv[1:]]),
+        "commit": commit(),
+        "weights_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "split": options.split,
+        "seed": options.seed,
+        "format": options.format,
+        "sets": {},
+    }
     for name, spec in SETS.items():
         number = options.questions if name == next(iter(SETS)) else options.questions // 2
         if number == 0:
@@ -179,6 +190,20 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         if not options.json:
             print_table(name, result)
     return report
+
+
+def checkpoint_folder(model: str) -> Path:
+    return find_folder(Path(models.__file__).parent / "checkpoints" / model if model == models.ECHO_TINY else model)
+
+
+def commit() -> str | None:
+    """The commit that is checked out, with "+" where files differ from it; None outside a repository."""
+    run = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    try:
+        changed = run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
+        return run(["git", "rev-parse", "HEAD"]).stdout.strip() + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def print_table(name: str, result: dict[str, Any]) -> None:
@@ -210,7 +235,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="for rendering scenes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--write", action="store_true", help="also write metrics.json beside the model's weights")
     report = measure(options := parser.parse_args())
+    if options.write:
+        path = checkpoint_folder(options.model) / "metrics.json"
+        path.write_text(json.dumps(report, indent=2) + "\n")
     if options.json:
         print(json.dumps(report, indent=2))
 

@@ -2,7 +2,8 @@
 
 One command renders the scenes, trains the tokenizer and runs every stage of a preset. A run that was killed goes
 on from its last saved state when the same command is given again. In DIR afterwards: `checkpoint/` (the trained
-model), `metrics.jsonl` (one row for every few steps), `state.pt` (to go on from) and `config.json`.
+model, and `training.json`, which says how it was made), `metrics.jsonl` (one row for every few steps), `state.pt`
+(to go on from) and `config.json`.
 
 Every step draws its scenes and questions from (seed, stage, step, process) alone, so that nothing but weights,
 optimizer and step number has to be kept.
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+import transformers
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
@@ -271,7 +273,15 @@ class _Run:
             self.stage, self.step = state["stage"], state["step"]
 
     def _export(self) -> None:
-        export(self.family, self.parameters, self.average, self.out / "checkpoint")
+        folder = self.out / "checkpoint"
+        export(self.family, self.parameters, self.average, folder)
+        made = {
+            "trainer": "relisten.train.sft",
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "config": asdict(self.config),
+        }
+        (folder / "training.json").write_text(json.dumps(made, indent=2) + "\n")
 
 
 def export(family: Qwen2_5Omni, parameters: Sequence[Tensor], values: Sequence[Tensor], folder: Path) -> None:
