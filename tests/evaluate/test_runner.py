@@ -24,7 +24,7 @@ from relisten.evaluate.run_folder import Progress, RunFolder, Settings, Subject,
 from relisten.evaluate.runner import work
 from relisten.evaluate.scoring import Outcome
 from relisten.evaluate.summary import summarize_run
-from relisten.listener import _own_seed
+from relisten.engines.drive import question_seed
 from relisten.question import Question
 
 SUBJECT = Subject("scripted", "0" * 64)
@@ -79,7 +79,7 @@ def test_seeds_depend_on_the_question_alone(data: Path, tmp_path: Path) -> None:
         assert other.trace is not None
         assert one.question is not None
         assert one.trace.sampling == other.trace.sampling
-        assert one.trace.sampling.seed == _own_seed(9, one.question)
+        assert one.trace.sampling.seed == question_seed(9, one.question)
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,12 @@ import numpy as np
 
 from relisten.audio import Clip
 from relisten.engines.base import Engine
-from relisten.engines.drive import answer
+from relisten.engines.drive import answer, question_seed
 from relisten.errors import EngineError, InputError, RelistenError
 from relisten.evaluate.claims import Claims, Watch, Worker
 from relisten.evaluate.files import LineFile, to_line, write_once
 from relisten.evaluate.provenance import git_state, versions
 from relisten.evaluate.run_folder import Progress, RunFolder
-from relisten.listener import _own_seed
 from relisten.protocol import Finish
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
@@ -160,7 +159,7 @@ class _Work:
             sampling = Sampling(
                 temperature=config.temperature,
                 top_p=config.top_p,
-                seed=_own_seed(config.seed, question),
+                seed=question_seed(config.seed, question),
                 max_tokens=config.max_tokens,
                 max_listens=config.max_listens,
             )
@@ -172,8 +171,6 @@ class _Work:
             trace = self._failed(question, str(error))
         except Exception as error:
             trace = self._failed(question, f"{type(error).__name__}: {error}")
-        if trace.finish is Finish.CANCELLED:
-            return
         self._lines.append(to_line({"id": question.id, "trace": trace.to_json()}))
         self._run.keep(question, trace)
         self._tell()
