@@ -59,6 +59,16 @@ def clip_hash(example: Example) -> str:
     return known if isinstance(known, str) and known else example.question.clip().hash
 
 
+def duration(example: Example) -> float:
+    """Seconds of the example's sound: from its metadata, else from the sound itself.
+
+    Raises:
+        InputError: neither tells.
+    """
+    known = example.question.metadata.get("duration")
+    return float(known) if isinstance(known, (int, float)) and known > 0 else example.question.clip().duration
+
+
 def origins(example: Example) -> frozenset[str]:
     """What must not be shared between splits: the clip, and the recording it was cut from where that is known."""
     source = example.question.metadata.get("source")
@@ -142,9 +152,9 @@ def drop_answered_without_sound(asker: Asker, *, tries: int = 4, at_least: float
                 if row.reason or question.answer is None:
                     continue
                 try:
-                    clip = silence.of(_duration(row.example))
+                    clip = silence.of(duration(row.example))
                 except InputError as error:
-                    entry.row = replace(row, reason=f"unreadable: {error}")
+                    entry.row = replace(row, reason=f"unreadable ({error})")
                     continue
                 entry.open = tries
                 for number in range(tries):
@@ -196,11 +206,6 @@ class _Silence:
         if number > len(self._zeros):
             self._zeros = np.zeros(number, np.float32)
         return Clip(self._zeros[:number], "silence")
-
-
-def _duration(example: Example) -> float:
-    known = example.question.metadata.get("duration")
-    return float(known) if isinstance(known, (int, float)) and known > 0 else example.question.clip().duration
 
 
 def _turned(choices: tuple[str, ...], number: int) -> tuple[str, ...]:
