@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
 
+from relisten.data.examples import Example
 from relisten.data.questions import make_examples
 from relisten.data.scenes import Event, Scene, caption
 from relisten.data.timbres import LABELS
@@ -34,6 +35,7 @@ KIND_WEIGHTS: Final[Mapping[str, float]] = {
     "louder": 12.0,
     "higher": 8.0,
 }
+NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TAG = re.compile(r"<seg>([\d.]+), ([\d.]+)</seg>")
 
 
@@ -46,11 +48,29 @@ class Task:
 
 
 def answer(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """Questions with the reasoning that answers them, segments cited."""
-    return [
-        Target(example.question, example.response)
-        for example in make_examples(scene, rng, KIND_WEIGHTS, per_scene=count)
-    ]
+    """Questions with the reasoning that answers them, segments cited; choices worded as people would."""
+    return [reworded(example, rng) for example in make_examples(scene, rng, KIND_WEIGHTS, per_scene=count)]
+
+
+def reworded(example: Example, rng: Rng) -> Target:
+    """The same question with its choices left out, or worded in another way, and the answer with them: a user's
+    "snare drum" or "Three" must be answered as it is listed."""
+    question, response = example.question, example.response
+    chance = float(rng.random())
+    if chance < 0.1 and example.kind not in ("duration", "longest_gap"):
+        return Target(replace(question, choices=()), response)
+    if chance < 0.25:
+        said = [_pick(rng, NAMES[choice])[0] if choice in NAMES else choice for choice in question.choices]
+    elif chance < 0.35:
+        said = [choice[:1].upper() + choice[1:] for choice in question.choices]
+    elif chance < 0.4:
+        said = [NUMBERS[int(choice)] if choice.isdigit() else choice for choice in question.choices]
+    else:
+        return Target(question, response)
+    answer = said[question.choices.index(str(question.answer))]
+    reasoning, _, _ = response.rpartition("<answer>")
+    question = replace(question, choices=tuple(said), answer=answer)
+    return Target(question, f"{reasoning}<answer>{answer}</answer>")
 
 
 def answer_in_text(scene: Scene, rng: Rng, count: int) -> list[Target]:
