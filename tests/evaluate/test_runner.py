@@ -13,6 +13,7 @@ import pytest
 from support.questions import write_questions, write_rows
 from support.scripted_run import respond
 
+from relisten.engines.drive import question_seed
 from relisten.engines.fake import ScriptedEngine
 from relisten.errors import EngineError, InputError
 from relisten.evaluate import claims, files, runner
@@ -24,7 +25,6 @@ from relisten.evaluate.run_folder import Progress, RunFolder, Settings, Subject,
 from relisten.evaluate.runner import work
 from relisten.evaluate.scoring import Outcome
 from relisten.evaluate.summary import summarize_run
-from relisten.engines.drive import question_seed
 from relisten.question import Question
 
 SUBJECT = Subject("scripted", "0" * 64)

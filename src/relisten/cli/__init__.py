@@ -12,6 +12,7 @@ import typer
 from relisten.cli import data
 from relisten.cli.ask import Ask, ask
 from relisten.cli.evaluate import evaluate, score
+from relisten.cli.rubrics import rubrics
 from relisten.errors import RelistenError
 
 BAD_INPUT = 2
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command(cls=Ask)(ask)
 app.command("eval")(evaluate)
 app.command()(score)
+app.command()(rubrics)
 app.add_typer(data.app, name="data")
 
 

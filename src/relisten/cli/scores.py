@@ -7,26 +7,21 @@ from rich.table import Table
 from rich.text import Text
 
 from relisten.evaluate.predictions import first_problems
-from relisten.evaluate.scoring import Breakdown, Interval, Rule, Scorecard, Tally
+from relisten.evaluate.scoring import Breakdown, Interval, Scorecard, Tally
 from relisten.evaluate.summary import Summary
-
-_NAMES = {
-    Rule.OFFICIAL: "official match",
-    Rule.STRICT: "strict match",
-    Rule.LETTER: "letter or choice",
-}
 
 
 def print_summary(console: Console, summary: Summary) -> None:
     """All rules over all rows, controls, then each breakdown by the rule to show, and what went wrong."""
     table = Table(title=summary.title, title_justify="left", box=None, pad_edge=False)
-    for name in ("rule", "accuracy %", "95 %", "right", "of", "no answer %", "first %", "chance %"):
-        table.add_column(name, justify="left" if name == "rule" else "right")
+    table.add_column("rule", no_wrap=True)
+    for name in ("accuracy %", "95 %", "right", "of", "no answer %", "first %", "chance %"):
+        table.add_column(name, justify="right", no_wrap=True)
     for rule, card in summary.cards.items():
         tally, control = card.overall, summary.controls[rule]
         style = "bold" if rule is summary.rule else ""
         table.add_row(
-            _NAMES[rule],
+            str(rule),
             percent(tally.accuracy),
             interval(tally.interval),
             str(tally.right),
@@ -39,7 +34,7 @@ def print_summary(console: Console, summary: Summary) -> None:
     console.print(table)
     for breakdown in summary.main.breakdowns:
         console.print()
-        console.print(_breakdown(breakdown, _NAMES[summary.rule]))
+        console.print(_breakdown(breakdown, str(summary.rule)))
     counts = summary.main.overall
     notes = [f"{summary.rows} rows"]
     notes += [f"{count} {what}" for what, count in _others(counts) if count]
@@ -73,9 +68,9 @@ def interval(found: Interval | None) -> str:
 
 def _breakdown(breakdown: Breakdown, rule: str) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column(f"{breakdown.key} ({rule})")
+    table.add_column(f"{breakdown.key} ({rule})", overflow="fold")
     for name in ("accuracy %", "95 %", "right", "of", "no answer %"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for value, tally in breakdown.groups.items():
         table.add_row(
             Text(value),

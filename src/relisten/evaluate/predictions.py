@@ -135,18 +135,7 @@ def score_predictions(benchmark: Benchmark, file: PredictionFile, data: Path | N
     Raises:
         InputError: there is no such data, or no row of it says what is right.
     """
-    questions: list[Question] = []
-    failures = []
-    for row in unique(benchmark.rows(data)) if data is not None else _own_rows(benchmark, file):
-        if isinstance(row, Question):
-            questions.append(row)
-        else:
-            failures.append(Failure(row.id, row.error))
-    if not any(question.answer is not None for question in questions):
-        why = f", the first: {failures[0].error}" if failures else ""
-        raise InputError(
-            f"{file.path}: there is no row with a known answer{why}; give the benchmark's own data with --data"
-        )
+    questions, failures = known_questions(benchmark, file, data)
     by_id = {question.id: question for question in questions}
     problems = [*file.problems, *_compare(file, by_id, data is not None)]
     first: dict[str, Prediction] = {}
@@ -168,6 +157,29 @@ def score_predictions(benchmark: Benchmark, file: PredictionFile, data: Path | N
         problems=tuple(problems),
     )
     return FileScore(_as_official(benchmark, file, by_id), ours)
+
+
+def known_questions(
+    benchmark: Benchmark, file: PredictionFile, data: Path | None
+) -> tuple[list[Question], list[Failure]]:
+    """The questions that a prediction file answers, from the benchmark's data or from its own rows, and bad rows.
+
+    Raises:
+        InputError: there is no such data, or no row of it says what is right.
+    """
+    questions: list[Question] = []
+    failures = []
+    for row in unique(benchmark.rows(data)) if data is not None else _own_rows(benchmark, file):
+        if isinstance(row, Question):
+            questions.append(row)
+        else:
+            failures.append(Failure(row.id, row.error))
+    if not any(question.answer is not None for question in questions):
+        why = f", the first: {failures[0].error}" if failures else ""
+        raise InputError(
+            f"{file.path}: there is no row with a known answer{why}; give the benchmark's own data with --data"
+        )
+    return questions, failures
 
 
 def _as_official(benchmark: Benchmark, file: PredictionFile, by_id: Mapping[str, Question]) -> Scorecard | None:
