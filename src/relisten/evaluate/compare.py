@@ -41,9 +41,10 @@ class Paired:
     def interval(self) -> Interval | None:
         """95 % percentile interval of the difference under the paired bootstrap: questions drawn again.
 
-        A drawn question adds +1, -1 or 0, so that drawing n of them is one multinomial draw.
+        A drawn question adds +1, -1 or 0, so that drawing n of them is one multinomial draw. None where no question
+        changed: every draw would be 0, which is no interval.
         """
-        if not self.n:
+        if not self.gained + self.lost:
             return None
         same = self.both + self.neither
         shares = np.array([self.gained, self.lost, same]) / self.n

@@ -1,0 +1,103 @@
+"""Sounds of a report: small enough to stand in the page, and always with the outline of their waveform."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import numpy as np
+import soundfile
+
+from relisten.audio import SAMPLE_RATE, Clip
+from relisten.errors import InputError
+from relisten.question import Question
+
+PEAKS: Final = 480
+_OPUS_LEVEL: Final = 0.95  # about 20 kbit/s: clear to the ear, a tenth of FLAC
+
+
+class AudioMode(StrEnum):
+    """How a report holds its sounds."""
+
+    EMBED = "embed"
+    """In the page, as Ogg Opus."""
+    LINK = "link"
+    """As links to the files, relative to the page."""
+    NONE = "none"
+    """Not at all; waveforms are drawn nevertheless."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What the page knows of one clip."""
+
+    duration: float
+    peaks: str
+    """Base64 of `PEAKS` or fewer bytes: the largest magnitude of each stretch, 255 the largest of all."""
+    opus: bytes | None = None
+    link: str | None = None
+
+
+def prepare(
+    questions: Iterable[Question], mode: AudioMode, budget: int, page: Path
+) -> Iterator[Sound | InputError]:
+    """The sound of each question, in order, or why it cannot be read.
+
+    Args:
+        budget: bytes of embedded sound; once it is spent, further sounds come without.
+        page: the report's file, which links are relative to.
+    """
+    workers = os.cpu_count() or 1
+    spent = 0
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = iter(questions)
+        running: list[Future[Sound | InputError]] = []
+
+        def start(number: int) -> None:
+            now = AudioMode.NONE if mode is AudioMode.EMBED and spent >= budget else mode
+            running.extend(pool.submit(_sound, question, now, page) for question in islice(waiting, number))
+
+        start(2 * workers)
+        while running:
+            sound = running.pop(0).result()
+            size = len(sound.opus or b"") if isinstance(sound, Sound) else 0
+            if isinstance(sound, Sound) and spent + size > budget:
+                sound, size = Sound(sound.duration, sound.peaks, link=sound.link), budget - spent
+            spent += size
+            start(1)
+            yield sound
+
+
+def _sound(question: Question, mode: AudioMode, page: Path) -> Sound | InputError:
+    try:
+        clip = question.clip()
+    except InputError as error:
+        return error
+    link = None
+    if mode is AudioMode.LINK and isinstance(question.audio, Path):
+        link = quote(os.path.relpath(question.audio, page.parent).replace(os.sep, "/"))
+    return Sound(clip.duration, _peaks(clip), _opus(clip) if mode is AudioMode.EMBED else None, link)
+
+
+def _peaks(clip: Clip) -> str:
+    edges = np.linspace(0, clip.num_samples, min(PEAKS, clip.num_samples) + 1).astype(np.int64)[:-1]
+    highest = np.maximum.reduceat(np.abs(clip.samples), edges)
+    top = float(highest.max())
+    scaled = np.round(highest * (255 / top)) if top > 0 else np.zeros_like(highest)
+    return base64.b64encode(scaled.astype(np.uint8).tobytes()).decode()
+
+
+def _opus(clip: Clip) -> bytes:
+    buffer = io.BytesIO()
+    samples = clip.samples / max(1.0, float(np.abs(clip.samples).max()))  # Opus has no room above full scale
+    soundfile.write(buffer, samples, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=_OPUS_LEVEL)
+    return buffer.getvalue()
