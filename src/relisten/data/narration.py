@@ -6,6 +6,7 @@ Like the short form it gives a reason before each segment and goes on within the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,7 @@ from relisten.data.phrases import (
     FULL_LEADS,
     FULL_NEXT,
     FULL_REASONS,
+    I_LEADS,
     OPENINGS,
     ORDINALS,
 )
@@ -26,6 +28,9 @@ from relisten.data.subject import Style, Subject
 from relisten.data.wording import Rng, pick
 from relisten.protocol import Segment
 
+_LEAD: Final = "\0"
+"""Stands for the words behind the first segment until the reason before it is chosen."""
+_SUBJECT: Final = re.compile(r"\bI\b|Let me")
 _DETAILED: Final = 7
 """Sounds that are told of one by one in a segment; of more, only those that matter."""
 _CHECK: Final = 0.4
@@ -54,15 +59,23 @@ class Narration(Listening):
     def listen(self, segment: Segment) -> None:
         self.segments.append(segment)
         begin = f". {pick(self.rng, FULL_NEXT)} " if self.text else " "
-        self.text += f"{begin}{segment.text()} {pick(self.rng, FULL_LEADS)} {self._told(segment, counting=True)}"
+        # What follows the first segment is known when the reason for it is.
+        lead = f" {self._lead(begin)} " if self.text else _LEAD
+        self.text += f"{begin}{segment.text()}{lead}{self._told(segment, counting=True)}"
 
     def concluded(self, reason: str, end: str) -> str:
         one = self.scene.say(self.target) if self.target else ""
         opening = pick(self.rng, OPENINGS[reason]).format(one=one)
         said = pick(self.rng, FULL_REASONS[reason]).format(one=one)
-        closing = pick(self.rng, CLOSINGS).format(end=end.removeprefix("so ").removeprefix("and "))
-        parts = (f"{opening} {said}".strip() + self.text + ".", self._aside(reason), self._check(reason), closing)
+        end = end.removeprefix("so ").removeprefix("and ").replace("that makes", "the number is")
+        closing = pick(self.rng, CLOSINGS).format(end=end)
+        heard = self.text.replace(_LEAD, f" {self._lead(said)} ")
+        parts = (f"{opening} {said}".strip() + heard + ".", self._aside(reason), self._check(reason), closing)
         return " ".join(part for part in parts if part)
+
+    def _lead(self, before: str) -> str:
+        """How a sentence goes on behind a segment; what "I" do can only follow on "I"."""
+        return pick(self.rng, FULL_LEADS + I_LEADS if _SUBJECT.search(before) else FULL_LEADS)
 
     def _told(self, segment: Segment, counting: bool = False) -> str:
         """What is heard in the segment, in order, with what already goes on when it begins."""
@@ -90,16 +103,21 @@ class Narration(Listening):
 
     def _item(self, event: LabelledEvent, segment: Segment, counting: bool) -> str:
         word = self.scene.phrase(event.label)
+        speaker = not self.scene.quoted and event.label.endswith(" speaker")
         if counting and event.label == self.target:
             self.count += 1
-            word = f"the {ORDINALS[self.count - 1]} {self.scene.say(event.label)}"
+            word = (
+                f"{word} (turn {self.count})"
+                if speaker
+                else f"the {_ordinal(self.count)} {self.scene.say(event.label)}"
+            )
         if counting and event.onset in self.notes:
             word = f"{word} ({self.notes[event.onset]})"
         begin, end = f"{event.onset:.1f}", f"{event.offset:.1f}"
         if event.duration <= _SHORT or begin == end or not event.sustained:
             text = pick(self.rng, ("{word} at {begin} s", "at {begin} s {word}", "{word} at about {begin} s"))
         elif event.offset > segment.end + 0.1:
-            text = pick(self.rng, ("{word} from {begin} s on", "{word}, which starts at {begin} s and goes on"))
+            text = pick(self.rng, ("{word} from {begin} s on", "{word}, {which} starts at {begin} s and goes on"))
         else:
             text = pick(
                 self.rng,
@@ -108,11 +126,12 @@ class Narration(Listening):
                     "{word} from {begin} to {end} s",
                     "{word} at {begin} s, over by {end} s",
                     "from {begin} to {end} s {word}",
-                    "{word}, which starts at {begin} s and lasts {length} s",
+                    "{word}, {which} starts at {begin} s and goes on for {length} s",
                 ),
             )
         gap = ", then a long gap" if event is self.gap_after else ""
-        return text.format(word=word, begin=begin, end=end, length=f"{event.duration:.1f}") + gap
+        which = "who" if speaker else "which"
+        return text.format(word=word, begin=begin, end=end, which=which, length=f"{event.duration:.1f}") + gap
 
     def _aside(self, reason: str) -> str:
         """What was heard elsewhere and does not count."""
@@ -141,6 +160,10 @@ class Narration(Listening):
         self.segments.append(segment)
         begin, lead, end = pick(self.rng, CHECKS)
         return f"{begin} {segment.text()} {lead} {self._told(segment)}{end}"
+
+
+def _ordinal(number: int) -> str:
+    return ORDINALS[number - 1] if number <= len(ORDINALS) else f"{number}th"
 
 
 def _meet(one: Segment, other: Segment) -> bool:

@@ -48,9 +48,15 @@ OPENINGS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "together": (
         "The question is what sounds at the same time.", "Sounds can overlap, so both borders matter.",
-        "I need to know what goes on while {one} sounds.", "This is about simultaneous sounds.",
+        "I need to know what else goes on just then.", "This is about simultaneous sounds.",
         "Whether they meet depends on when each one ends.", "Overlap has to be heard, not assumed.",
         "The start of one and the end of the other decide.", "Here two time spans are compared.", "", "",
+    ),
+    "kinds": (
+        "I have to sort what is heard by kind.", "Repeats of one sound count once.",
+        "Each new kind of sound adds one.", "The question is how much variety there is.",
+        "What matters is which sounds differ.", "I keep a list of the kinds as I go.",
+        "Only kinds count here, not single sounds.", "Every sound must be named once.", "", "",
     ),
     "speech": (
         "I need to tell the voices apart.", "This is about who speaks when.",
@@ -77,7 +83,7 @@ FULL_REASONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "exists": (
         "I look for it in", "To find out I play", "Let me search", "So I replay", "I listen again to",
-        "I go through", "If it is anywhere, it is in", "To be sure I return to",
+        "I go through", "If it is there, it is in", "To be sure I return to",
     ),
     "compare": (
         "To compare I play", "I go back to", "Let me hear both in", "So I replay", "I listen again to",
@@ -91,6 +97,10 @@ FULL_REASONS: Final[dict[str, tuple[str, ...]]] = {
         "To hear both I play", "I go back to", "Let me listen to", "So I replay", "I listen again to",
         "The place to check is", "For the overlap I return to", "What matters happens in",
     ),
+    "kinds": (
+        "To collect them I play", "I go through", "Let me list what is in", "So I replay", "I listen again to",
+        "For the list I need", "I return to", "I sort what is in",
+    ),
     "speech": (
         "To follow the voices I play", "I go back to", "Let me hear the speakers in", "So I replay",
         "I listen again to", "Who speaks shows in", "For the turns I return to", "I need",
@@ -102,13 +112,17 @@ FULL_REASONS: Final[dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 FULL_LEADS: Final = (
-    "and hear", "where i hear", "and there is", "which brings", "and make out", "where there is", "with",
-    "and notice", "where one hears", "which holds", "and find",
+    "where i hear", "where there is", "which brings", "where one hears", "which holds", "with", "where i notice",
+    "where i make out", "which has",
 )  # fmt: skip
+I_LEADS: Final = (
+    "and hear", "and there is", "and make out", "and notice", "and find", "and pick out", "and can tell",
+)  # fmt: skip
+"""Leads that need a sentence whose subject is "I"."""
 
 FULL_NEXT: Final = (
     "Then I play", "Next comes", "After that I listen to", "I go on with", "The following part is",
-    "Further on,", "I continue with", "Now I turn to", "The next stretch is", "Moving on to",
+    "Further on I play", "I continue with", "Now I turn to", "The next stretch is", "Then it is the turn of",
 )  # fmt: skip
 
 ASIDES: Final[dict[str, tuple[str, ...]]] = {
@@ -128,12 +142,14 @@ ASIDES: Final[dict[str, tuple[str, ...]]] = {
 CHECKS: Final = (
     ("To be sure I also play", "and hear", ", which changes nothing."),
     ("For comparison I take in", "where i hear", ", and that does not affect it."),
-    ("A look at the rest,", "with", ", leaves the matter as it is."),
+    ("The rest,", "with", ", leaves the matter as it is."),
     ("As a check I replay", "which has", ", so nothing speaks against it."),
     ("Elsewhere, in", "there is", ", which is beside the point."),
     ("I also go over", "and find", ", none of which alters the result."),
     ("The remaining part", "brings", ", and that does not count here."),
     ("Just to be certain I listen to", "and there is", ", nothing that matters here."),
+    ("Another part,", "has", ", which takes nothing away from it."),
+    ("To leave nothing out I play", "where one hears", ", and it stays as it is."),
 )  # fmt: skip
 
 CLOSINGS: Final = (

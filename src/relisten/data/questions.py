@@ -86,7 +86,7 @@ def count_window(scene: Subject, rng: Rng) -> Example | None:
                 options.setdefault(present[label], []).append((window, label))
     if not options:
         return None
-    number = _weighted(rng, options)
+    number = pick_number(rng, options)
     window, label = pick(rng, options[number])
     heard = listening(scene, rng, label)
     heard.listen(window.segment)
@@ -103,7 +103,7 @@ def count_all(scene: Subject, rng: Rng) -> Example | None:
             options.setdefault(present[label], []).append(label)
     if not options:
         return None
-    number = _weighted(rng, options)
+    number = pick_number(rng, options)
     label = pick(rng, options[number])
     heard = listening(scene, rng, label)
     segments = walk(scene)
@@ -231,7 +231,7 @@ def duration(scene: Subject, rng: Rng) -> Example | None:
     choices = lengths(rng, event.duration, scene.margin)
     if choices is None:
         return None
-    answer = _seconds(event.duration)
+    answer = seconds_text(event.duration)
     heard = listening(scene, rng)
     heard.listen(around(scene, rng, event.onset, event.offset))
     nth = "first " if times[event.label] > 1 else ""
@@ -400,10 +400,15 @@ def counted(scene: Subject, rng: Rng, kind: str, text: str, label: str, number: 
     times = "1 time" if number == 1 else f"{number} times"
     said = scene.say(label)
     end = pick(rng, (f"so the {said} sounds {times}", f"so the {said} comes {times}", f"so that makes {number}"))
-    others = [n for n in range(len(_COUNT_SHARES)) if n != number]
+    return example_of(scene, rng, kind, text, str(number), number_choices(rng, number), heard, "count", end)
+
+
+def number_choices(rng: Rng, number: int, least: int = 0) -> list[str]:
+    """The number and three others that come about as often, none below `least`."""
+    others = [n for n in range(least, len(_COUNT_SHARES)) if n != number]
     shares = np.array([_COUNT_SHARES[n] for n in others])
     wrong = rng.choice(others, size=3, replace=False, p=shares / shares.sum())
-    return example_of(scene, rng, kind, text, str(number), map(str, (number, *wrong)), heard, "count", end)
+    return [str(n) for n in (number, *wrong)]
 
 
 def _extreme(scene: Subject, rng: Rng, kind: str) -> Example | None:
@@ -492,7 +497,8 @@ def _between(scene: Subject, one: str, two: str) -> str:
     return f"between the {scene.say(one)} and the {scene.say(two)}"
 
 
-def _seconds(length: float) -> str:
+def seconds_text(length: float) -> str:
+    """A length as a choice: "1.2 seconds"."""
     return f"{round(length, 1):.1f} seconds"
 
 
@@ -501,7 +507,8 @@ def _leads(values: Sequence[float], number: int, ratio: float, lead: float) -> b
     return all(best >= max(ratio * value, value + lead) for i, value in enumerate(values) if i != number)
 
 
-def _weighted(rng: Rng, options: Mapping[int, T]) -> int:
+def pick_number(rng: Rng, options: Mapping[int, T]) -> int:
+    """One of the numbers 0 to 9 that there are options for, the rare ones more readily."""
     numbers = sorted(options)
     weights = np.array([_COUNT_WEIGHTS[number] for number in numbers])
     return int(rng.choice(numbers, p=weights / weights.sum()))

@@ -56,24 +56,21 @@ IN_ALL: Final = ("overall", "in all", "in total", "altogether")
 QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
     "count": (
         "How many {many} {span}?", "How many {many} are there {span}?",
-        "How many times does the {one} sound {span}?",
-        "How often does the {one} sound {span}?", "Count the {many} {span}.",
-        "What is the number of {many} {span}?",
+        "How many times does the {one} sound {span}?", "How often does the {one} sound {span}?",
+        "Count the {many} {span}.", "What is the number of {many} {span}?",
         "How many {many} can you hear {span}?", "How many {many} do you hear {span}?",
-        "How many {many} occur {span}?", "{Span}, how many {many} are there?",
-        "How many {many} sound {span}?",
+        "How many {many} occur {span}?", "{Span}, how many {many} are there?", "How many {many} sound {span}?",
         "How many times is the {one} heard {span}?",
     ),
     "first": (
         "What is the first sound {span}?", "Which sound comes first {span}?", "Which sound is first {span}?",
         "What do you hear first {span}?", "{Span}, which sound is the first?",
-        "Which sound starts first {span}?",
-        "What comes first {span}?", "Name the first sound {span}.", "What sound is heard first {span}?",
+        "Which sound starts first {span}?", "What comes first {span}?", "Name the first sound {span}.",
+        "What sound is heard first {span}?",
     ),
     "last": (
         "What is the last sound {span}?", "Which sound comes last {span}?", "Which sound is last {span}?",
-        "What do you hear last {span}?", "{Span}, which sound is the last?",
-        "Which sound starts last {span}?",
+        "What do you hear last {span}?", "{Span}, which sound is the last?", "Which sound starts last {span}?",
         "What comes last {span}?", "Name the last sound {span}.", "What is the final sound {span}?",
     ),
     "after": (
@@ -98,25 +95,22 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "duration": (
         "How long is the {nth}{one}?", "How long does the {nth}{one} last?",
-        "How long does the {nth}{one} sound?",
-        "What is the duration of the {nth}{one}?", "What is the length of the {nth}{one}?",
-        "For how long do you hear the {nth}{one}?",
+        "How long does the {nth}{one} sound?", "What is the duration of the {nth}{one}?",
+        "What is the length of the {nth}{one}?", "For how long do you hear the {nth}{one}?",
         "About how long is the {nth}{one}?", "How many seconds does the {nth}{one} last?",
     ),
     "longest_gap": (
         "Where is the longest gap between two sounds?", "Where is the longest pause?",
-        "Where is the longest silence?",
-        "Between which two sounds is the longest gap?", "Between which sounds is the longest pause?",
-        "Which gap between consecutive sounds is the longest?",
-        "Between which two sounds is the longest silence?",
-        "Where do you hear the longest gap?",
+        "Where is the longest silence?", "Between which two sounds is the longest gap?",
+        "Between which sounds is the longest pause?", "Which gap between consecutive sounds is the longest?",
+        "Between which two sounds is the longest silence?", "Where do you hear the longest gap?",
     ),
     "louder": (
         "Which is louder, the {one} or the {other}?", "Which sound is louder, the {one} or the {other}?",
         "What is louder: the {one} or the {other}?", "Which one is louder, the {one} or the {other}?",
         "Of the {one} and the {other}, which is louder?",
-        "Which of the two is louder, the {one} or the {other}?",
-        "Is the {one} or the {other} louder?", "Which sounds louder, the {one} or the {other}?",
+        "Which of the two is louder, the {one} or the {other}?", "Is the {one} or the {other} louder?",
+        "Which sounds louder, the {one} or the {other}?",
     ),
     "higher": (
         "Which {one} is higher, the first or the second?",
@@ -126,6 +120,75 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
         "Which {one} is higher in pitch, the first or the second?",
         "Which is higher, the first {one} or the second {one}?",
         "What is higher: the first {one} or the second {one}?",
+    ),
+    "overlap": (
+        "Do the {one} and the {other} ever sound at the same time?",
+        "Do the {one} and the {other} ever overlap?", "Is the {one} ever heard together with the {other}?",
+        "Is there a moment with both the {one} and the {other}?",
+        "Do you hear the {one} and the {other} at the same time?",
+        "Does the {one} ever sound during the {other}?", "Are the {one} and the {other} ever heard at once?",
+        "Do the {one} and the {other} coincide anywhere?",
+    ),
+    "during": (
+        "Which sound is heard while the {nth}{one} goes on?", "What sounds during the {nth}{one}?",
+        "Which other sound overlaps the {nth}{one}?", "What else is heard during the {nth}{one}?",
+        "Which sound comes together with the {nth}{one}?",
+        "While the {nth}{one} lasts, which other sound is heard?",
+        "Which sound shares its time with the {nth}{one}?",
+        "What can be heard at the same time as the {nth}{one}?",
+    ),
+    "share": (
+        "About what share of the clip does the {one} take up?", "How much of the clip is filled by the {one}?",
+        "For about what part of the recording is the {one} heard?",
+        "What percentage of the clip has the {one} in it?",
+        "About how much of the recording does the {one} cover?",
+        "During what share of the clip does the {one} sound?",
+        "Of the whole clip, about how much does the {one} last?",
+        "What portion of the audio contains the {one}?",
+    ),
+    "repeat_gap": (
+        "How long after the first {one} does the second {one} start?",
+        "How far apart are the starts of the first two {many}?",
+        "How much time passes from the start of the first {one} to that of the second?",
+        "How many seconds lie between the starts of the first and the second {one}?",
+        "After the first {one} starts, how long does it take until the second one starts?",
+        "What is the time between the starts of the first two {many}?",
+        "From the start of the first {one}, how long is it to the start of the next {one}?",
+        "How long is it from the first {one} to the second, start to start?",
+    ),
+    "count_before": (
+        "How many {many} start before the {nth}{other}?", "How many {many} are there before the {nth}{other}?",
+        "How many times does the {one} start before the {nth}{other}?",
+        "Count the {many} before the {nth}{other}.", "How many {many} come earlier than the {nth}{other}?",
+        "Before the {nth}{other} starts, how many {many} are heard?",
+        "How many {many} precede the {nth}{other}?", "Until the {nth}{other}, how many {many} have started?",
+    ),
+    "count_after": (
+        "How many {many} start after the {nth}{other}?",
+        "How many {many} are there after the start of the {nth}{other}?",
+        "How many times does the {one} start after the {nth}{other}?",
+        "Count the {many} after the {nth}{other}.", "How many {many} come later than the {nth}{other}?",
+        "After the {nth}{other} starts, how many {many} follow?", "How many {many} follow the {nth}{other}?",
+        "Once the {nth}{other} has started, how many {many} still start?",
+    ),
+    "order": (
+        "In which order do these sounds first come: {one}?",
+        "What is the order in which these first start: {one}?",
+        "Sort these by when they are first heard: {one}.", "Which order do these sounds start in: {one}?",
+        "In what order are these first heard: {one}?", "Put these in the order of their first start: {one}.",
+        "Which comes first, second and third of {one}?", "What is the right order of {one}, by first start?",
+    ),
+    "when": (
+        "When does the {nth}{one} start?", "At what time does the {nth}{one} begin?",
+        "When is the {nth}{one} first heard?", "How far into the clip does the {nth}{one} start?",
+        "At which moment does the {nth}{one} set in?", "When do you hear the {nth}{one} begin?",
+        "At about what second does the {nth}{one} start?", "What is the starting time of the {nth}{one}?",
+    ),
+    "distinct": (
+        "How many different kinds of sounds are there {span}?", "How many different sounds are heard {span}?",
+        "How many kinds of sounds can you hear {span}?", "What is the number of different sounds {span}?",
+        "How many distinct sounds occur {span}?", "{Span}, how many different sounds are there?",
+        "Count the different kinds of sounds {span}.", "How many sorts of sounds can be told apart {span}?",
     ),
 }  # fmt: skip
 
@@ -147,12 +210,31 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "compare": (
         "To compare them I listen to", "I compare them in", "Let me compare what is in", "The two are in",
-        "For a fair comparison I replay", "I listen again to", "To hear the difference I need",
-        "I go back to",
+        "For a fair comparison I replay", "I listen again to", "To hear the difference I need", "I go back to",
     ),
     "length": (
         "To tell how long it is I listen to", "I measure it in", "Let me time it in", "The time is clear in",
         "I go back to", "I listen again to", "To be sure how long it is I replay", "For the length I need",
+    ),
+    "together": (
+        "To hear both I listen to", "I check for both in", "Let me hear what sounds together in",
+        "The overlap would be in", "I go back to", "To be sure I replay", "I listen again to",
+        "For both I need",
+    ),
+    "kinds": (
+        "To tell the kinds I listen to", "I collect the kinds in", "Let me list what is in",
+        "The kinds are clear in", "I go back to", "To be sure I replay", "I listen again to",
+        "For the list I need",
+    ),
+    "speech": (
+        "To tell who speaks I listen to", "I follow the voices in", "Let me hear the speakers in",
+        "The voices are clear in", "I go back to", "To be sure who it is I replay", "I listen again to",
+        "For the turns I need",
+    ),
+    "music": (
+        "To follow the music I listen to", "I check the music in", "Let me hear the music in",
+        "The music is clear in", "I go back to", "To be sure I replay", "I listen again to",
+        "For the music I need",
     ),
 }  # fmt: skip
 
@@ -171,6 +253,7 @@ def ask(
     *,
     other: str = "",
     nth: str = "",
+    listed: bool = False,
 ) -> str:
     """A question of one kind about a label, in random words.
 
@@ -179,8 +262,9 @@ def ask(
         times: the window asked about, in seconds; None for the whole clip.
         other: a second label, for kinds that compare.
         nth: "first ", "second ", "only " or nothing.
+        listed: `label` is a list of names that is written as it stands.
     """
-    one, many = _name(rng, label, hits=kind == "count")
+    one, many = (label, label) if listed else _name(rng, label, hits=kind == "count")
     span = _span(rng, kind, times)
     templates = [text for text in QUESTIONS[kind] if span or "{Span}" not in text]
     text = pick(rng, templates).format(
@@ -214,6 +298,8 @@ def _name(rng: Rng, label: str, hits: bool = False) -> tuple[str, str]:
     """What someone may call the label, as (singular, plural). Labels that are not ours are quoted as they stand."""
     if hits and label in HITS and rng.random() < 0.25:
         return HITS[label], f"{HITS[label]}s"
+    if not label:
+        return "", ""
     if label not in NAMES:
         return pick(
             rng, ((f'"{label}" sound', f'"{label}" sounds'), (f'sound of "{label}"', f'sounds of "{label}"'))
