@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 
 from relisten.cli.scores import percent, print_official, print_summary
 from relisten.errors import InputError
-from relisten.listener import DEFAULT_MODEL, Listener
+from relisten.listener import DEFAULT_MODEL, Dtype, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def evaluate(
         bool, typer.Option("--silent", help="Control: play silence of the same length instead of every sound.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Of weights; auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
     at_once: Annotated[int | None, typer.Option(help="Questions that this process has open at once.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON and nothing else.")] = False,
 ) -> None:
@@ -74,12 +75,17 @@ def evaluate(
     bench = find_benchmark(benchmark)
     settings = Settings(format, temperature, top_p, seed, max_tokens, max_listens, silent)
     device = _device(device)
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
     folder = model_folder(model)
-    subject = Subject(model, model_hash(folder), dtype="float32" if device == "cpu" else "bfloat16")
+    subject = Subject(model, model_hash(folder), dtype=dtype)
     run = prepare(bench, out, subject, settings, data=data, audio=audio, limit=limit)
     if run.unfinished:
         try:
-            with Listener.load(model, device=device) as listener, _Show(len(run.rows), bench.rule) as show:
+            with (
+                Listener.load(model, device=device, dtype=dtype) as listener,
+                _Show(len(run.rows), bench.rule) as show,
+            ):
                 about = {"device": device, "model": str(folder)}
                 work(run, listener.engine, at_once=at_once or AT_ONCE, on_progress=show.update, about=about)
         except KeyboardInterrupt:

@@ -1,0 +1,97 @@
+"""`relisten eval` and `relisten score` as a user gives them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.questions import write_questions, write_rows
+
+from relisten.cli import main
+from relisten.evaluate.results import read_run
+
+MMAR = Path(__file__).parents[1] / "evaluate" / "data" / "MMAR-meta.jsonl"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """(exit status, standard output, standard error)."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    told = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, told.out, told.err
+
+
+@pytest.fixture
+def options(untrained_folder: Path) -> list[object]:
+    return ["--model", untrained_folder, "--max-tokens", 5, "--device", "cpu"]
+
+
+def test_scenes_end_to_end_and_once_more(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[object]
+) -> None:
+    command = ["eval", "scenes", "--out", tmp_path / "a", "--limit", 6, *options]
+    status, out, _ = run(capsys, *command)
+    assert status == 0
+    assert "6 rows, 0.00 listens per answer" in out
+    assert "macro average" in out
+    kept = {path: path.read_bytes() for path in (tmp_path / "a").glob("traces*")}
+    status, out, _ = run(capsys, *command, "--json")
+    assert (status, json.loads(out)["scores"]["strict"]["total"]) == (0, 6)
+    assert {path: path.read_bytes() for path in (tmp_path / "a").glob("traces*")} == kept
+    assert json.loads((tmp_path / "a" / "summary.json").read_text()) == json.loads(out)
+    status, _, err = run(capsys, *command, "--temperature", 0.7)
+    assert status == 2
+    assert "temperature 0.0 instead of 0.7" in err
+    status, out, _ = run(capsys, "score", "scenes", tmp_path / "a")
+    assert status == 0
+    assert "6 rows" in out
+
+
+def test_a_missing_sound_is_named_and_the_file_to_hand_in_is_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[object]
+) -> None:
+    folder = write_questions(tmp_path / "data", 1)
+    rows: list[dict[str, Any]] = [json.loads(line) for line in MMAR.read_text(encoding="utf-8").splitlines()[:3]]
+    for row in rows[:2]:
+        row["audio_path"] = "noise.wav"
+    write_rows(folder / "MMAR-meta.jsonl", rows)
+    status, out, err = run(capsys, "eval", "mmar", "--data", folder, "--out", tmp_path / "a", *options)
+    assert status == 1
+    assert "1 failed" in out
+    assert rows[2]["id"] in out
+    assert "predictions.jsonl" in err
+    status, out, _ = run(capsys, "score", "mmar", tmp_path / "a" / "predictions.jsonl", "--json")
+    assert json.loads(out)["official_script"]["total"] == 2
+
+
+def test_what_is_wrong_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[object]
+) -> None:
+    for command, told in [
+        (["eval", "nonsense", "--out", tmp_path / "a", *options], "'nonsense' is unknown"),
+        (["eval", "mmar", "--out", tmp_path / "a", *options], "needs its data"),
+        (["eval", "scenes", "--out", tmp_path / "a", *options, "--model", tmp_path / "b"], "no folder"),
+        (["eval", "scenes", "--out", tmp_path / "a", *options, "--limit", 0], "at least 1"),
+        (["score", "mmar", tmp_path / "missing.json"], "cannot be read"),
+        (["score", "mmar", tmp_path], "no run folder"),
+    ]:
+        status, out, err = run(capsys, *command)
+        assert (status, out) == (2, "")
+        assert told in err
+        assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_run_can_be_read_while_it_goes_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[object]
+) -> None:
+    run(capsys, "eval", "scenes", "--out", tmp_path / "a", "--limit", 4, *options)
+    (path,) = (tmp_path / "a").glob("traces*")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]) + '{"id": "tor')
+    assert read_run(tmp_path / "a").finished == 3
+    status, out, _ = run(capsys, "score", "scenes", tmp_path / "a")
+    assert status == 0
+    assert "1 not asked yet" in out
