@@ -106,7 +106,7 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
         stages=(
             Stage("encoder", 600, 2e-3, rows=16),
             Stage("listen", 600, 1.5e-3, (("describe", 0.35), ("transcribe", 0.65)), decay=0.0),
-            Stage("answer", 2300, 1.2e-3, _ANSWERS, decay=0.6),
+            Stage("answer", 1900, 1.2e-3, _ANSWERS, decay=0.6),
         ),
     ),
     # Seconds long: shows that everything runs, learns next to nothing.
