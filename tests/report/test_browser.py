@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from simulated_runs import CONFIG, make_run, noise_questions
-from test_build import hostile_run
+from support.simulated_runs import CONFIG, hostile_run, make_run, noise_questions
 
 from relisten.protocol import Format
 from relisten.report.build import write_report

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from simulated_runs import CONFIG, make_run, noise_questions
+from support.simulated_runs import CONFIG, HOSTILE, hostile_run, make_run, noise_questions
 
 from relisten.audio import Clip, write_clip
 from relisten.errors import InputError
@@ -26,7 +26,6 @@ from relisten.question import Question
 from relisten.report.build import Written, write_report
 from relisten.report.sound import AudioMode
 
-HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>\"'`&<!-- \ud800"
 ASKED = noise_questions(12)
 
 
@@ -95,19 +94,6 @@ def test_only_the_script_of_the_report_may_run(tmp_path: Path) -> None:
     assert base64.b64encode(hashlib.sha256(running[0].encode()).digest()).decode() in policy
     assert "default-src 'none'" in policy
     assert "Redistributions of source code" in running[0]
-
-
-def hostile_run() -> Run:
-    clip = ASKED[0][0].audio
-    events = [{"onset": 0.5, "offset": 1.0, "label": HOSTILE}]
-    question = Question(HOSTILE, (HOSTILE, "b"), clip, HOSTILE, HOSTILE, {"kind": HOSTILE, "events": events})
-    response = f"<think>{HOSTILE} <seg>0.5, 1.5</seg> <seg>{HOSTILE}</seg></think><answer>{HOSTILE}</answer>"
-    config = replace(CONFIG, model=HOSTILE, benchmark=HOSTILE, prompt=HOSTILE, breakdowns=("kind",))
-    run = make_run(
-        HOSTILE.replace("/", "\\").replace("\ud800", ""), [(question, response)], right=1.0, config=config
-    )
-    failed = ResultRow(1, HOSTILE + "2", None, None, HOSTILE, dict.fromkeys(Rule, Outcome.FAILED))
-    return replace(run, rows=(*run.rows, failed), workers=({"host": HOSTILE},), problems=(HOSTILE,))
 
 
 def test_hostile_texts_stay_texts(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated_runs import CONFIG, make_run, make_trace, noise_questions
+from support.simulated_runs import CONFIG, make_run, make_trace, noise_questions
 
 from relisten.audio import Clip
 from relisten.evaluate.scoring import Rule

@@ -12,6 +12,7 @@ import typer
 from relisten.cli import data
 from relisten.cli.ask import Ask, ask
 from relisten.cli.evaluate import evaluate, score
+from relisten.cli.report import report
 from relisten.cli.rubrics import rubrics
 from relisten.errors import RelistenError
 
@@ -27,6 +28,7 @@ app.command(cls=Ask)(ask)
 app.command("eval")(evaluate)
 app.command()(score)
 app.command()(rubrics)
+app.command()(report)
 app.add_typer(data.app, name="data")
 
 

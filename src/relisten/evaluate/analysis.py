@@ -133,8 +133,8 @@ def analyse(rows: Sequence[ResultRow], rule: Rule = Rule.OFFICIAL) -> Analysis:
             Tally.count(row.outcome(rule) for row, trace in answered if len(trace.listens) == number)
             for number in range(most)
         ),
-        skipped=Counter(str(skip.reason) for trace in traces for skip in trace.skipped),
-        finishes=Counter(str(trace.finish) for trace in traces),
+        skipped=_counts(str(skip.reason) for trace in traces for skip in trace.skipped),
+        finishes=_counts(str(trace.finish) for trace in traces),
         words=Mean.of(num_words(trace.text) for trace in traces),
         tokens=Mean.of(sum(len(span.ids) for span in trace.generated) for trace in traces),
         heard_tokens=Mean.of(sum(span.num_audio_tokens for span in trace.listens) for trace in traces),
@@ -162,6 +162,11 @@ def _placed(heard: Sequence[tuple[ResultRow, Trace]], key: str) -> Placed | None
     }
     known = {name: value for name, value in values.items() if value is not None}
     return Placed(**known) if len(known) == len(values) else None
+
+
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    """The most frequent first."""
+    return dict(Counter(names).most_common())
 
 
 def _coverage(traces: Sequence[Trace]) -> tuple[float, ...]:

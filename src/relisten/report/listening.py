@@ -232,5 +232,4 @@ def _point(tally: Tally, name: str) -> Point:
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    listed = sorted(counts.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in listed) or "0"
+    return ", ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in counts.items()) or "0"

@@ -17,6 +17,8 @@ from relisten.protocol import Finish, Format, Interleaver, Segment, Skip, split_
 from relisten.question import Question
 from relisten.trace import GeneratedSpan, ListenSpan, PromptSpan, Span, Timings, Trace
 
+HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>\"'`&<!-- \ud800"
+
 CONFIG = RunConfig(
     benchmark="scenes",
     questions="0" * 64,
@@ -148,3 +150,23 @@ def make_trace(
         skipped=tuple(event for event in events if isinstance(event, Skip)),
         timings=Timings(encode, prefill, decode, listen, 1.15 * (encode + prefill + decode + listen)),
     )
+
+
+def hostile_run() -> Run:
+    """A run in which every text tries to be more than text."""
+    events = [{"onset": 0.5, "offset": 1.0, "label": HOSTILE}]
+    question = Question(
+        HOSTILE,
+        (HOSTILE, "b"),
+        noise_questions(1)[0][0].audio,
+        HOSTILE,
+        HOSTILE,
+        {"kind": HOSTILE, "events": events},
+    )
+    response = f"<think>{HOSTILE} <seg>0.5, 1.5</seg> <seg>{HOSTILE}</seg></think><answer>{HOSTILE}</answer>"
+    config = replace(CONFIG, model=HOSTILE, benchmark=HOSTILE, prompt=HOSTILE, breakdowns=("kind",))
+    run = make_run(
+        HOSTILE.replace("/", "\\").replace("\ud800", ""), [(question, response)], right=1.0, config=config
+    )
+    failed = ResultRow(1, HOSTILE + "2", None, None, HOSTILE, dict.fromkeys(Rule, Outcome.FAILED))
+    return replace(run, rows=(*run.rows, failed), workers=({"host": HOSTILE},), problems=(HOSTILE,))
