@@ -24,7 +24,7 @@ from relisten.evaluate.results import read_run
 from relisten.evaluate.run_folder import Progress, RunFolder, Settings, Subject, prepare
 from relisten.evaluate.runner import work
 from relisten.evaluate.scoring import Outcome
-from relisten.evaluate.summary import summarize_run
+from relisten.evaluate.summary import summarize_run, write_summary
 from relisten.question import Question
 
 SUBJECT = Subject("scripted", "0" * 64)
@@ -222,9 +222,17 @@ def test_a_read_only_file_system_is_told(data: Path, tmp_path: Path, monkeypatch
     def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
+    work(make(data, tmp_path / "done"), ScriptedEngine(right))
+    write_summary(tmp_path / "done", summarize_run(read_run(tmp_path / "done")))
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(InputError, match=r"Read-only file system.*Make it writable"):
         make(data, tmp_path / "a")
+    # What is finished is only read.
+    monkeypatch.setattr(Path, "replace", refuse)
+    for name in ("open", "link", "ftruncate", "truncate"):
+        monkeypatch.setattr(files.os, name, refuse)
+    assert make(data, tmp_path / "done").complete
+    write_summary(tmp_path / "done", summarize_run(read_run(tmp_path / "done")))
 
 
 def test_stopping_by_keyboard_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:

@@ -42,7 +42,10 @@ def make_folder(path: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there complete, or as it was before."""
+    """Write a file so that it is there complete, or as it was before. One that holds this text is left alone."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if path.read_text(encoding="utf-8") == text:
+            return
     partial = _partial(path, text)
     with telling(path):
         partial.replace(path)
@@ -120,8 +123,8 @@ class LineFile:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Drop what stands behind the last newline of a file whose writer is gone."""
-    with telling(path), path.open("rb+") as file:
+    """Drop what stands behind the last newline of a file whose writer is gone. A whole file is only read."""
+    with path.open("rb") as file:
         kept = end = file.seek(0, os.SEEK_END)
         while kept > 0:
             start = max(0, kept - _CHUNK)
@@ -130,8 +133,9 @@ def cut_torn_line(path: Path) -> None:
             kept = start + newline + 1 if newline >= 0 else start
             if newline >= 0:
                 break
-        if kept < end:
-            file.truncate(kept)
+    if kept < end:
+        with telling(path):
+            os.truncate(path, kept)
 
 
 def _partial(path: Path, text: str) -> Path:
