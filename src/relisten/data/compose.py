@@ -32,6 +32,7 @@ from relisten.data.subject import Style, Subject
 from relisten.data.timbres import LABELS
 from relisten.data.wording import Rng
 from relisten.errors import InputError
+from relisten.question import Question
 
 KINDS: Final[Mapping[str, Kind]] = {**SCENE_KINDS, **RELATIONS, **DIALOGUE, **HARMONY}
 """Everything that can be asked, by name."""
@@ -53,6 +54,16 @@ _TOGETHER: Final = 0.4
 _FEW: Final = 3
 _CHUNK: Final = 64
 _ROUNDS: Final = 3
+_PLAIN: Final[Mapping[str, Mapping[str, float]]] = {
+    "count_window": {"0": 0.2, "1": 0.8},
+    "count_all": {"0": 0.2, "1": 0.8},
+    "count_before": {"0": 0.3, "1": 0.7},
+    "count_after": {"0": 0.3, "1": 0.7},
+    "distinct": {"1": 0.25},
+    "speaker_turns": {"1": 0.4},
+    "speakers": {"1": 0.3},
+}
+"""How readily a question is kept whose answer would else be the rule: most sounds come once or never."""
 _WORD: Final = re.compile(r"[^\W\d_]{3,}")
 
 
@@ -194,18 +205,27 @@ def compose_record(
     if isinstance(subject, str):
         return subject
     found: dict[str, Example] = {}
+    turn = int(rng.integers(12))
     kinds = _allowed(subject, options.kinds)
     for _ in range(_ROUNDS):
         for number in rng.permutation(len(kinds)):
             if len(found) == options.per_clip:
                 return list(found.values())
             example = KINDS[kinds[int(number)]](subject, rng)
-            if example is not None:
-                name = f"{record.id}-{len(found)}"
-                found.setdefault(
-                    example.question.text, replace(example, question=replace(example.question, id=name))
-                )
+            if example is None or example.question.text in found:
+                continue
+            if rng.random() < _PLAIN.get(example.kind, {}).get(str(example.question.answer), 1.0):
+                question = replace(_placed(example.question, turn), id=f"{record.id}-{len(found)}")
+                found[question.text] = replace(example, question=question)
+                turn += 1
     return list(found.values()) or "nothing beyond doubt"
+
+
+def _placed(question: Question, turn: int) -> Question:
+    """The question with its answer at the place whose turn it is, so that every place is the answer's as often."""
+    choices = [choice for choice in question.choices if choice != question.answer]
+    choices.insert(turn % len(question.choices), str(question.answer))
+    return replace(question, choices=tuple(choices))
 
 
 def clip_rng(clip: str, seed: int) -> Rng:

@@ -192,8 +192,8 @@ def said_after(scene: Subject, rng: Rng) -> Example | None:
     quotes = _quotable(scene.turns)
     options = [
         (early, late)
-        for early, late in itertools.pairwise(scene.turns)
-        if early in quotes and late in quotes and late.start >= early.end - scene.margin
+        for early, late in _successions(scene)
+        if early in quotes and late in quotes
     ]
     if not options or len(quotes) < 4:
         return None
@@ -232,9 +232,8 @@ def answers(scene: Subject, rng: Rng) -> Example | None:
     quotes = _quotable(scene.turns)
     options = [
         (early, late)
-        for early, late in itertools.pairwise(scene.turns)
+        for early, late in _successions(scene)
         if early in quotes and early.text.endswith("?") and early.speaker != late.speaker
-        if late.start >= early.end - scene.margin
     ]
     if not options:
         return None
@@ -320,6 +319,17 @@ def _voices(scene: Subject) -> Subject | None:
         else:
             events.append(LabelledEvent(turn.start, turn.end, names[turn.speaker]))
     return replace(_derived(scene, events), turns=turns)
+
+
+def _successions(scene: Subject) -> list[tuple[Turn, Turn]]:
+    """Turns that follow one another beyond doubt: no other starts about when either does."""
+    turns = scene.turns
+    return [
+        (turns[at], turns[at + 1])
+        for at in range(len(turns) - 1)
+        if turns[at + 1].start >= turns[at].end - scene.margin
+        and all(b.start - a.start >= scene.gap for a, b in itertools.pairwise(turns[max(0, at - 1) : at + 3]))
+    ]
 
 
 def _names(voices: Subject) -> list[str]:

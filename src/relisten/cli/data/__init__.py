@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import typer
 
+from relisten.cli.data.compose import compose_
 from relisten.cli.data.exporting import export
 from relisten.cli.data.filtering import filter_
 from relisten.cli.data.importing import import_
 from relisten.cli.data.judging import judge
+from relisten.cli.data.stats import stats
 from relisten.cli.data.synthesize import synthesize
 
 app = typer.Typer(no_args_is_help=True)
 app.command("import")(import_)
+app.command("compose")(compose_)
 app.command()(synthesize)
 app.command()(judge)
 app.command("filter")(filter_)
 app.command()(export)
+app.command()(stats)
 
 
 @app.callback()

@@ -1,0 +1,84 @@
+"""`relisten data compose`: questions by rule from any manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relisten.cli.data.progress import counting
+from relisten.data.compose import GROUPS, ComposeOptions, compose, kinds_named
+from relisten.data.parallel import usable_processors
+from relisten.data.subject import Style
+from relisten.errors import InputError
+
+_SHOWN = 20
+
+
+def compose_(
+    manifest: Annotated[Path, typer.Argument(help="The manifest of labelled clips (JSONL).")],
+    out: Annotated[Path, typer.Option(help="The file of questions to write (JSONL).")],
+    per_clip: Annotated[int, typer.Option(help="Most questions about one clip.")] = 5,
+    kinds: Annotated[
+        str,
+        typer.Option(help=f"Kinds to ask, with commas between; or groups: {', '.join(GROUPS)}. All by default."),
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Another seed asks other questions.")] = 0,
+    style: Annotated[
+        Style, typer.Option(help="Reasoning in full sentences, or short as echo-tiny is trained on.")
+    ] = Style.FULL,
+    min_confidence: Annotated[
+        float, typer.Option(help="Clips with an event whose label is less sure are not asked about their sounds.")
+    ] = 0.5,
+    processes: Annotated[int, typer.Option(help="Processes; 0 takes every processor. The output is the same.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+) -> None:
+    """Make questions with exact answers and grounded reasoning from labels alone; what is in doubt is not asked.
+
+    Exit status: 0 if there is any question, 2 if not.
+    """
+    options = ComposeOptions(per_clip, kinds_named(filter(None, kinds.split(","))), seed, style, min_confidence)
+    refused: Counter[str] = Counter()
+    clips = questions = bad = 0
+    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
+    stretches = compose(manifest, out.parent, options, processes or usable_processors())
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            for stretch in counting(stretches, "clips (64 at a time)", sys.stderr):
+                file.write(stretch.lines)
+                clips += stretch.clips
+                questions += stretch.questions
+                refused.update(stretch.refused)
+                for error in stretch.bad:
+                    bad += 1
+                    if bad <= _SHOWN:
+                        print(error, file=sys.stderr)
+        if not questions:
+            raise InputError(f"{manifest}: allows no question ({_reasons(refused) or 'it has no good row'})")
+        partial.replace(out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    if as_json:
+        print(
+            json.dumps(
+                {"out": str(out), "clips": clips, "questions": questions, "refused": dict(refused), "bad_rows": bad}
+            )
+        )
+        return
+    print(f"{questions} questions about {clips - refused.total()} of {clips} clips -> {out}")
+    if refused:
+        print(f"not asked about: {_reasons(refused)}")
+    if bad:
+        print(f"{bad} bad rows passed over")
+
+
+def _reasons(refused: Counter[str]) -> str:
+    return "; ".join(f"{number} clips {reason}" for reason, number in refused.most_common())
