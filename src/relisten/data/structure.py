@@ -97,10 +97,10 @@ def _tag_flaws(response: str, duration: float) -> list[Flaw]:
         if isinstance(event, Skip)
     ]
     listens = sum(isinstance(event, Listen) for event in events)
-    if not listens and not flaws:
-        flaws.append(Flaw("tag", "no part is cited; write at least one <seg>start, end</seg>"))
     if not flaws and not response.count("<seg>") == response.count("</seg>") == listens:
         flaws.append(Flaw("tag", "a <seg> is not closed, or stands inside another; close each before the next"))
+    elif not flaws and not listens:
+        flaws.append(Flaw("tag", "no part is cited; write at least one <seg>start, end</seg>"))
     if not flaws:
         for content in _SEGMENT.findall(response):
             start, end = (float(time) for time in content.split(","))

@@ -1,0 +1,145 @@
+"""`relisten data filter` and `relisten data export` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.labelled_set import make_record
+
+from relisten.cli import main
+from relisten.data.examples import Example, write_examples
+from relisten.engines.fake import ScriptedEngine
+from relisten.listener import Listener
+from relisten.question import Question
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    """Two questions on each of six clips; one of them twice; and a row that is none."""
+    rows = []
+    for number in range(6):
+        record = make_record(tmp_path, number)
+        known = {"hash": record.hash, "source": record.source, "duration": record.duration}
+        for text in ("known", "open"):
+            question = Question(f"{text} {number}", ("yes", "no"), record.audio, f"{number}-{text}", "yes", known)
+            response = "<think>To see I play <seg>0.0, 1.0</seg> and hear it.</think><answer>yes</answer>"
+            rows.append(Example(question, response, "test"))
+    rows.append(replace(rows[0], question=replace(rows[0].question, text="KNOWN 0")))
+    path = tmp_path / "examples.jsonl"
+    write_examples(path, rows)
+    with path.open("a") as file:
+        file.write("not a row\n")
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = 0
+    try:
+        main(["data", *map(str, arguments)])
+    except SystemExit as status:
+        code = int(status.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_duplicates_go_and_bad_rows_are_told(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, "filter", examples, "--out", tmp_path / "kept.jsonl")
+    assert code == 0
+    assert "12 kept, 1 dropped (duplicate 1)" in out
+    assert "examples.jsonl:14: is not JSON" in err
+    assert len(lines(tmp_path / "kept.jsonl")) == 12
+
+
+def test_silence_and_other_splits(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(question: Question) -> str:
+        return f"<think>hm</think><answer>{'yes' if 'known' in question.text else 'no'}</answer>"
+
+    monkeypatch.setattr(Listener, "load", lambda model, *, device: Listener(ScriptedEngine(script)))
+    test_split = tmp_path / "test.jsonl"
+    test_split.write_text(examples.read_text().splitlines()[0] + "\n")
+    arguments = ("filter", examples, "--out", tmp_path / "kept.jsonl", "--silent", "any", "--not-in", test_split)
+    code, out, _ = run(capsys, *arguments, "--dropped", tmp_path / "gone.jsonl", "--json")
+    summary = json.loads(out)
+    assert code == 0
+    assert summary == {
+        "kept": 4,
+        "written": 4,
+        "dropped": {"duplicate": 1, "shared": 4, "answered": 4},
+        "bad_rows": 1,
+    }
+    assert all("open" in row["question"] for row in lines(tmp_path / "kept.jsonl"))
+    assert {row["metadata"]["filtered"].split()[0] for row in lines(tmp_path / "gone.jsonl")} == {
+        "duplicate", "shared", "answered",
+    }  # fmt: skip
+    run(capsys, *arguments, "--tag")
+    tagged = lines(tmp_path / "kept.jsonl")
+    assert len(tagged) == 13
+    assert sum("filtered" in row["metadata"] for row in tagged) == 9
+
+
+def test_a_file_is_not_its_own_other_split(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, "filter", examples, "--out", tmp_path / "kept.jsonl", "--not-in", examples)
+    assert code == 2
+    assert "names another split" in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("jsonl", "train.jsonl"),
+        ("ms-swift", "train.jsonl"),
+        ("verl", "train.parquet"),
+        ("hf", "data/train-00000-of-00001.parquet"),
+    ],
+)
+def test_export(examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, file: str) -> None:
+    code, out, err = run(capsys, "export", kind, examples, "--out", tmp_path / "out", "--validation", 0.3)
+    assert code == 0
+    assert (tmp_path / "out" / file).exists()
+    assert "validation:" in out
+    assert "1 bad rows left out" in out
+    assert "examples.jsonl:14" in err
+    code, out, _ = run(capsys, "export", kind, examples, "--out", tmp_path / "out", "--validation", 0.3, "--json")
+    counts = json.loads(out)
+    assert sum(counts["rows"].values()) == 13
+    assert sum(counts["clips"].values()) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("export", "csv"), "export format 'csv' is unknown; use one of\n  ms-swift"),
+        (("export", "verl", "--validation", 2), "validation share 2"),
+    ],
+)
+def test_bad_exports(
+    examples: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[object, ...],
+    message: str,
+) -> None:
+    code, _, err = run(capsys, *arguments[:2], examples, "--out", tmp_path / "out", *arguments[2:])
+    assert code == 2
+    assert message in err
+
+
+def test_an_empty_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    code, _, err = run(capsys, "export", "jsonl", tmp_path / "empty.jsonl", "--out", tmp_path / "out")
+    assert code == 2
+    assert "no row could be written; the first reason: it is empty" in err
