@@ -73,6 +73,7 @@ def work(
         return
     if at_once < 1:
         raise InputError(f"at once {at_once}: it must be at least 1")
+    watch = Watch(run.folder)
     with Worker(run.folder) as worker:
         lines = LineFile(run.folder / f"traces-{worker.name}.jsonl")
         worker.on_beat = lines.sync
@@ -86,15 +87,16 @@ def work(
             **(about or {}),
         }
         write_once(run.folder / "workers" / f"{worker.name}.json", json.dumps(described, indent=1) + "\n")
-        watch = Watch(run.folder)
         claims = Claims(run.folder, worker.name, watch)
+        run.refresh()  # others may have finished since it was prepared, and taken their claims away
         try:
             asyncio.run(_Work(run, engine, claims, lines, at_once, on_progress).go())
         finally:
             lines.close()
-        if not watch.others(worker.name):
-            claims.clear()
-            watch.sweep()
+    # Only now is this one not at work any more: of several that end together, the last finds nobody.
+    watch.sweep()
+    if not watch.others(worker.name):
+        claims.clear()
 
 
 class _Work:
