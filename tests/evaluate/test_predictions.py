@@ -230,6 +230,18 @@ def test_mmsu_is_handed_in_by_letter(tmp_path: Path) -> None:
     assert score(path, name="mmsu").ours.main.overall.right == 1
 
 
+def test_own_questions_with_their_breakdowns(tmp_path: Path) -> None:
+    folder = write_questions(tmp_path / "data", 12)
+    rows = [{"id": f"q{number}", "prediction": "one"} for number in range(12)]
+    ours = score(write_rows(tmp_path / "p.jsonl", rows), folder, "questions").ours
+    assert ours.main.overall.right == 4
+    assert [breakdown.key for breakdown in ours.main.breakdowns] == ["group"]
+    # The same with the answers in the rows themselves.
+    full = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
+    path = write_rows(tmp_path / "full.jsonl", [{**row, "prediction": "one"} for row in full])
+    assert score(path, name="questions").ours.main == ours.main
+
+
 def test_thinking() -> None:
     assert thinking("<think>so</think><answer>x</answer>") == "so"
     assert thinking("unfinished") == "unfinished"

@@ -20,6 +20,7 @@ from typing import Any
 
 from relisten.errors import InputError
 from relisten.evaluate.benchmarks.base import BadRow, Benchmark, Official, read_rows, read_text, unique
+from relisten.evaluate.benchmarks.questions import find_breakdowns
 from relisten.evaluate.files import to_line, write_whole
 from relisten.evaluate.results import Run, groups_of
 from relisten.evaluate.scoring import Graded, Outcome, Rule, Scorecard, chosen, grade, scorecard, string_match
@@ -141,16 +142,19 @@ def score_predictions(benchmark: Benchmark, file: PredictionFile, data: Path | N
     first: dict[str, Prediction] = {}
     for prediction in file.rows:
         first.setdefault(prediction.id, prediction)
+    keys = benchmark.breakdowns
+    if not keys:
+        keys = tuple(key for key in find_breakdowns(questions) if key not in (file.key, *KEYS))
     graded = []
     for question in questions:
         given = first.get(question.id)
         outcomes = _outcomes(given.text if given else None, question)
-        graded.append(Graded(outcomes, groups_of(question, benchmark.breakdowns)))
+        graded.append(Graded(outcomes, groups_of(question, keys)))
     graded += [Graded(dict.fromkeys(Rule, Outcome.FAILED), {}) for _ in failures]
     ours = summarize(
         f"{benchmark.name}, {file.path.name}",
         benchmark.rule,
-        benchmark.breakdowns,
+        keys,
         graded,
         [Reference(question.answer, question.choices) for question in questions],
         failures=tuple(failures),

@@ -2,7 +2,7 @@
 
     runs/x/
       config.json          `RunConfig`: all that decides the answers; another config is refused
-      questions.jsonl      one line a row of the benchmark, in its order: `StoredRow`
+      questions.jsonl      one line a row of the benchmark, in its order
       traces-<worker>.jsonl   one line a finished question: {"id": ..., "trace": {...}}
       workers/<worker>.json   who wrote them: versions, git state, device, model path, host, command
       claims/              who is answering what, while a run goes on

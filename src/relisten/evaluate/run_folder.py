@@ -89,11 +89,6 @@ class RunFolder:
         rows = enumerate(self.rows)
         return [(number, row) for number, row in rows if isinstance(row, Question) and self.to_ask(row)]
 
-    @property
-    def complete(self) -> bool:
-        """Whether every row was asked, those that failed included."""
-        return len(self._finished) == len(self._questions)
-
     def to_ask(self, question: Question) -> bool:
         brief = self._finished.get(question.id)
         return brief is None or brief.outcome is Outcome.FAILED
@@ -163,11 +158,8 @@ def prepare(
             break
         rows.append(row)
     if not any(isinstance(row, Question) for row in rows):
-        why = (
-            f"the first of {len(rows)} bad rows: {rows[0].error}"
-            if rows and isinstance(rows[0], BadRow)
-            else "no row"
-        )
+        bad = [row.error for row in rows if isinstance(row, BadRow)]
+        why = f"the first of {len(bad)} bad rows: {bad[0]}" if bad else "no row"
         raise InputError(f"{benchmark.name}: there is nothing to ask ({why})")
     _check_sounds(benchmark.name, rows)
     config = RunConfig(
