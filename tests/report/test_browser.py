@@ -29,9 +29,11 @@ FLAGS = (
     *("--disable-component-update", "--disable-sync", "--mute-audio"),
 )
 CANVASES = "document.querySelector('.wave > div').shadowRoot.querySelectorAll('canvas')"
-FIRST_ROW_SECONDS = 5.0
-"""Generous: a slow shared machine takes 1.5 s for a thousand rows of two runs."""
-FILTER_MILLISECONDS = 400.0
+FIRST_ROW_SECONDS = 3.0
+"""On a quiet machine; it takes 0.5 s."""
+FILTER_MILLISECONDS = 200.0
+"""On a quiet machine; it takes 10 ms."""
+QUIET_MILLISECONDS = 250.0
 
 if CHROMIUM is None:
     pytest.skip(
@@ -92,17 +94,22 @@ def open_page(browser: Browser) -> Iterator[Open]:
 
 def until(page: Page, holds: str) -> None:
     """Wait until an expression is true. playwright's own way needs eval, which the page's policy forbids."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while not page.evaluate(holds):
         if time.monotonic() > end:
             raise TimeoutError(holds)
         page.wait_for_timeout(20)
 
 
-def playing(page: Page) -> dict[str, float]:
-    return page.evaluate(
-        "(() => { const a = document.querySelector('audio'); return {now: a.currentTime, paused: +a.paused}; })()"
-    )  # type: ignore[no-any-return]
+def slowness(page: Page) -> float:
+    """How many times longer this machine takes at the moment than a quiet one; at least 1."""
+    took = page.evaluate("""() => {
+        const begin = performance.now();
+        let sum = 0;
+        for (let i = 0; i < 3e7; i++) sum = (sum + i) % 1000003;
+        return performance.now() - begin + sum * 0;
+    }""")
+    return max(1.0, took / QUIET_MILLISECONDS)
 
 
 def regions(page: Page) -> list[dict[str, Any]]:
@@ -123,9 +130,31 @@ def open_row(page: Page, number: int) -> None:
     until(page, "document.querySelector('.player .wave > div')?.shadowRoot.querySelector('[part~=\"region\"]')")
 
 
+def listen_in(page: Page) -> None:
+    """Keep what the sound does, and which tag shows it, in `window.told`."""
+    page.evaluate("""() => {
+        const audio = document.querySelector('audio');
+        window.told = [];
+        for (const what of ['playing', 'pause']) {
+            audio.addEventListener(what, () => window.told.push({
+                what,
+                at: audio.currentTime,
+                tag: document.querySelector('.tag.playing')?.textContent ?? null,
+            }));
+        }
+    }""")
+
+
+def told(page: Page) -> list[dict[str, Any]]:
+    """What was kept until the sound paused; told once."""
+    until(page, "window.told.at(-1)?.what === 'pause'")
+    return page.evaluate("window.told.splice(0)")  # type: ignore[no-any-return]
+
+
 def test_a_clicked_tag_plays_its_region_and_stops_at_its_end(report: Path, open_page: Open) -> None:
     page = open_page(report)
     open_row(page, 0)
+    listen_in(page)
     drawn = regions(page)
     assert len(drawn) == 2
     second = page.locator(".card[data-run='1'] .tag").nth(1)
@@ -136,37 +165,39 @@ def test_a_clicked_tag_plays_its_region_and_stops_at_its_end(report: Path, open_
     second.hover()
     assert [one["key"] for one in regions(page) if one["active"]] == [key]
     second.click()
-    until(page, "!document.querySelector('audio').paused && document.querySelector('audio').currentTime > 1.05")
-    assert 1.0 <= playing(page)["now"] <= 2.01
-    assert "playing" in (second.get_attribute("class") or "")
-    assert [one["key"] for one in regions(page) if one["active"]] == [key]
+    began, ended = told(page)
+    assert began == {"what": "playing", "at": pytest.approx(1.0, abs=0.3), "tag": "2: 1 to 2 s"}
+    assert ended == {"what": "pause", "at": pytest.approx(2.0, abs=0.1), "tag": None}
     first = page.locator(".card[data-run='1'] .tag").first
+    name = first.text_content() or ""
+    start = float(name.split(": ")[1].split(" to ")[0])
     first.click()
-    until(page, "document.querySelector('audio').paused")
-    start = float((first.text_content() or "").split(": ")[1].split(" to ")[0])
-    assert start + 0.3 <= playing(page)["now"] <= start + 0.9
-    assert "playing" not in (first.get_attribute("class") or "")
+    began, ended = told(page)
+    assert began == {"what": "playing", "at": pytest.approx(start, abs=0.3), "tag": name}
+    assert start + 0.55 <= ended["at"] <= start + 0.6 + 0.2 * slowness(page)
 
 
 def test_a_clicked_region_plays_and_its_tag_shows_it(report: Path, open_page: Open) -> None:
     page = open_page(report)
     open_row(page, 1)
-    page.mouse.move(0, 0)
+    listen_in(page)
     box = page.locator(".player .wave").bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + box["width"] * 0.95, box["y"] + 30)
-    until(page, "!document.querySelector('audio').paused")
-    assert page.locator(".tag.playing").text_content() == "2: 1 to 2 s"
+    assert told(page)[0]["tag"] == "2: 1 to 2 s"
 
 
 def test_keys_play_pause_and_move(report: Path, open_page: Open) -> None:
     page = open_page(report)
     open_row(page, 0)
+    listen_in(page)
     page.focus("#answer")
     page.keyboard.press("2")
-    until(page, "!document.querySelector('audio').paused")
+    assert told(page)[0]["tag"] == "2: 1 to 2 s"
     page.keyboard.press(" ")
-    until(page, "document.querySelector('audio').paused")
+    until(page, "window.told.length > 0")
+    page.keyboard.press(" ")
+    assert told(page)[0] == {"what": "playing", "at": pytest.approx(0.0, abs=1.0), "tag": None}
     page.focus("#list")
     page.keyboard.press("ArrowDown")
     assert page.locator("#answer .meta span").first.text_content() == "q1"
@@ -291,6 +322,7 @@ def test_a_thousand_rows_stay_quick(
     first_row = page.evaluate("performance.now()") / 1000
     page.close()
     page = open_page(path)
+    slow = slowness(page)
     measured = page.evaluate("""() => {
         const times = {};
         const measure = (name, act) => {
@@ -324,5 +356,5 @@ def test_a_thousand_rows_stay_quick(
         record_property(name, round(value, 2))
         print(f"{name}: {value:.2f}")
     assert page.locator("#list .row").count() < 40
-    assert first_row < FIRST_ROW_SECONDS
-    assert max(measured.values()) < FILTER_MILLISECONDS
+    assert first_row < FIRST_ROW_SECONDS * slow
+    assert max(measured.values()) < FILTER_MILLISECONDS * slow

@@ -12,12 +12,12 @@ from relisten.report.html import Child, Markup, tag
 NOTHING = Markup('<span class="none">–</span>')
 
 
-def share(value: float | None, interval: Interval | None = None, n: int | None = None) -> Markup:
-    """A share as a percentage."""
+def share(value: float | None, interval: Interval | None = None, n: int | None = None, unit: str = "") -> Markup:
+    """A share as a percentage; `unit` is what `n` counts, where that is not rows."""
     if value is None:
         return NOTHING
     ends = None if interval is None else (f"{100 * interval.low:.1f}", f"{100 * interval.high:.1f}")
-    return _figure(f"{100 * value:.1f} %", ends, n)
+    return _figure(f"{100 * value:.1f} %", ends, n, unit)
 
 
 def accuracy(tally: Tally) -> Markup:
@@ -67,7 +67,7 @@ def table(head: Sequence[Child], rows: Sequence[Sequence[Child]], *, caption: st
         tag(
             "table",
             tag("caption", caption) if caption else None,
-            tag("thead", tag("tr", [tag("th", cell, scope="col") for cell in head])),
+            tag("thead", tag("tr", [tag("th", cell, scope="col") if cell else tag("td") for cell in head])),
             tag("tbody", body),
             class_=class_ or None,
         ),
@@ -89,10 +89,10 @@ def _signed(share: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
 
 
-def _figure(value: str, ends: tuple[str, str] | None, n: int | None) -> Markup:
+def _figure(value: str, ends: tuple[str, str] | None, n: int | None, unit: str = "") -> Markup:
     small: list[Child] = []
     if ends is not None:
         small.append(f"{ends[0]} to {ends[1]}")
     if n is not None:
-        small.append(f"n = {n:,}")
+        small.append(f"{n:,} {unit}" if unit else f"n = {n:,}")
     return tag("span", tag("b", value), tag("small", ", ".join(map(str, small))) if small else None, class_="fig")

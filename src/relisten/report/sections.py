@@ -101,7 +101,7 @@ def _overview_row(shown: Shown, macro_keys: Sequence[str], marks: Sequence[float
         tag("div", shown.label, tag("small", about), class_="stack"),
         figures.accuracy(overall),
         whiskers(f"accuracy of {shown.name}", [(shown.series, point)], ACCURACY, marks) if point else "",
-        *(figures.share(macro.macro, macro.macro_interval, len(macro.groups)) for macro in macros),
+        *(figures.share(macro.macro, macro.macro_interval, len(macro.groups), "groups") for macro in macros),
         *[figures.NOTHING] * (len(macro_keys) - len(macros)),
         _rows_link(shown, Outcome.NO_ANSWER, overall.no_answer),
         _rows_link(shown, Outcome.FAILED, overall.failed),

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+import av
 import numpy as np
-import soundfile
 
 from relisten.audio import SAMPLE_RATE, Clip
 from relisten.errors import InputError
 from relisten.question import Question
 
 PEAKS: Final = 480
-_OPUS_LEVEL: Final = 0.95  # about 20 kbit/s: clear to the ear, a tenth of FLAC
+_BITS_PER_SECOND: Final = 24_000  # clear to the ear, a tenth of FLAC
+_OPUS: Final = {"compression_level": "5"}
 
 
 class AudioMode(StrEnum):
@@ -97,7 +98,13 @@ def _peaks(clip: Clip) -> str:
 
 
 def _opus(clip: Clip) -> bytes:
-    buffer = io.BytesIO()
+    """Ogg Opus by FFmpeg, which takes a tenth of libsndfile's time for the same size."""
     samples = clip.samples / max(1.0, float(np.abs(clip.samples).max()))  # Opus has no room above full scale
-    soundfile.write(buffer, samples, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=_OPUS_LEVEL)
+    frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
+    frame.sample_rate = SAMPLE_RATE
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="ogg") as container:
+        stream = container.add_stream("libopus", rate=SAMPLE_RATE, layout="mono", options=_OPUS)
+        stream.bit_rate = _BITS_PER_SECOND
+        container.mux([*stream.encode(frame), *stream.encode(None)])
     return buffer.getvalue()
