@@ -55,8 +55,8 @@ _FEW: Final = 3
 _CHUNK: Final = 64
 _ROUNDS: Final = 3
 _PLAIN: Final[Mapping[str, Mapping[str, float]]] = {
-    "count_window": {"0": 0.2, "1": 0.8},
-    "count_all": {"0": 0.2, "1": 0.8},
+    "count_window": {"0": 0.2, "1": 0.5},
+    "count_all": {"0": 0.2, "1": 0.5},
     "count_before": {"0": 0.3, "1": 0.7},
     "count_after": {"0": 0.3, "1": 0.7},
     "distinct": {"1": 0.25},

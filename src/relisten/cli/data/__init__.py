@@ -9,11 +9,13 @@ from relisten.cli.data.exporting import export
 from relisten.cli.data.filtering import filter_
 from relisten.cli.data.importing import import_
 from relisten.cli.data.judging import judge
+from relisten.cli.data.simulate import simulate
 from relisten.cli.data.stats import stats
 from relisten.cli.data.synthesize import synthesize
 
 app = typer.Typer(no_args_is_help=True)
 app.command("import")(import_)
+app.command()(simulate)
 app.command("compose")(compose_)
 app.command()(synthesize)
 app.command()(judge)
