@@ -31,8 +31,7 @@ from relisten.data.manifest import Chord, ClipRecord, LabelledEvent, Music, Turn
 from relisten.data.measures import distinct, near_duplicates
 from relisten.data.questions import make_examples
 from relisten.data.scenes import make_scene
-
-# from relisten.data.simulating import scene_record
+from relisten.data.simulating import scene_record
 from relisten.data.subject import Style
 from relisten.errors import InputError
 from relisten.protocol import MAX_LISTENS, Segment, parse_answer, split_at_listens
