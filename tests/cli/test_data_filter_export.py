@@ -78,6 +78,7 @@ def test_silence_and_other_splits(
         "written": 4,
         "dropped": {"duplicate": 1, "shared": 4, "answered": 4},
         "bad_rows": 1,
+        "not_asked": 0,
     }
     assert all("open" in row["question"] for row in lines(tmp_path / "kept.jsonl"))
     assert {row["metadata"]["filtered"].split()[0] for row in lines(tmp_path / "gone.jsonl")} == {
@@ -87,6 +88,20 @@ def test_silence_and_other_splits(
     tagged = lines(tmp_path / "kept.jsonl")
     assert len(tagged) == 13
     assert sum("filtered" in row["metadata"] for row in tagged) == 9
+
+
+def test_questions_that_cannot_be_asked_stay_and_are_told(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(question: Question) -> str:
+        raise ValueError("out of memory")
+
+    monkeypatch.setattr(Listener, "load", lambda model, *, device: Listener(ScriptedEngine(script)))
+    code, out, err = run(capsys, "filter", examples, "--out", tmp_path / "kept.jsonl", "--silent", "any")
+    assert code == 0
+    assert "12 kept" in out
+    assert "12 questions kept that could not be asked in silence; question '0-known': 4 of 4" in err
+    assert "out of memory" in err
 
 
 def test_a_file_is_not_its_own_other_split(

@@ -26,10 +26,11 @@ _PUNCTUATION: Final = ".,;:!?\"'()[]"
 
 @dataclass(frozen=True)
 class Sifted:
-    """An example, and why it should go ("" if it should not)."""
+    """An example, and why it should go ("" if it should not); `note` says what kept a filter from judging it."""
 
     example: Example
     reason: str = ""
+    note: str = ""
 
     def tagged(self) -> Example:
         """The example with the reason in its metadata, for those who would rather weigh than drop."""
@@ -183,15 +184,20 @@ class _Waiting:
     open: int = 0
     right: int = 0
     failed: int = 0
+    error: str = ""
 
     def take(self, trace: Trace) -> None:
         self.open -= 1
-        self.failed += trace.finish is Finish.FAILED
+        if trace.finish is Finish.FAILED:
+            self.failed += 1
+            self.error = trace.error or ""
         reference = self.row.example.question.answer
         self.right += reference is not None and same_answer(trace.answer, reference)
 
     def decide(self, tries: int, at_least: float) -> None:
-        if not self.failed and self.right >= at_least * tries:
+        if self.failed:
+            self.row = replace(self.row, note=f"{self.failed} of {tries} silent tries failed ({self.error})")
+        elif self.right >= at_least * tries:
             self.row = replace(self.row, reason=f"answered without sound ({self.right} of {tries})")
 
 

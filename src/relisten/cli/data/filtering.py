@@ -53,6 +53,8 @@ def filter_(
     """
     filters: list[Filter] = [drop_duplicates] if duplicates else []
     bad: list[InputError] = []
+    not_asked = 0
+    first_note = ""
     counts: Counter[str] = Counter()
 
     def good(path: Path) -> Iterator[Example]:
@@ -70,7 +72,11 @@ def filter_(
         filters.append(drop_shared(good(other)))
 
     def staying(rows: Iterator[Sifted], gone: TextIO | None) -> Iterator[Example]:
+        nonlocal not_asked, first_note
         for row in rows:
+            if row.note:
+                not_asked += 1
+                first_note = first_note or f"question {row.example.question.id!r}: {row.note}"
             counts[row.reason.partition(" ")[0] or "kept"] += 1
             if row.reason and gone is not None and dropped is not None:
                 gone.write(dump_row(example_row(row.tagged(), dropped.parent)))
@@ -92,14 +98,17 @@ def filter_(
         gone = None if dropped is None else stack.enter_context(_opened(dropped))
         written = write_examples(out, staying(rows, gone))
     kept = counts.pop("kept", 0)
+    problems = {"bad_rows": len(bad), "not_asked": not_asked}
     if as_json:
-        print(json.dumps({"kept": kept, "written": written, "dropped": dict(counts), "bad_rows": len(bad)}))
+        print(json.dumps({"kept": kept, "written": written, "dropped": dict(counts), **problems}))
         return
     what = "tagged" if tag else "dropped"
     reasons = ", ".join(f"{name} {number}" for name, number in counts.most_common())
     print(f"{kept} kept, {sum(counts.values())} {what}{f' ({reasons})' if reasons else ''} -> {out}")
     if bad:
         print(f"{len(bad)} bad rows left out", file=sys.stderr)
+    if not_asked:
+        print(f"{not_asked} questions kept that could not be asked in silence; {first_note}", file=sys.stderr)
 
 
 def _opened(path: Path) -> TextIO:
