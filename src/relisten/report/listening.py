@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -121,12 +122,13 @@ def _lengths(runs: Sequence[Shown]) -> Markup | None:
     heard = [shown for shown in runs if shown.analysis.lengths]
     if not heard:
         return None
-    high = round_up(float(np.quantile([length for shown in heard for length in shown.analysis.lengths], 0.99)))
-    edges = np.linspace(0, high, _LENGTH_BINS + 1)
-    names = [f"{edge:.3g}" for edge in edges[:-1]]
+    longest = float(np.quantile([length for shown in heard for length in shown.analysis.lengths], 0.99))
+    step = round_up(longest / _LENGTH_BINS)
+    edges = np.arange(math.ceil(longest / step) + 1) * step
+    names = [f"{edge:g}" for edge in edges[:-1].round(6)]
     bars, rows = [], []
     for shown in heard:
-        lengths = np.minimum(shown.analysis.lengths, high)
+        lengths = np.minimum(shown.analysis.lengths, edges[-1])  # the longest percent counts in the last bar
         tallies = [_part(int(count), len(lengths)) for count in np.histogram(lengths, edges)[0]]
         points = [_point(t, f"{shown.name}, from {n} s") for t, n in zip(tallies, names, strict=True)]
         bars.append((shown.series, points))

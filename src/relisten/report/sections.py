@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 
 from relisten.evaluate.analysis import Analysis, analyse
 from relisten.evaluate.attention_curve import AttentionCurve
@@ -96,7 +97,8 @@ def _overview_row(shown: Shown, macro_keys: Sequence[str], marks: Sequence[float
     by_key = {breakdown.key: breakdown for breakdown in shown.card.breakdowns}
     macros = [by_key[key] for key in macro_keys if key in by_key]
     config = shown.run.config
-    about = f"{config.model}, {config.format}" + (", silent audio" if config.silent else "")
+    model = PurePath(config.model).name or config.model
+    about = f"{model}, {config.format}" + (", silent audio" if config.silent else "")
     return [
         tag("div", shown.label, tag("small", about), class_="stack"),
         figures.accuracy(overall),

@@ -13,7 +13,7 @@ async function decodeSound(bytes) {
   return decoded.getChannelData(0);
 }
 
-/** Levels from 0 (RANGE_DB below the loudest) to 1, one row after the other from high to low pitch. */
+/** Levels from 0 (background, at most RANGE_DB below the loudest) to 1, one row after the other from high to low pitch. */
 function spectrogram(samples) {
   const columns = Math.max(1, Math.min(COLUMNS, Math.ceil(samples.length / (WINDOW / 4))));
   const hop = samples.length / columns;
@@ -23,7 +23,6 @@ function spectrogram(samples) {
   const levels = new Float32Array(columns * ROWS).fill(-Infinity);
   const real = new Float32Array(WINDOW);
   const imaginary = new Float32Array(WINDOW);
-  let top = -Infinity;
   for (let column = 0; column < columns; column++) {
     // A column wider than a window keeps the loudest of the windows in it, so that no short event is lost.
     for (let step = 0; step < steps; step++) {
@@ -41,11 +40,14 @@ function spectrogram(samples) {
         const level = 10 * Math.log10(power + 1e-12);
         const at = (ROWS - 1 - row) * columns + column;
         if (level > levels[at]) levels[at] = level;
-        if (level > top) top = level;
       }
     }
   }
-  for (let i = 0; i < levels.length; i++) levels[i] = Math.max(0, 1 + (levels[i] - top) / RANGE_DB);
+  // From background noise, taken as the quieter third of the picture, to the loudest.
+  const sorted = levels.slice().sort();
+  const top = sorted.at(-1);
+  const floor = Math.max(top - RANGE_DB, Math.min(sorted[Math.floor(sorted.length / 3)], top - 20));
+  for (let i = 0; i < levels.length; i++) levels[i] = Math.max(0, (levels[i] - floor) / (top - floor));
   return { levels, columns };
 }
 
