@@ -293,7 +293,7 @@ def test_a_budget_stops_cleanly_and_goes_on_later(store: ReplyStore, records: li
         assert 0 < spent <= 1.5
         rest = run(server, store, records, budget=Budget(100.0, spent), **prices)
         assert not any(result.stopped for result in rest)
-        assert rest[: len(done)] == done[: len(done)]
+        assert all(result in rest for result in done)
     assert max(server.billed.values()) == 1
 
 
