@@ -35,10 +35,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def grown(folder: Path, count: int, processes: int = 1, **options: object) -> dict[str, bytes]:
-    made = SimulatedSet(folder, SimulateOptions(**{"scenes": SHORT} | options))  # type: ignore[arg-type]
-    before = made.finished
-    assert len(list(made.grow(count, processes))) == count - before
-    made.close()
+    with SimulatedSet(folder, SimulateOptions(**{"scenes": SHORT} | options)) as made:  # type: ignore[arg-type]
+        before = made.finished
+        assert len(list(made.grow(count, processes))) == count - before
     return contents(folder)
 
 
@@ -99,9 +98,8 @@ def test_what_a_kill_leaves_is_mended(tmp_path: Path) -> None:
     manifest.write_bytes(b"".join(lines[:3]) + lines[3][:40])
     (tmp_path / "b" / "clips" / "0000" / "train-0-2.flac").unlink()
     (tmp_path / "b" / "clips" / "0000" / "train-0-4.flac").write_bytes(b"half")
-    made = SimulatedSet(tmp_path / "b", SimulateOptions(scenes=SHORT))
-    assert made.finished == 2
-    made.close()
+    with SimulatedSet(tmp_path / "b", SimulateOptions(scenes=SHORT)) as made:
+        assert made.finished == 2
     assert grown(tmp_path / "b", 5) == whole
 
 
@@ -129,11 +127,14 @@ def test_other_settings_are_refused_and_say_what_differs(tmp_path: Path) -> None
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
-    first = SimulatedSet(tmp_path / "set", SimulateOptions(scenes=SHORT))
-    with pytest.raises(InputError, match="another run is at work here"):
-        SimulatedSet(tmp_path / "set", SimulateOptions(scenes=SHORT))
-    first.close()
-    SimulatedSet(tmp_path / "set", SimulateOptions(scenes=SHORT)).close()
+    options = SimulateOptions(scenes=SHORT)
+    with (
+        SimulatedSet(tmp_path / "set", options),
+        pytest.raises(InputError, match="another run is at work here"),
+    ):
+        SimulatedSet(tmp_path / "set", options)
+    with SimulatedSet(tmp_path / "set", options) as made:
+        assert made.finished == 0
 
 
 @pytest.mark.parametrize(

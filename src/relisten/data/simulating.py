@@ -79,7 +79,7 @@ class Simulated:
 
 
 class SimulatedSet:
-    """A folder of simulated clips that can grow."""
+    """A folder of simulated clips that can grow; a context manager that keeps others out meanwhile."""
 
     def __init__(self, folder: Path, options: SimulateOptions) -> None:
         """Open or begin a folder.
@@ -103,8 +103,10 @@ class SimulatedSet:
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
 
-    def close(self) -> None:
-        """Let others work in the folder."""
+    def __enter__(self) -> SimulatedSet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._lock.close()
 
     def _repaired(self) -> int:

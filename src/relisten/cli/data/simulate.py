@@ -76,16 +76,16 @@ def simulate(
         spec = replace(spec, events=events)
     found = find_sources(sources, backgrounds) if sources is not None or backgrounds is not None else None
     options = SimulateOptions(split, seed, spec, mix, found, speech)
-    made = SimulatedSet(out, options)
-    before = made.finished
     problems: Counter[str] = Counter()
     begun = time.monotonic()
-    new = made.grow(count, processes or usable_processors())
-    for clip in counting(new, "clips", sys.stderr, max(0, count - before)):
-        for problem in clip.problems:
-            problems[problem] += 1
-            if problems[problem] == 1 and len(problems) <= _SHOWN:
-                print(problem, file=sys.stderr)
+    with SimulatedSet(out, options) as made:
+        before = made.finished
+        new = made.grow(count, processes or usable_processors())
+        for clip in counting(new, "clips", sys.stderr, max(0, count - before)):
+            for problem in clip.problems:
+                problems[problem] += 1
+                if problems[problem] == 1 and len(problems) <= _SHOWN:
+                    print(problem, file=sys.stderr)
     took = time.monotonic() - begun
     summary = {
         "manifest": str(out / MANIFEST),
