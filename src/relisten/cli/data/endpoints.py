@@ -136,11 +136,21 @@ class Watch:
         started = self._budget.spent
         with self._stopping_on_interrupt(), self._bar() as bar:
             task = bar.add_task(self._what, total=self._total, note="")
-            async for result in results:
-                folder.add(result)
-                spent = f"${self._budget.spent - started:.4f}  " if self._budget.spent else ""
-                note = f"{spent}{folder.rows['sft']} SFT, {folder.rows['rl']} RL"
-                bar.update(task, advance=1, note=note)
+
+            async def keep_note() -> None:
+                # Money is spent long before the first clip is through all steps.
+                while True:
+                    spent = f"${self._budget.spent - started:.4f}  " if self._budget.spent else ""
+                    bar.update(task, note=f"{spent}{folder.rows['sft']} SFT, {folder.rows['rl']} RL")
+                    await asyncio.sleep(0.5)
+
+            note = asyncio.create_task(keep_note())
+            try:
+                async for result in results:
+                    folder.add(result)
+                    bar.advance(task)
+            finally:
+                note.cancel()
 
     def _bar(self) -> Progress:
         return Progress(
