@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.simulated_runs import CONFIG, hostile_run, make_run, noise_questions
 
+from relisten.audio import Clip, write_clip
 from relisten.protocol import Format
 from relisten.report.build import write_report
 from relisten.report.sound import AudioMode
@@ -165,14 +166,14 @@ def test_a_clicked_tag_plays_its_region_and_stops_at_its_end(report: Path, open_
     second.hover()
     assert [one["key"] for one in regions(page) if one["active"]] == [key]
     second.click()
-    began, ended = told(page)
+    began, *_, ended = told(page)
     assert began == {"what": "playing", "at": pytest.approx(1.0, abs=0.3), "tag": "2: 1 to 2 s"}
     assert ended == {"what": "pause", "at": pytest.approx(2.0, abs=0.1), "tag": None}
     first = page.locator(".card[data-run='1'] .tag").first
     name = first.text_content() or ""
     start = float(name.split(": ")[1].split(" to ")[0])
     first.click()
-    began, ended = told(page)
+    began, *_, ended = told(page)
     assert began == {"what": "playing", "at": pytest.approx(start, abs=0.3), "tag": name}
     assert start + 0.55 <= ended["at"] <= start + 0.6 + 0.2 * slowness(page)
 
@@ -308,6 +309,19 @@ def test_without_embedded_sound_the_segments_are_drawn(mode: AudioMode, tmp_path
     assert page.locator(".play").is_disabled()
     page.locator(".tag").first.click()
     assert sum(one["active"] for one in regions(page)) == 1
+
+
+def test_a_linked_sound_plays(tmp_path: Path, open_page: Open) -> None:
+    question, response = noise_questions(1)[0]
+    assert isinstance(question.audio, Clip)
+    write_clip(tmp_path / "a sound.wav", question.audio)
+    asked = [(replace(question, audio=tmp_path / "a sound.wav"), response)]
+    path = write_report([make_run("a", asked, right=1.0)], tmp_path / "r.html", audio=AudioMode.LINK).path
+    page = open_page(path)
+    open_row(page, 0)
+    listen_in(page)
+    page.locator(".tag").nth(1).click()
+    assert told(page)[0]["tag"] == "2: 1 to 2 s"
 
 
 def test_a_thousand_rows_stay_quick(

@@ -93,10 +93,10 @@ class Player {
     this.surfer.once("ready", () => {
       this.ready = true;
       this.drawRegions();
+      this.load(); // not before: wavesurfer empties the source when it takes the outline
     });
     this.showTime(0);
     this.theme();
-    this.load();
   }
 
   /** The sound itself; the waveform is there before it. */
