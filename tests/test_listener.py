@@ -82,13 +82,17 @@ def test_a_stream_raises_what_asking_would(listener: Listener) -> None:
 
 def test_ask_many_keeps_order_and_survives_bad_questions(listener: Listener, tmp_path: Path) -> None:
     clip = noise_clip(3.0)
-    questions = [Question("How many?", (), clip, id=str(number)) for number in range(600)]
+    questions: list[Question | InputError] = [
+        Question("How many?", (), clip, id=str(number)) for number in range(600)
+    ]
     questions[7] = Question("How many?", (), tmp_path / "none.wav", id="gone")
     questions[9] = Question("How many?", id="silent")
+    questions[11] = InputError("line 12 is no question")
     traces = listener.ask_many(iter(questions))
-    assert [trace.id for trace in traces] == [question.id for question in questions]
+    assert [trace.id for trace in traces] == [getattr(question, "id", "") for question in questions]
     failed = [trace for trace in traces if trace.finish is Finish.FAILED]
-    assert [trace.id for trace in failed] == ["gone", "silent"]
+    assert [trace.id for trace in failed] == ["gone", "silent", ""]
+    assert failed[2].error == "line 12 is no question"
     assert all(trace.error and trace.answer is None for trace in failed)
     assert all(trace.answer == trace.id for trace in traces if trace not in failed)
 

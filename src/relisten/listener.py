@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from relisten.audio import Clip
 from relisten.engines.base import Engine
 from relisten.engines.drive import OnEvent, Piece, answer, answer_or_failure, question_seed
+from relisten.errors import InputError
 from relisten.protocol import Event, Format
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
@@ -125,24 +126,25 @@ class Listener:
         finally:
             task.cancel()
 
-    def ask_many(self, questions: Iterable[Question], **options: Any) -> list[Trace]:
+    def ask_many(self, questions: Iterable[Question | InputError], **options: Any) -> list[Trace]:
         """Answer many questions as fast as the engine can batch; traces come in the order of the questions.
 
-        A question that cannot be answered becomes a trace with `Finish.FAILED` and stops nothing. With a `seed`,
+        A question that cannot be answered becomes a trace with `Finish.FAILED` and stops nothing; so does a bad row
+        that `read_questions` hands on. With a `seed`,
         each question gets its own, drawn from it and from the question's id and text, so that neither order nor
         company changes an answer.
         """
         traces = dict(self.ask_each(questions, **options))
         return [traces[index] for index in sorted(traces)]
 
-    def ask_each(self, questions: Iterable[Question], **options: Any) -> Iterator[tuple[int, Trace]]:
+    def ask_each(self, questions: Iterable[Question | InputError], **options: Any) -> Iterator[tuple[int, Trace]]:
         """Like `ask_many`, yielding (position, trace) as answers finish; `questions` is read as they do."""
         format, sampling = _split(options)
         finished: queue.SimpleQueue[tuple[int, Trace | BaseException]] = queue.SimpleQueue()
 
-        async def one(index: int, question: Question) -> None:
+        async def one(index: int, question: Question | InputError) -> None:
             own = sampling
-            if sampling.seed is not None:
+            if sampling.seed is not None and isinstance(question, Question):
                 own = replace(sampling, seed=question_seed(sampling.seed, question))
             try:
                 trace = await answer_or_failure(self.engine, question, format=format, sampling=own)

@@ -186,7 +186,8 @@ def test_an_answer_ends_with_a_named_finish_and_a_whole_trace(engine: Engine) ->
 
 
 def test_bad_input_becomes_a_failed_trace_where_it_must_not_stop_others(engine: Engine) -> None:
-    trace = asyncio.run(answer_or_failure(engine, question(seconds=0.01)))
+    asked = question(seconds=0.01)
+    trace = asyncio.run(answer_or_failure(engine, asked, format=Format.TEXT, sampling=Sampling()))
     assert trace.finish is Finish.FAILED
     assert trace.answer is None
     assert "0.01 s" in str(trace.error)

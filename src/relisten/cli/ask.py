@@ -19,7 +19,7 @@ from relisten.cli.display import AnswerDisplay
 from relisten.engines.drive import Piece
 from relisten.errors import InputError
 from relisten.listener import DEFAULT_MODEL, Dtype, Listener
-from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, Listen, same_answer
+from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format, Listen, same_answer
 from relisten.question import Question, read_questions
 from relisten.trace import Sampling, Trace
 
@@ -121,14 +121,12 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
     references: list[str | None] = []
     bad: list[InputError] = []
 
-    def good_rows() -> Iterator[Question]:
+    def noted() -> Iterator[Question | InputError]:
         for row in rows:
-            if isinstance(row, Question):
-                references.append(row.answer)
-                yield row
-            else:
+            references.append(row.answer if isinstance(row, Question) else None)
+            if isinstance(row, InputError):
                 bad.append(row)
-                _print_line(_failed(row, options["format"]))
+            yield row
 
     answered = right = judged = finished = 0
     errors = Console(stderr=True)
@@ -145,8 +143,8 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
         ) as progress,
     ):
         task = progress.add_task("", total=None, note="")
-        for index, result in listener.ask_each(good_rows(), **options):
-            _print_line(result)
+        for index, result in listener.ask_each(noted(), **options):
+            print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
             finished += 1
             answered += result.answer is not None
             reference = references[index]
@@ -154,24 +152,15 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
                 judged += 1
                 right += same_answer(result.answer, reference)
             progress.update(task, completed=finished, note=f"accuracy {right}/{judged}" if judged else "")
-    total = finished + len(bad)
-    if total == 0:
+    if finished == 0:
         raise InputError(f"{path}: holds no question; write one JSON object a line")
-    summary = f"{answered} of {total} questions answered"
+    summary = f"{answered} of {finished} questions answered"
     if judged:
         summary += f"; accuracy {right / judged:.1%} ({right} of {judged} with a reference)"
     if bad:
         summary += f"; {len(bad)} bad row{'s' * (len(bad) > 1)}, the first: {bad[0]}"
     print(summary, file=sys.stderr)
-    return answered == total
-
-
-def _print_line(result: Trace) -> None:
-    print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
-
-
-def _failed(error: InputError, format: Format) -> Trace:
-    return Trace(question="", choices=(), spans=(), finish=Finish.FAILED, format=format, error=str(error))
+    return answered == finished
 
 
 def _check_writable(path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from relisten.engines.base import Engine, Stream
-from relisten.errors import EngineError, RelistenError
+from relisten.errors import EngineError, InputError, RelistenError
 from relisten.protocol import Event, Finish, Format, Interleaver, Listen, Skip, Stop
 from relisten.question import Question
 from relisten.trace import Sampling, Span, Trace
@@ -120,23 +120,32 @@ async def _run(
             return Finish.CONTEXT
 
 
-async def answer_or_failure(engine: Engine, question: Question, **options: object) -> Trace:
-    """Like `answer`, but bad input too becomes a trace with `Finish.FAILED`, so that it stops nothing else."""
+async def answer_or_failure(
+    engine: Engine, question: Question | InputError, *, format: Format, sampling: Sampling
+) -> Trace:
+    """Like `answer`, but bad input too becomes a trace with `Finish.FAILED`, so that it stops nothing else; also a
+    row of a questions file that is no question."""
+    if isinstance(question, InputError):
+        return failed_trace(None, str(question), format, engine.model)
     try:
-        return await answer(engine, question, **options)  # type: ignore[arg-type]
+        return await answer(engine, question, format=format, sampling=sampling)
     except RelistenError as failure:
-        format = options.get("format", Format.INTERLEAVED)
-        return Trace(
-            question=question.text,
-            choices=question.choices,
-            spans=(),
-            finish=Finish.FAILED,
-            format=Format(str(format)),
-            id=question.id,
-            audio=str(question.audio or ""),
-            model=engine.model,
-            error=str(failure),
-        )
+        return failed_trace(question, str(failure), format, engine.model)
+
+
+def failed_trace(question: Question | None, error: str, format: Format, model: str) -> Trace:
+    """The trace of an answer that never began."""
+    return Trace(
+        question=question.text if question else "",
+        choices=question.choices if question else (),
+        spans=(),
+        finish=Finish.FAILED,
+        format=format,
+        id=question.id if question else "",
+        audio=str(question.audio or "") if question else "",
+        model=model,
+        error=error,
+    )
 
 
 def question_seed(seed: int, question: Question) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 
 from relisten.audio import Clip
 from relisten.engines.base import Engine
-from relisten.engines.drive import answer, question_seed
+from relisten.engines.drive import answer, failed_trace, question_seed
 from relisten.errors import EngineError, InputError, RelistenError
 from relisten.evaluate.claims import Claims, Watch, Worker
 from relisten.evaluate.files import LineFile, to_line, write_once
@@ -184,17 +184,7 @@ class _Work:
             )
 
     def _failed(self, question: Question, error: str) -> Trace:
-        return Trace(
-            question=question.text,
-            choices=question.choices,
-            spans=(),
-            finish=Finish.FAILED,
-            format=self._run.config.format,
-            id=question.id,
-            audio=str(question.audio or ""),
-            model=self._engine.model,
-            error=error,
-        )
+        return failed_trace(question, error, self._run.config.format, self._engine.model)
 
     def _tell(self, waiting: int = 0, *, always: bool = False) -> None:
         now = time.monotonic()
