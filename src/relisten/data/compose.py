@@ -225,7 +225,8 @@ def _placed(question: Question, turn: int) -> Question:
     """The question with its answer at the place whose turn it is, so that every place is the answer's as often."""
     choices = [choice for choice in question.choices if choice != question.answer]
     choices.insert(turn % len(question.choices), str(question.answer))
-    return replace(question, choices=tuple(choices))
+    metadata = {key: value for key, value in question.metadata.items() if key != "kind"}  # the example has it
+    return replace(question, choices=tuple(choices), metadata=metadata)
 
 
 def clip_rng(clip: str, seed: int) -> Rng:

@@ -80,14 +80,19 @@ class Narration(Listening):
     def _told(self, segment: Segment, counting: bool = False) -> str:
         """What is heard in the segment, in order, with what already goes on when it begins."""
         starting = self.scene.between(segment.start, segment.end)
-        before = [e for e in self.scene.events if e.onset < segment.start and e.offset > segment.start + 0.1]
+        # A decay that is still there is hardly heard; what holds its level is.
+        before = [
+            e
+            for e in self.scene.events
+            if e.sustained and e.onset < segment.start and e.offset > segment.start + 0.1
+        ]
         told = [self._item(event, segment, counting) for event in self._shown(starting)]
         hidden = len(starting) - len(told)
-        if hidden:
-            told.append(f"besides {hidden} other sound{'s' if hidden > 1 else ''}")
         text = _joined(self.rng, told) or pick(
             self.rng, ("nothing new", "nothing that starts there", "no new sound")
         )
+        if hidden:
+            text += f", besides {hidden} other sound{'s' if hidden > 1 else ''}"
         if before:
             names = list(dict.fromkeys(self.scene.phrase(event.label) for event in before))
             goes = "still goes" if len(names) == 1 else "still go"
