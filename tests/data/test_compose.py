@@ -88,7 +88,7 @@ def imagined(seed: int) -> ClipRecord:
 
 
 def shaken(record: ClipRecord, rng: np.random.Generator) -> ClipRecord:
-    """The same clip with every time of an event or turn off by up to the resolution: this may be the truth."""
+    """The same clip with every labelled time off by up to the resolution: this may be the truth."""
 
     def off(time: float) -> float:
         return min(max(0.0, time + float(rng.uniform(-1, 1)) * record.resolution), record.duration)
@@ -101,10 +101,20 @@ def shaken(record: ClipRecord, rng: np.random.Generator) -> ClipRecord:
     for turn in record.turns or ():
         start, end = sorted((off(turn.start), off(turn.end)))
         turns.append(replace(turn, start=start, end=end))
+    music = record.music
+    if music is not None:
+        moved = {time: off(time) for time in music.beats}
+        music = replace(
+            music,
+            beats=tuple(moved.values()),
+            downbeats=tuple(moved[time] for time in music.downbeats),
+            chords=tuple(replace(chord, start=off(chord.start)) for chord in music.chords),
+        )
     return replace(
         record,
         events=tuple(sorted(events, key=lambda e: e.onset)),
         turns=tuple(sorted(turns, key=lambda t: t.start)),
+        music=music,
     )
 
 
@@ -259,7 +269,7 @@ def played_again(record: ClipRecord, example: Example) -> str:
         case "meter":
             return str(sum(music.downbeats[0] <= beat < music.downbeats[1] for beat in music.beats))
         case "tempo":
-            return nearest(choices, 60 / float(np.median(np.diff(music.beats))))
+            return nearest(choices, 60 * (len(music.beats) - 1) / (music.beats[-1] - music.beats[0]))
         case "key":
             return str(music.key)
     raise AssertionError(example.kind)

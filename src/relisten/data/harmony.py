@@ -216,8 +216,11 @@ def tempo(scene: Subject, rng: Rng) -> Example | None:
         return None
     steps = [late - early for early, late in itertools.pairwise(music.beats)]
     steady = float(np.median(steps))
+    span = music.beats[-1] - music.beats[0]
     if abs(60 / steady - music.tempo) > 0.06 * music.tempo or max(steps) > 1.3 * steady:
         return None  # the beats do not bear the number out
+    if 2 * scene.margin > 0.04 * span:
+        return None
     found = [music.tempo]
     for step in shuffled(rng, _TEMPO_STEPS):
         value = music.tempo * step
