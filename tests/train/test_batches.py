@@ -129,3 +129,21 @@ def _find(states: torch.Tensor, batch: forward.Batch, ids: tuple[int, ...], expe
                 found += bool((here - expected).abs().max() < 1e-4)
         base += group.ids.numel()
     return found
+
+
+def test_given_parts_have_no_loss_and_the_ids_stay(family: Qwen2_5Omni, clip: Clip) -> None:
+    first = RESPONSE.index(" snare 1")
+    target = Target(QUESTION, RESPONSE, given=((first, first + len(" snare")),))
+    batcher = Batcher(family)
+    branch = batcher.branch(clip, target, Format.GROUNDED)
+    plain = batcher.branch(clip, Target(QUESTION, RESPONSE), Format.GROUNDED)
+    assert branch.ids == plain.ids
+    silent = [i for i, a, b in zip(branch.ids, branch.weights, plain.weights, strict=True) if a != b]
+    assert silent == family.encode_response(" snare")
+
+
+def test_what_is_heard_may_weigh_more(family: Qwen2_5Omni, clip: Clip) -> None:
+    branch = Batcher(family, heard_weight=3.0).branch(clip, Target(QUESTION, RESPONSE), Format.INTERLEAVED)
+    first = branch.crop_starts[0]
+    assert 3.0 not in branch.weights[:first]
+    assert 3.0 in branch.weights[first:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,12 +27,14 @@ class Target:
 
     `chooses` is False where the response's segments are given from outside and not to be foreseen: their tags
     have no loss then. `ends` is False where the response is no whole turn: no end-of-turn token is learned.
+    `given` are parts of the response, as (first, end) characters, that cannot be known and have no loss.
     """
 
     question: Question
     response: str
     chooses: bool = True
     ends: bool = True
+    given: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,17 @@ class Batcher:
 
     Args:
         family: tokenizer, prompt layout and mel front end.
-        answer_weight: loss weight of the tokens between `<answer>` and `</answer>`; other sampled tokens have 1.
+        answer_weight: loss weight of the tokens between `<answer>` and `</answer>`.
+        heard_weight: of those that follow an inserted crop, thus tell what is heard; other sampled tokens have 1.
         groups: branches are sorted by length into so many groups, each padded to its own longest.
     """
 
-    def __init__(self, family: Qwen2_5Omni, answer_weight: float = 4.0, groups: int = 3) -> None:
+    def __init__(
+        self, family: Qwen2_5Omni, answer_weight: float = 4.0, heard_weight: float = 1.0, groups: int = 3
+    ) -> None:
         self.family = family
         self.answer_weight = answer_weight
+        self.heard_weight = heard_weight
         self.groups = groups
         self._tags = {tag: self._single(tag) for tag in ("<seg>", "</seg>", "<answer>", "</answer>")}
 
@@ -109,7 +116,7 @@ class Batcher:
         head = family.prompt(target.question, clip, format).parts[-1]
         assert isinstance(head, tuple)
         ids, weights = list(head), [0.0] * len(head)
-        crops, starts = [], []
+        crops, starts, begun = [], [], 0
         for part in split_at_listens(target.response, clip.duration, format=format):
             if isinstance(part, Segment):
                 crop = clip.crop(part.start, part.end)
@@ -119,9 +126,12 @@ class Batcher:
                 ids += inserted
                 weights += [0.0] * len(inserted)
             else:
-                written = family.encode_response(part)
-                ids += written
-                weights += self._weights(written, target.chooses)
+                plain = self.heard_weight if crops else 1.0
+                for text, known in _pieces(part, begun, target.given):
+                    written = family.encode_response(text)
+                    ids += written
+                    weights += self._weights(written, plain, target.chooses) if known else [0.0] * len(written)
+                begun += len(part)
         if target.ends:
             ids.append(family.end_of_turn_id)
             weights.append(1.0)
@@ -152,7 +162,7 @@ class Batcher:
             crops.append(Crops(self.sounds([crop for crop, _ in chosen]), torch.from_numpy(np.concatenate(places))))
         return tuple(crops)
 
-    def _weights(self, ids: Sequence[int], chooses: bool) -> list[float]:
+    def _weights(self, ids: Sequence[int], plain: float, chooses: bool) -> list[float]:
         weights, inside_tag, inside_answer = [], False, False
         for token in ids:
             inside_tag |= token == self._tags["<seg>"]
@@ -160,7 +170,7 @@ class Batcher:
             if inside_tag and not chooses:
                 weights.append(0.0)
             else:
-                weights.append(self.answer_weight if inside_answer else 1.0)
+                weights.append(self.answer_weight if inside_answer else plain)
             inside_tag &= token != self._tags["</seg>"]
             inside_answer |= token == self._tags["<answer>"]
         return weights
@@ -168,3 +178,9 @@ class Batcher:
     def _single(self, tag: str) -> int | None:
         ids = self.family.encode_response(tag)
         return ids[0] if len(ids) == 1 else None
+
+
+def _pieces(text: str, begun: int, given: Sequence[tuple[int, int]]) -> list[tuple[str, bool]]:
+    """`text`, which starts at character `begun` of a response, cut at given parts: (piece, is it learned)"""
+    edges = sorted({min(max(edge - begun, 0), len(text)) for span in given for edge in span} | {0, len(text)})
+    return [(text[first:end], not any(a <= begun + first < b for a, b in given)) for first, end in pairwise(edges)]

@@ -40,6 +40,12 @@ class Stage:
     warmup: int = 50
     decay: float = 1.0
     last_lr: float = 0.05
+    heard: float = 1.0
+    """Loss weight of text that follows an inserted crop, thus tells what is heard there."""
+    onsets: float = 0.0
+    """Weight of the audio tower's onset loss beside that of the responses."""
+    order: float = 0.0
+    """Weight of the events' order within the onset loss."""
 
     def __post_init__(self) -> None:
         unknown = [task for task, _ in self.mix if task not in TASKS]
@@ -75,7 +81,7 @@ class SftConfig:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = 1.0
-    average: float = 0.998
+    average: float = 0.99
     """Decay per step of the running mean of the weights, which is what is saved in the end."""
     save_every: int = 250
     check_every: int = 100
@@ -95,6 +101,10 @@ _ANSWERS = (
     ("describe", 0.02),
 )
 
+_LAST = (("interleaved", 0.84), ("transcribe", 0.06), ("grounded", 0.07), ("text", 0.03))
+
+_REASON = (("interleaved", 0.56), ("reason", 0.36), ("grounded", 0.05), ("text", 0.03))
+
 PRESETS: Final[Mapping[str, SftConfig]] = {
     "echo-tiny": SftConfig(
         pool=PoolConfig(
@@ -106,7 +116,13 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
         stages=(
             Stage("encoder", 600, 2e-3, rows=16),
             Stage("listen", 600, 1.5e-3, (("describe", 0.35), ("transcribe", 0.65)), decay=0.0),
-            Stage("answer", 1900, 1.2e-3, _ANSWERS, decay=0.6),
+            Stage("answer", 750, 1.2e-3, _ANSWERS, decay=0.0),
+            Stage("tower", 900, 2e-3, rows=16),
+            Stage("answer again", 500, 1.2e-3, _ANSWERS, decay=0.0, onsets=5.0),
+            Stage("order", 450, 1.5e-3, rows=16, order=0.03),
+            Stage("answer in order", 500, 1.2e-3, _ANSWERS, decay=0.32, last_lr=0.7, onsets=5.0, order=0.03),
+            Stage("anneal", 750, 1.3e-3, _LAST, heard=3.0, onsets=5.0, order=0.03, decay=0.82, last_lr=0.236),
+            Stage("reason", 520, 1e-3, _REASON, heard=3.0, onsets=5.0, order=0.03, warmup=20, decay=0.85),
         ),
     ),
     # Seconds long: shows that everything runs, learns next to nothing.
@@ -115,9 +131,9 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
         pool=PoolConfig(counts=((4.0, 6),)),
         validation=PoolConfig(counts=((4.0, 2),), split="validation"),
         stages=(
-            Stage("encoder", 2, 1e-3, rows=2),
+            Stage("encoder", 2, 1e-3, rows=2, order=0.03),
             Stage("listen", 2, 1e-3, (("describe", 0.5), ("transcribe", 0.5)), rows=2, asked=2),
-            Stage("answer", 2, 1e-3, (("interleaved", 1.0),), rows=2, asked=2),
+            Stage("answer", 2, 1e-3, (("interleaved", 1.0),), rows=2, asked=2, onsets=1.0, order=0.03),
         ),
         processes=1, tokenizer_scenes=6, save_every=2, check_every=2, log_every=1,
     ),

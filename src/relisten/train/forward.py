@@ -79,21 +79,26 @@ class Batch:
         return prefixes + sum(group.ids.numel() for group in self.groups)
 
 
-def loss(thinker: Any, batch: Batch, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def loss(
+    thinker: Any, batch: Batch, dtype: torch.dtype = torch.float32, frames: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Weighted sum of the cross-entropies of a batch, and the sum of its weights (both scalars, float32).
 
     `dtype` is what the matrix products run in; the residual stream, the norms and the loss stay float32.
+    `frames` is what `encode_frames` gives for the batch's clips, where the caller has it already.
     """
-    states = hidden_states(thinker, batch, dtype)
+    states = hidden_states(thinker, batch, dtype, frames)
     logits = _linear(thinker.lm_head, states[batch.target_slots].to(dtype))
     each = F.cross_entropy(logits.float(), batch.targets, reduction="none")
     return (each * batch.weights).sum(), batch.weights.sum()
 
 
-def hidden_states(thinker: Any, batch: Batch, dtype: torch.dtype = torch.float32) -> Tensor:
+def hidden_states(
+    thinker: Any, batch: Batch, dtype: torch.dtype = torch.float32, frames: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """States of all branches' positions, (positions, hidden) float32, after the last norm."""
-    model = thinker.model.language_model
-    heard, counts = encode(thinker.model.audio_tower, batch.clips, dtype)
+    model, tower = thinker.model.language_model, thinker.model.audio_tower
+    heard, counts = pool(tower, *(frames or encode_frames(tower, batch.clips, dtype)), dtype)
     if int(counts.min()) != int(counts.max()):
         raise InputError("the clips of one batch differ in audio tokens; group clips of equal length")
     embed = model.embed_tokens.weight
@@ -102,14 +107,13 @@ def hidden_states(thinker: Any, batch: Batch, dtype: torch.dtype = torch.float32
     prefix = torch.cat([prefix[:, : place.start], heard, prefix[:, place.stop :]], dim=1)
     branches = F.embedding(torch.cat([group.ids.flatten() for group in batch.groups]), embed)
     for crops in batch.crops:
-        again, counts = encode(thinker.model.audio_tower, crops.sounds, dtype)
+        again, counts = pool(tower, *encode_frames(tower, crops.sounds, dtype), dtype)
         branches = branches.index_copy(0, crops.slots, again[_exists(again.shape[1], counts)])
     return decode(model, prefix, branches, batch.groups, dtype)
 
 
-def encode(tower: Any, sounds: Sounds, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Audio tokens of padded sounds: (N, longest, output_dim) float32, and how many of them exist (N,)."""
-    states, lengths = encode_frames(tower, sounds, dtype)
+def pool(tower: Any, states: Tensor, lengths: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Audio tokens from states: (N, longest, output_dim) float32, and how many of them exist (N,)."""
     pairs = states.shape[1] // 2
     pooled = (states[:, 0 : 2 * pairs : 2] + states[:, 1 : 2 * pairs : 2]) / 2
     return _linear(tower.proj, _layer_norm(tower.ln_post, pooled, dtype)).float(), lengths // 2

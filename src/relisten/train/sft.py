@@ -182,20 +182,29 @@ class _Run:
         indices = own.integers(pool.count(group), size=2 * stage.rows)
         scenes = (pool.scene(group, int(index)) for index in indices)
         if not stage.mix:
-            return self._encoder_loss(list(scenes)[: stage.rows], shared, own)
+            return self._encoder_loss(stage, list(scenes)[: stage.rows], shared, own)
         names = [name for name, _ in stage.mix]
         shares = np.array([share for _, share in stage.mix])
         task = TASKS[names[shared.choice(len(names), p=shares / shares.sum())]]
-        clips, targets = [], []
+        chosen: list[Scene] = []
+        targets = []
         for scene in scenes:
             asked: list[Target] = task.make(scene, own, stage.asked)
             if asked:  # some scenes allow no question at all
-                clips.append(scene.clip)
+                chosen.append(scene)
                 targets.append(asked)
-            if len(clips) == stage.rows:
+            if len(chosen) == stage.rows:
                 break
+        clips = [scene.clip for scene in chosen]
+        if task.seconds is not None:
+            clips = [clip.crop(0.0, task.seconds) for clip in clips]
+        self.batcher.heard_weight = stage.heard
         batch = self.batcher.batch(clips, targets, task.format)
-        return forward.loss(self.family.thinker, batch, COMPUTE)
+        frames = forward.encode_frames(self.family.audio_tower, batch.clips, COMPUTE)
+        total, weight = forward.loss(self.family.thinker, batch, COMPUTE, frames)
+        if stage.onsets and task.seconds is None:
+            total = total + stage.onsets * weight * self._onset_loss(stage, chosen, *frames)
+        return total, weight
 
     def _group(self, stage: Stage, pool: ScenePool, rng: np.random.Generator) -> int:
         """A clip length, as often as the pool has clips of it."""
@@ -204,17 +213,21 @@ class _Run:
         return allowed[int(rng.choice(len(allowed), p=sizes / sizes.sum()))]
 
     def _encoder_loss(
-        self, scenes: Sequence[Scene], shared: np.random.Generator, own: np.random.Generator
+        self, stage: Stage, scenes: Sequence[Scene], shared: np.random.Generator, own: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         """Onsets in whole clips, and in crops every other time."""
         if shared.random() < 0.5:
             length = float(shared.uniform(0.8, 4.0))
             scenes = [_cropped(scene, length, own) for scene in scenes]
         sounds = self.batcher.sounds([scene.clip for scene in scenes])
-        logits, lengths = self.head(self.family.audio_tower, sounds, COMPUTE)
+        frames = forward.encode_frames(self.family.audio_tower, sounds, COMPUTE)
+        weight = frames[1].sum().float()
+        return self._onset_loss(stage, scenes, *frames) * weight, weight
+
+    def _onset_loss(self, stage: Stage, scenes: Sequence[Scene], states: Tensor, lengths: Tensor) -> Tensor:
+        logits = self.head(self.family.audio_tower, states)
         wanted = encoder.targets(scenes, logits.shape[1], self.rate)
-        weight = lengths.sum().float()
-        return encoder.loss(logits, lengths, wanted) * weight, weight
+        return encoder.loss(logits, lengths, wanted, stage.order)
 
     # Keeping track
 
@@ -224,9 +237,11 @@ class _Run:
         if not stage.mix:
             scenes = [self.validation.scene(0, i) for i in range(min(32, self.validation.count(0)))]
             sounds = self.batcher.sounds([scene.clip for scene in scenes])
-            logits, lengths = self.head(self.family.audio_tower, sounds, COMPUTE)
+            states, lengths = forward.encode_frames(self.family.audio_tower, sounds, COMPUTE)
+            logits = self.head(self.family.audio_tower, states)
             wanted = encoder.targets(scenes, logits.shape[1], self.rate)
-            self._log(stage, onset_f1=encoder.f1(logits, lengths, wanted))
+            place = encoder.place_accuracy(logits, wanted)
+            self._log(stage, onset_f1=encoder.f1(logits, lengths, wanted), place_accuracy=place)
             return
         longest = replace(stage, shortest=0.0, longest=max(self.validation.durations))
         sums = sum(torch.stack(self._loss(1000 + number, longest, step, self.validation)) for step in range(4))

@@ -36,6 +36,8 @@ KIND_WEIGHTS: Final[Mapping[str, float]] = {
     "higher": 8.0,
 }
 NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_HEARD = re.compile("|".join(f" {re.escape(label)}" for label in LABELS))
+_CONCLUSION = re.compile(r", (?:so|and the) [^,]*</think>")
 _TAG = re.compile(r"<seg>([\d.]+), ([\d.]+)</seg>")
 
 
@@ -45,6 +47,8 @@ class Task:
 
     format: Format
     make: Callable[[Scene, Rng, int], list[Target]]
+    seconds: float | None = None
+    """How much of the clip is heard, where it does not matter."""
 
 
 def answer(scene: Scene, rng: Rng, count: int) -> list[Target]:
@@ -113,9 +117,26 @@ def transcribe(scene: Scene, rng: Rng, count: int) -> list[Target]:
     return targets
 
 
+def reason(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """Conclusions and running counts from what is said to be heard: the labels are given, the sound tells nothing.
+
+    Cheap, since nothing is inserted and the clip can be short; what is asked, matched and counted is learned here.
+    """
+    targets = []
+    for target in answer(scene, rng, count):
+        end = _CONCLUSION.search(target.response)
+        until = end.start() if end else 0
+        given = tuple(
+            match.span() for match in _HEARD.finditer(target.response, target.response.find("</seg>"), until)
+        )
+        targets.append(replace(target, chooses=False, given=given))
+    return targets
+
+
 TASKS: Final[Mapping[str, Task]] = {
     "interleaved": Task(Format.INTERLEAVED, answer),
     "grounded": Task(Format.GROUNDED, answer),
+    "reason": Task(Format.GROUNDED, reason, seconds=0.5),
     "text": Task(Format.TEXT, answer_in_text),
     "describe": Task(Format.TEXT, describe),
     "transcribe": Task(Format.INTERLEAVED, transcribe),
