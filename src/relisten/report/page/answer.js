@@ -37,10 +37,11 @@ class AnswerView {
     root.addEventListener("keydown", (event) => this.key(event));
   }
 
-  show(entry) {
+  /** Draw an entry; the segments of `run` are on its sound, if it has any. */
+  show(entry, run) {
     this.player?.destroy();
     const sound = entry.sound === null ? null : this.data.sounds[entry.sound];
-    this.player = sound ? new Player(entry, sound, this.data.runs, (segment) => this.mark(segment)) : null;
+    this.player = sound ? new Player(entry, sound, this.data.runs, run, (segment) => this.mark(segment)) : null;
     const about = Object.entries(entry.groups).map(([key, value]) => make("span", {}, `${key}: ${value}`));
     this.root.replaceChildren(
       make("button", { type: "button", className: "back quiet", onclick: this.onBack }, "← Back to the list"),
@@ -111,6 +112,7 @@ class AnswerView {
     const timed = part.start !== undefined;
     const label = timed ? `${trim(part.start)} to ${trim(part.end)} s` : part.tag;
     const why = part.skip ? ` (${REASONS[part.skip] || part.skip})` : "";
+    const told = part.skip === "not_interleaved" ? label : label + why;
     const button = make(
       "button",
       {
@@ -121,7 +123,7 @@ class AnswerView {
         "data-segment": key,
         "data-run": run,
       },
-      part.listen ? `${part.listen}: ${label}` : label + why
+      part.listen ? `${part.listen}: ${label}` : told
     );
     const find = () => this.player?.regions.find((known) => known.key === String(key));
     button.addEventListener("click", () => {
@@ -130,7 +132,8 @@ class AnswerView {
     });
     for (const [event, near] of Object.entries({ mouseenter: true, focus: true, mouseleave: false, blur: false })) {
       button.addEventListener(event, () => {
-        if (this.player.run === run) this.player.highlight(near ? find() : null);
+        if (near) this.player.select(run);
+        this.player.highlight(near ? find() : null);
       });
     }
     return button;

@@ -13,10 +13,10 @@ const SORTS = {
   clip: ["Longest clip", (result, entry) => -entry.duration],
 };
 const CHANGES = {
-  all: ["All questions", () => true],
+  all: ["All", () => true],
   differ: ["Outcomes differ", (entry) => new Set(entry.runs.map((_, run) => outcomeOf(entry, run))).size > 1],
-  gained: ["Gained over the first run", (entry, run) => outcomeOf(entry, 0) !== "right" && outcomeOf(entry, run) === "right"],
-  lost: ["Lost against the first run", (entry, run) => outcomeOf(entry, 0) === "right" && outcomeOf(entry, run) !== "right"],
+  gained: ["Gained", (entry, run) => outcomeOf(entry, 0) !== "right" && outcomeOf(entry, run) === "right"],
+  lost: ["Lost", (entry, run) => outcomeOf(entry, 0) === "right" && outcomeOf(entry, run) !== "right"],
 };
 
 class AnswerList {
@@ -24,7 +24,7 @@ class AnswerList {
    * @param root the list box
    * @param bar where the filters go
    * @param data the report's data
-   * @param onOpen told of the entry that is chosen
+   * @param onOpen told (entry, run, reveal) what is chosen
    */
   constructor(root, bar, data, onOpen) {
     Object.assign(this, { root, data, onOpen, shown: [], selected: -1 });
@@ -61,7 +61,7 @@ class AnswerList {
     search.addEventListener("input", () => this.set({ search: search.value }));
     const [run, runLabel] = select("run", "Run", runs.map((name, number) => option([number, name])));
     const [group, groupLabel] = select("group", "Group", [option(["", "All"]), ...groupsOf(entries)]);
-    const [change, changeLabel] = select("change", "Compared", Object.entries(CHANGES).map(([key, [name]]) => option([key, name])));
+    const [change, changeLabel] = select("change", "Against the first", Object.entries(CHANGES).map(([key, [name]]) => option([key, name])));
     const [sort, sortLabel] = select("sort", "Sort", Object.entries(SORTS).map(([key, [name]]) => option([key, name])));
     this.controls = { search, run, group, change, sort };
     this.chips = make("div", { className: "chips", role: "group", "aria-label": "Outcome" });
@@ -171,7 +171,7 @@ class AnswerList {
     if (top < this.root.scrollTop) this.root.scrollTop = top;
     else if (bottom > this.root.scrollTop + this.root.clientHeight) this.root.scrollTop = bottom - this.root.clientHeight;
     this.draw();
-    this.onOpen(this.data.entries[this.shown[at]], reveal);
+    this.onOpen(this.data.entries[this.shown[at]], this.state.run, reveal);
   }
 
   key(event) {

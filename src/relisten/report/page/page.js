@@ -10,8 +10,8 @@ const back = () => {
 };
 const addressOf = (entry) => `#answer=${encodeURIComponent(entry.id.toWellFormed())}`;
 const view = new AnswerView(byId("answer"), data, back);
-const list = new AnswerList(byId("list"), byId("filters"), data, (entry, reveal) => {
-  view.show(entry);
+const list = new AnswerList(byId("list"), byId("filters"), data, (entry, run, reveal) => {
+  view.show(entry, run);
   history.replaceState(null, "", addressOf(entry));
   if (!reveal) return;
   for (const part of [browser, byId("answers")]) part.classList.add("reading");
@@ -27,7 +27,7 @@ function follow() {
   } else if (list.selected < 0 && list.shown.length) {
     list.selected = 0;
     list.draw();
-    view.show(data.entries[list.shown[0]]);
+    view.show(data.entries[list.shown[0]], list.state.run);
   }
 }
 follow();

@@ -31,9 +31,10 @@ class Player {
    * @param entry an entry of the report's data
    * @param sound its sound: duration, peaks, link, embedded
    * @param runs names of the runs
+   * @param run whose segments to show, if it has any
    * @param onSegment told (segment or null) of what is played, so that its tag can show it
    */
-  constructor(entry, sound, runs, onSegment) {
+  constructor(entry, sound, runs, run, onSegment) {
     this.entry = entry;
     this.sound = sound;
     this.onSegment = onSegment;
@@ -58,7 +59,8 @@ class Player {
       this.audio
     );
     this.button.addEventListener("click", () => this.toggle());
-    this.select(Math.max(0, entry.runs.findIndex((run) => run && segmentsOf(run).length)));
+    const has = (number) => entry.runs[number] && segmentsOf(entry.runs[number]).length > 0;
+    this.select(has(run) ? run : Math.max(0, entry.runs.findIndex((_, number) => has(number))));
   }
 
   /** Draw; call it when `element` is in the page. */
