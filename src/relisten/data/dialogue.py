@@ -190,11 +190,7 @@ def said_by(scene: Subject, rng: Rng) -> Example | None:
 def said_after(scene: Subject, rng: Rng) -> Example | None:
     """What is said right after certain words."""
     quotes = _quotable(scene.turns)
-    options = [
-        (early, late)
-        for early, late in _successions(scene)
-        if early in quotes and late in quotes
-    ]
+    options = [(early, late) for early, late in _successions(scene) if early in quotes and late in quotes]
     if not options or len(quotes) < 4:
         return None
     early, late = pick(rng, options)

@@ -336,9 +336,7 @@ def _rms_db(samples: NDArray[np.float32]) -> float:
 # How it is recorded
 
 
-def record(
-    draw: Draw, spec: SceneSpec, dry: NDArray[np.float32], events: tuple[Event, ...]
-) -> NDArray[np.float32]:
+def record(draw: Draw, spec: SceneSpec, dry: NDArray[np.float32], events: tuple[Event, ...]) -> NDArray[np.float32]:
     """Room, band limit, background noise and level: (n,) float32."""
     samples = dry if draw.chance(spec.dry_share) else _in_room(draw, spec, dry)
     if draw.chance(spec.codec_share):
