@@ -1,4 +1,4 @@
-"""What many tests need: a random-weight echo-tiny, and sounds."""
+"""What many tests need: a random-weight echo-tiny."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from hypothesis import settings
-
-from relisten.audio import SAMPLE_RATE, Clip
 
 if TYPE_CHECKING:
     from relisten.models import Family
@@ -34,9 +31,3 @@ def untrained(untrained_folder: Path) -> Family:
     from relisten.models import load
 
     return load(untrained_folder, dtype="float32")
-
-
-def noise_clip(seconds: float, seed: int = 0) -> Clip:
-    """White noise; `seed` tells clips apart."""
-    samples = np.random.default_rng(seed).normal(0, 0.1, round(seconds * SAMPLE_RATE))
-    return Clip.from_samples(samples.astype(np.float32), name=f"noise-{seed}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import noise_clip
+from support.sounds import noise_clip
 
 import relisten
 from relisten import Finish, Format, InputError, Listen, Listener, Piece, Question, Segment, Stop, Trace

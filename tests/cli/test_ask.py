@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import noise_clip
 from rich.console import Console
+from support.sounds import noise_clip
 
 from relisten.audio import write_clip
 from relisten.cli import main

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
-from conftest import noise_clip
+from support.sounds import noise_clip
 
 from relisten.engines.base import Engine, Stream
 from relisten.engines.drive import answer, answer_or_failure

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import noise_clip
+from support.sounds import noise_clip
 
 from relisten.audio import Clip
 from relisten.engines.drive import answer

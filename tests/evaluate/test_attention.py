@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import noise_clip
+from support.sounds import noise_clip
 
 from relisten.errors import InputError
 from relisten.evaluate.attention import attention_share

@@ -1,0 +1,13 @@
+"""Sounds for tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from relisten.audio import SAMPLE_RATE, Clip
+
+
+def noise_clip(seconds: float, seed: int = 0) -> Clip:
+    """White noise; `seed` tells clips apart."""
+    samples = np.random.default_rng(seed).normal(0, 0.1, round(seconds * SAMPLE_RATE))
+    return Clip.from_samples(samples.astype(np.float32), name=f"noise-{seed}")
