@@ -212,7 +212,7 @@ def compose_record(
             if len(found) == options.per_clip:
                 return list(found.values())
             example = KINDS[kinds[int(number)]](subject, rng)
-            if example is None or example.question.text in found:
+            if example is None or example.question.text in found or len(example.question.choices) < 2:
                 continue
             if rng.random() < _PLAIN.get(example.kind, {}).get(str(example.question.answer), 1.0):
                 question = replace(_placed(example.question, turn), id=f"{record.id}-{len(found)}")
@@ -284,7 +284,12 @@ def _strays(labels: Labels, present: set[str], rng: Rng) -> tuple[str, ...]:
     if not free:
         return ()
     weights = np.array([labels.weights[number] for number in free])
-    drawn = rng.choice(len(free), size=min(_STRAYS, len(free)), replace=False, p=weights / weights.sum())
+    drawn = rng.choice(
+        len(free),
+        size=min(_STRAYS, len(free)),
+        replace=False,
+        p=weights / weights.sum(),
+    )
     found: list[str] = []
     for number in drawn:
         name = labels.names[free[int(number)]]

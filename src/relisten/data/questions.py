@@ -13,36 +13,41 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 
+from relisten.data.choices import (
+    counted,
+    example_of,
+    firsts_of,
+    labels_of,
+    lengths,
+    pick_number,
+    seconds_text,
+)
 from relisten.data.examples import Example
-from relisten.data.manifest import LabelledEvent
 from relisten.data.narration import listening
-from relisten.data.reasoning import WALK, WHOLE_CLIP, Listening, Window, around, tenth, walk, windows
+from relisten.data.reasoning import (
+    WALK,
+    WHOLE_CLIP,
+    Window,
+    around,
+    tenth,
+    walk,
+    windows,
+)
 from relisten.data.scenes import Scene
 from relisten.data.subject import Subject, as_subject
 from relisten.data.timbres import DRUMS
 from relisten.data.wording import Rng, ask, pick, shuffled
 from relisten.protocol import MAX_LISTENS, Segment
-from relisten.question import Question
 
 LOUDER_DB: Final = 6.0
 HIGHER_SEMITONES: Final = 3.0
-LENGTH_RATIO: Final = 1.6
-_COUNT_WEIGHTS: Final = (0.3, 0.4, 0.7, 1.2, 2.6, 5.0, 1.5, 0.5, 0.3, 0.2)
-"""How readily a number is chosen where a scene offers several: the rare ones more, up to 5."""
-_COUNT_SHARES: Final = (0.15, 0.14, 0.19, 0.17, 0.14, 0.12, 0.06, 0.018, 0.008, 0.004)
-"""About how often each number is the answer. Wrong choices come as often, so that none gives itself away."""
-_LENGTH_STEPS: Final = (0.28, 0.5, 0.92, 1.9)
-"""Lengths in seconds up to which the right one is the shortest, the middle and the longest choice."""
-_LENGTH_SHARES: Final = (0.45, 0.7, 1.0)
-"""How readily a question about a shortest, middle or longest one is asked: the rare long sounds always."""
 
-T = TypeVar("T")
 Kind = Callable[[Subject, Rng], Example | None]
 """Makes one example, or None where the subject allows none that is beyond doubt."""
 
@@ -153,11 +158,27 @@ def after(scene: Subject, rng: Rng) -> Example | None:
     heard.listen(segment)
     text = ask(rng, "after", event.label, nth=nth)
     end = pick(
-        rng, ("so the {0} comes right after the {1}", "so after the {1} comes the {0}", "so the {0} is next")
+        rng,
+        (
+            "so the {0} comes right after the {1}",
+            "so after the {1} comes the {0}",
+            "so the {0} is next",
+        ),
     )
-    end = end.format(scene.say(answer.label), f"{nth if nth != 'only ' else ''}{scene.say(event.label)}")
+    end = end.format(
+        scene.say(answer.label),
+        f"{nth if nth != 'only ' else ''}{scene.say(event.label)}",
+    )
     return example_of(
-        scene, rng, "after", text, answer.label, labels_of(scene, rng, answer.label), heard, "order", end
+        scene,
+        rng,
+        "after",
+        text,
+        answer.label,
+        labels_of(scene, rng, answer.label),
+        heard,
+        "order",
+        end,
     )
 
 
@@ -193,7 +214,17 @@ def exists(scene: Subject, rng: Rng) -> Example | None:
             break
     text = ask(rng, "exists", label, window.times if window else None)
     end = f"so there is {'a' if wanted else 'no'} {scene.say(label)}{' sound' if scene.quoted else ''}"
-    return example_of(scene, rng, "exists", text, "yes" if wanted else "no", ("yes", "no"), heard, "exists", end)
+    return example_of(
+        scene,
+        rng,
+        "exists",
+        text,
+        "yes" if wanted else "no",
+        ("yes", "no"),
+        heard,
+        "exists",
+        end,
+    )
 
 
 def before(scene: Subject, rng: Rng) -> Example | None:
@@ -212,7 +243,17 @@ def before(scene: Subject, rng: Rng) -> Example | None:
     heard.listen_both(early, late)
     text = ask(rng, "before", asked.label, other=other.label)
     end = f"so the {scene.say(early.label)} comes before the {scene.say(late.label)}"
-    return example_of(scene, rng, "before", text, "yes" if wanted else "no", ("yes", "no"), heard, "order", end)
+    return example_of(
+        scene,
+        rng,
+        "before",
+        text,
+        "yes" if wanted else "no",
+        ("yes", "no"),
+        heard,
+        "order",
+        end,
+    )
 
 
 def duration(scene: Subject, rng: Rng) -> Example | None:
@@ -297,13 +338,27 @@ def louder(scene: Subject, rng: Rng) -> Example | None:
     one, other = shuffled(rng, [loud.label, soft.label])
     text = ask(rng, "louder", one, other=other)
     end = f"so the {scene.say(loud.label)} is louder"
-    return example_of(scene, rng, "louder", text, loud.label, (loud.label, soft.label), heard, "compare", end)
+    return example_of(
+        scene,
+        rng,
+        "louder",
+        text,
+        loud.label,
+        (loud.label, soft.label),
+        heard,
+        "compare",
+        end,
+    )
 
 
 def higher(scene: Subject, rng: Rng) -> Example | None:
     """Which of the first two beeps or bells of one label is higher, by at least 3 semitones (bells 7)."""
     options = []
-    for label, margin in (("low beep", HIGHER_SEMITONES), ("high beep", HIGHER_SEMITONES), ("bell", 7.0)):
+    for label, margin in (
+        ("low beep", HIGHER_SEMITONES),
+        ("high beep", HIGHER_SEMITONES),
+        ("bell", 7.0),
+    ):
         pair = scene.of(label)[:2]
         if len(pair) == 2 and pair[0].pitch and pair[1].pitch:
             interval = 12 * math.log2(pair[1].pitch / pair[0].pitch)
@@ -312,7 +367,10 @@ def higher(scene: Subject, rng: Rng) -> Example | None:
     if not options:
         return None
     one, two, rising = pick(rng, options)
-    notes = {one.onset: "lower" if rising else "higher", two.onset: "higher" if rising else "lower"}
+    notes = {
+        one.onset: "lower" if rising else "higher",
+        two.onset: "higher" if rising else "lower",
+    }
     heard = listening(scene, rng, one.label, notes=notes)
     heard.listen_both(one, two)
     answer = "second" if rising else "first"
@@ -338,7 +396,7 @@ KINDS: Final = {
 """What is asked about scenes, by name."""
 
 
-# Examples and choices
+# What may be asked
 
 
 def _candidates(scene: Subject, rng: Rng) -> list[str]:
@@ -361,54 +419,6 @@ def _absent(scene: Subject, rng: Rng) -> list[str]:
     drum = pick(rng, scene.events).label in DRUMS
     absent = [label for label in scene.strays if label not in present]
     return [label for label in absent if (label in DRUMS) == drum] or absent
-
-
-def firsts_of(scene: Subject) -> list[LabelledEvent]:
-    """The first event of every label, in order."""
-    found: dict[str, LabelledEvent] = {}
-    for event in scene.events:
-        found.setdefault(event.label, event)
-    return list(found.values())
-
-
-def example_of(
-    scene: Subject,
-    rng: Rng,
-    kind: str,
-    text: str,
-    answer: str,
-    choices: Iterable[str],
-    heard: Listening,
-    reason: str,
-    end: str,
-) -> Example:
-    """The question with its choices in random order, and the response: what was heard, and what follows from it."""
-    response = f"<think>{heard.concluded(reason, end)}</think><answer>{answer}</answer>"
-    question = Question(
-        text=text,
-        choices=tuple(shuffled(rng, choices)),
-        audio=scene.audio,
-        id=f"{scene.name}-{kind}",
-        answer=answer,
-        metadata={"kind": kind, **scene.metadata},
-    )
-    return Example(question, response, kind, heard.difficulty())
-
-
-def counted(scene: Subject, rng: Rng, kind: str, text: str, label: str, number: int, heard: Listening) -> Example:
-    """An example whose answer is `number`, among three other numbers that come as often as it does."""
-    times = "1 time" if number == 1 else f"{number} times"
-    said = scene.say(label)
-    end = pick(rng, (f"so the {said} sounds {times}", f"so the {said} comes {times}", f"so that makes {number}"))
-    return example_of(scene, rng, kind, text, str(number), number_choices(rng, number), heard, "count", end)
-
-
-def number_choices(rng: Rng, number: int, least: int = 0) -> list[str]:
-    """The number and three others that come about as often, none below `least`."""
-    others = [n for n in range(least, len(_COUNT_SHARES)) if n != number]
-    shares = np.array([_COUNT_SHARES[n] for n in others])
-    wrong = rng.choice(others, size=3, replace=False, p=shares / shares.sum())
-    return [str(n) for n in (number, *wrong)]
 
 
 def _extreme(scene: Subject, rng: Rng, kind: str) -> Example | None:
@@ -442,48 +452,17 @@ def _extreme(scene: Subject, rng: Rng, kind: str) -> Example | None:
     text = ask(rng, kind, event.label, None if whole else window.times)
     said = scene.say(event.label)
     end = pick(rng, (f"so the {kind} is the {said}", f"so the {kind} sound is the {said}"))
-    return example_of(scene, rng, kind, text, event.label, labels_of(scene, rng, event.label), heard, "order", end)
-
-
-def labels_of(scene: Subject, rng: Rng, answer: str) -> tuple[str, ...]:
-    """The answer and two or three other labels, those heard in the scene first."""
-    others = {event.label for event in scene.events} - {answer}
-    present = sorted(label for label in others if not scene.alike(label, answer))
-    absent = [label for label in scene.strays if label not in others and label != answer]
-    wrong = [*shuffled(rng, present)[:3], *shuffled(rng, absent)]
-    return (answer, *wrong[: int(rng.integers(2, 4))])
-
-
-def lengths(rng: Rng, length: float, margin: float = 0.0) -> tuple[str, ...] | None:
-    """The length and two others, each at least 1.6 apart as a factor.
-
-    Which of the three is right follows from the length itself, so that no choice is out of the question; None
-    for lengths that would be far too short or long, and for some of those that come too often. Lengths between
-    labelled times (`margin` above 0) are of any size and must be clear of the others by what both ends may be off.
-    """
-    if margin:
-        return _labelled_lengths(rng, length, margin)
-    place = int(np.searchsorted(_LENGTH_STEPS, length, side="right")) - 1
-    if not 0 <= place <= 2 or rng.random() > _LENGTH_SHARES[place]:
-        return None
-    ratio = rng.uniform(1.75, 2.1)
-    ladder = [round(length * ratio ** (step - place), 1) for step in range(3)]
-    wrong = [value for step, value in enumerate(ladder) if step != place]
-    far = all(late >= LENGTH_RATIO * early for early, late in itertools.pairwise(ladder))
-    if not far or any(max(w / length, length / w) < LENGTH_RATIO for w in wrong):
-        return None
-    return tuple(f"{value:.1f} seconds" for value in ladder)
-
-
-def _labelled_lengths(rng: Rng, length: float, margin: float) -> tuple[str, ...] | None:
-    place = int(rng.integers(3))
-    ratio = rng.uniform(1.75, 2.1)
-    ladder = [round(length * ratio ** (step - place), 1) for step in range(3)]
-    close = min(late - early for early, late in itertools.pairwise(ladder))
-    apart = all(late >= LENGTH_RATIO * early for early, late in itertools.pairwise(ladder))
-    if ladder[0] < 0.2 or not apart or close < 4 * margin:
-        return None
-    return tuple(f"{value:.1f} seconds" for value in ladder)
+    return example_of(
+        scene,
+        rng,
+        kind,
+        text,
+        event.label,
+        labels_of(scene, rng, event.label),
+        heard,
+        "order",
+        end,
+    )
 
 
 def _pair(one: str, two: str) -> tuple[str, str]:
@@ -497,18 +476,6 @@ def _between(scene: Subject, one: str, two: str) -> str:
     return f"between the {scene.say(one)} and the {scene.say(two)}"
 
 
-def seconds_text(length: float) -> str:
-    """A length as a choice: "1.2 seconds"."""
-    return f"{round(length, 1):.1f} seconds"
-
-
 def _leads(values: Sequence[float], number: int, ratio: float, lead: float) -> bool:
     best = values[number]
     return all(best >= max(ratio * value, value + lead) for i, value in enumerate(values) if i != number)
-
-
-def pick_number(rng: Rng, options: Mapping[int, T]) -> int:
-    """One of the numbers 0 to 9 that there are options for, the rare ones more readily."""
-    numbers = sorted(options)
-    weights = np.array([_COUNT_WEIGHTS[number] for number in numbers])
-    return int(rng.choice(numbers, p=weights / weights.sum()))
