@@ -52,37 +52,12 @@ def example_of(
     return Example(question, response, kind, heard.difficulty())
 
 
-def counted(
-    scene: Subject,
-    rng: Rng,
-    kind: str,
-    text: str,
-    label: str,
-    number: int,
-    heard: Listening,
-) -> Example:
+def counted(scene: Subject, rng: Rng, kind: str, text: str, label: str, number: int, heard: Listening) -> Example:
     """An example whose answer is `number`, among three other numbers that come as often as it does."""
     times = "1 time" if number == 1 else f"{number} times"
     said = scene.say(label)
-    end = pick(
-        rng,
-        (
-            f"so the {said} sounds {times}",
-            f"so the {said} comes {times}",
-            f"so that makes {number}",
-        ),
-    )
-    return example_of(
-        scene,
-        rng,
-        kind,
-        text,
-        str(number),
-        number_choices(rng, number),
-        heard,
-        "count",
-        end,
-    )
+    end = pick(rng, (f"so the {said} sounds {times}", f"so the {said} comes {times}", f"so that makes {number}"))
+    return example_of(scene, rng, kind, text, str(number), number_choices(rng, number), heard, "count", end)
 
 
 def number_choices(rng: Rng, number: int, least: int = 0) -> list[str]:

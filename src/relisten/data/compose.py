@@ -284,12 +284,7 @@ def _strays(labels: Labels, present: set[str], rng: Rng) -> tuple[str, ...]:
     if not free:
         return ()
     weights = np.array([labels.weights[number] for number in free])
-    drawn = rng.choice(
-        len(free),
-        size=min(_STRAYS, len(free)),
-        replace=False,
-        p=weights / weights.sum(),
-    )
+    drawn = rng.choice(len(free), size=min(_STRAYS, len(free)), replace=False, p=weights / weights.sum())
     found: list[str] = []
     for number in drawn:
         name = labels.names[free[int(number)]]

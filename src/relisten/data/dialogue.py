@@ -124,15 +124,7 @@ def last_word(scene: Subject, rng: Rng) -> Example | None:
         return None
     heard = listening(voices, rng)
     heard.listen(around(voices, rng, max(event.onset - 0.5, 0.0), min(event.offset, event.onset + 5)))
-    return _asked(
-        voices,
-        rng,
-        "last_word",
-        event.label,
-        names,
-        heard,
-        f"so {event.label} has the last word",
-    )
+    return _asked(voices, rng, "last_word", event.label, names, heard, f"so {event.label} has the last word")
 
 
 def speaks_most(scene: Subject, rng: Rng) -> Example | None:
@@ -149,15 +141,7 @@ def speaks_most(scene: Subject, rng: Rng) -> Example | None:
     for part in parts:
         heard.listen(part)
     sums = " and ".join(f"{one} {times[one]:.1f} s" for one in (name, others[0]))
-    return _asked(
-        voices,
-        rng,
-        "speaks_most",
-        name,
-        names,
-        heard,
-        f"so it is {sums}, and {name} speaks the longest",
-    )
+    return _asked(voices, rng, "speaks_most", name, names, heard, f"so it is {sums}, and {name} speaks the longest")
 
 
 def next_speaker(scene: Subject, rng: Rng) -> Example | None:
@@ -212,8 +196,7 @@ def said_after(scene: Subject, rng: Rng) -> Example | None:
     early, late = pick(rng, options)
     others = [turn.text for turn in quotes if turn not in (early, late)]
     lines = _derived(
-        scene,
-        [LabelledEvent(t.start, t.end, f'"{t.text}"' if t.text else "speech") for t in scene.turns],
+        scene, [LabelledEvent(t.start, t.end, f'"{t.text}"' if t.text else "speech") for t in scene.turns]
     )
     heard = listening(lines, rng)
     heard.listen_both(lines.events[scene.turns.index(early)], lines.events[scene.turns.index(late)])
@@ -232,21 +215,9 @@ def asks(scene: Subject, rng: Rng) -> Example | None:
         return None
     turn = pick(rng, questions)
     event = next(e for e in voices.events if e.onset <= turn.start <= e.offset and _said(voices, e) == turn.speaker)
-    heard = listening(
-        voices,
-        rng,
-        notes={event.onset: f'asking "{turn.text}"' if _plain(turn.text) else "asking"},
-    )
+    heard = listening(voices, rng, notes={event.onset: f'asking "{turn.text}"' if _plain(turn.text) else "asking"})
     heard.listen(around(voices, rng, turn.start, min(turn.end, turn.start + 5)))
-    return _asked(
-        voices,
-        rng,
-        "asks",
-        event.label,
-        names,
-        heard,
-        f"so it is {event.label} who asks",
-    )
+    return _asked(voices, rng, "asks", event.label, names, heard, f"so it is {event.label} who asks")
 
 
 def answers(scene: Subject, rng: Rng) -> Example | None:
@@ -267,11 +238,7 @@ def answers(scene: Subject, rng: Rng) -> Example | None:
         next(e for e in voices.events if e.onset <= t.start <= e.offset and _said(voices, e) == t.speaker)
         for t in (early, late)
     )
-    heard = listening(
-        voices,
-        rng,
-        notes={asked.onset: f'asking "{early.text}"', replied.onset: "replying"},
-    )
+    heard = listening(voices, rng, notes={asked.onset: f'asking "{early.text}"', replied.onset: "replying"})
     heard.listen_both(asked, replied)
     choices = [name for name in names if name != asked.label]
     end = f"so {replied.label} answers"

@@ -112,17 +112,7 @@ def chord_after(scene: Subject, rng: Rng) -> Example | None:
     nth = "first " if times[event.label] > 1 else ""
     choices = _chord_choices(chords, rng, late.label, but=event.label)
     end = f"so the {nth}{event.label} is followed by {late.label}"
-    return _asked(
-        chords,
-        rng,
-        "chord_after",
-        late.label,
-        choices,
-        heard,
-        end,
-        one=event.label,
-        nth=nth,
-    )
+    return _asked(chords, rng, "chord_after", late.label, choices, heard, end, one=event.label, nth=nth)
 
 
 def chord_at(scene: Subject, rng: Rng) -> Example | None:
@@ -135,13 +125,7 @@ def chord_at(scene: Subject, rng: Rng) -> Example | None:
         room = event.duration - 2 * max(0.3, 3 * scene.margin)
         if room > 0.2:
             options.append(
-                (
-                    event,
-                    round(
-                        event.onset + (event.duration - room) / 2 + room * float(rng.random()),
-                        1,
-                    ),
-                )
+                (event, round(event.onset + (event.duration - room) / 2 + room * float(rng.random()), 1))
             )
     if not options:
         return None
@@ -195,14 +179,7 @@ def beats(scene: Subject, rng: Rng) -> Example | None:
     number = len(inside)
     words = {"a": _plain(start), "b": _plain(end)}
     return _asked(
-        pulses,
-        rng,
-        "beats",
-        str(number),
-        _numbers(rng, number, 1),
-        heard,
-        f"so {number} beats fall there",
-        **words,
+        pulses, rng, "beats", str(number), _numbers(rng, number, 1), heard, f"so {number} beats fall there", **words
     )
 
 
@@ -219,8 +196,7 @@ def meter(scene: Subject, rng: Rng) -> Example | None:
         return None
     number = bars[0]
     pulses = _derived(
-        scene,
-        [LabelledEvent(t, t, "strong beat" if t in music.downbeats else "weak beat") for t in music.beats],
+        scene, [LabelledEvent(t, t, "strong beat" if t in music.downbeats else "weak beat") for t in music.beats]
     )
     pulses = replace(pulses, article=True)
     heard = listening(pulses, rng, notes=dict.fromkeys(music.downbeats, "the one"))
@@ -252,10 +228,7 @@ def tempo(scene: Subject, rng: Rng) -> Example | None:
     if len(found) < 3:
         return None
     answer, *wrong = (f"about {round(value)} beats a minute" for value in found)
-    pulses = replace(
-        _derived(scene, [LabelledEvent(t, t, "beat") for t in music.beats]),
-        article=True,
-    )
+    pulses = replace(_derived(scene, [LabelledEvent(t, t, "beat") for t in music.beats]), article=True)
     heard = listening(pulses, rng, "beat")
     start = pick(rng, music.beats[: max(1, len(music.beats) - 5)])
     heard.listen(around(pulses, rng, start, min(start + 2.5, scene.duration)))
@@ -288,17 +261,7 @@ def key(scene: Subject, rng: Rng) -> Example | None:
 
 HARMONY: Final = {
     make.__name__: make
-    for make in (
-        chord_first,
-        chord_last,
-        chord_after,
-        chord_at,
-        chord_changes,
-        beats,
-        meter,
-        tempo,
-        key,
-    )
+    for make in (chord_first, chord_last, chord_after, chord_at, chord_changes, beats, meter, tempo, key)
 }
 
 
@@ -367,12 +330,7 @@ def _end_chord(scene: Subject, rng: Rng, kind: str) -> Example | None:
         return None
     heard = listening(chords, rng)
     if first:
-        heard.listen(
-            Segment(
-                0.0,
-                around(chords, rng, event.onset, min(event.offset, event.onset + 4)).end,
-            )
-        )
+        heard.listen(Segment(0.0, around(chords, rng, event.onset, min(event.offset, event.onset + 4)).end))
     else:
         start = around(chords, rng, max(event.onset, event.offset - 4), event.offset).start
         heard.listen(Segment(start, tenth(scene.duration)))

@@ -19,26 +19,10 @@ from typing import Final
 
 import numpy as np
 
-from relisten.data.choices import (
-    counted,
-    example_of,
-    firsts_of,
-    labels_of,
-    lengths,
-    pick_number,
-    seconds_text,
-)
+from relisten.data.choices import counted, example_of, firsts_of, labels_of, lengths, pick_number, seconds_text
 from relisten.data.examples import Example
 from relisten.data.narration import listening
-from relisten.data.reasoning import (
-    WALK,
-    WHOLE_CLIP,
-    Window,
-    around,
-    tenth,
-    walk,
-    windows,
-)
+from relisten.data.reasoning import WALK, WHOLE_CLIP, Window, around, tenth, walk, windows
 from relisten.data.scenes import Scene
 from relisten.data.subject import Subject, as_subject
 from relisten.data.timbres import DRUMS
@@ -53,10 +37,7 @@ Kind = Callable[[Subject, Rng], Example | None]
 
 
 def make_examples(
-    scene: Scene | Subject,
-    rng: Rng,
-    kinds: Sequence[str] | Mapping[str, float] | None = None,
-    per_scene: int = 4,
+    scene: Scene | Subject, rng: Rng, kinds: Sequence[str] | Mapping[str, float] | None = None, per_scene: int = 4
 ) -> tuple[Example, ...]:
     """Up to `per_scene` different questions about one scene.
 
@@ -158,27 +139,11 @@ def after(scene: Subject, rng: Rng) -> Example | None:
     heard.listen(segment)
     text = ask(rng, "after", event.label, nth=nth)
     end = pick(
-        rng,
-        (
-            "so the {0} comes right after the {1}",
-            "so after the {1} comes the {0}",
-            "so the {0} is next",
-        ),
+        rng, ("so the {0} comes right after the {1}", "so after the {1} comes the {0}", "so the {0} is next")
     )
-    end = end.format(
-        scene.say(answer.label),
-        f"{nth if nth != 'only ' else ''}{scene.say(event.label)}",
-    )
+    end = end.format(scene.say(answer.label), f"{nth if nth != 'only ' else ''}{scene.say(event.label)}")
     return example_of(
-        scene,
-        rng,
-        "after",
-        text,
-        answer.label,
-        labels_of(scene, rng, answer.label),
-        heard,
-        "order",
-        end,
+        scene, rng, "after", text, answer.label, labels_of(scene, rng, answer.label), heard, "order", end
     )
 
 
@@ -214,17 +179,7 @@ def exists(scene: Subject, rng: Rng) -> Example | None:
             break
     text = ask(rng, "exists", label, window.times if window else None)
     end = f"so there is {'a' if wanted else 'no'} {scene.say(label)}{' sound' if scene.quoted else ''}"
-    return example_of(
-        scene,
-        rng,
-        "exists",
-        text,
-        "yes" if wanted else "no",
-        ("yes", "no"),
-        heard,
-        "exists",
-        end,
-    )
+    return example_of(scene, rng, "exists", text, "yes" if wanted else "no", ("yes", "no"), heard, "exists", end)
 
 
 def before(scene: Subject, rng: Rng) -> Example | None:
@@ -243,17 +198,7 @@ def before(scene: Subject, rng: Rng) -> Example | None:
     heard.listen_both(early, late)
     text = ask(rng, "before", asked.label, other=other.label)
     end = f"so the {scene.say(early.label)} comes before the {scene.say(late.label)}"
-    return example_of(
-        scene,
-        rng,
-        "before",
-        text,
-        "yes" if wanted else "no",
-        ("yes", "no"),
-        heard,
-        "order",
-        end,
-    )
+    return example_of(scene, rng, "before", text, "yes" if wanted else "no", ("yes", "no"), heard, "order", end)
 
 
 def duration(scene: Subject, rng: Rng) -> Example | None:
@@ -338,27 +283,13 @@ def louder(scene: Subject, rng: Rng) -> Example | None:
     one, other = shuffled(rng, [loud.label, soft.label])
     text = ask(rng, "louder", one, other=other)
     end = f"so the {scene.say(loud.label)} is louder"
-    return example_of(
-        scene,
-        rng,
-        "louder",
-        text,
-        loud.label,
-        (loud.label, soft.label),
-        heard,
-        "compare",
-        end,
-    )
+    return example_of(scene, rng, "louder", text, loud.label, (loud.label, soft.label), heard, "compare", end)
 
 
 def higher(scene: Subject, rng: Rng) -> Example | None:
     """Which of the first two beeps or bells of one label is higher, by at least 3 semitones (bells 7)."""
     options = []
-    for label, margin in (
-        ("low beep", HIGHER_SEMITONES),
-        ("high beep", HIGHER_SEMITONES),
-        ("bell", 7.0),
-    ):
+    for label, margin in (("low beep", HIGHER_SEMITONES), ("high beep", HIGHER_SEMITONES), ("bell", 7.0)):
         pair = scene.of(label)[:2]
         if len(pair) == 2 and pair[0].pitch and pair[1].pitch:
             interval = 12 * math.log2(pair[1].pitch / pair[0].pitch)
@@ -367,10 +298,7 @@ def higher(scene: Subject, rng: Rng) -> Example | None:
     if not options:
         return None
     one, two, rising = pick(rng, options)
-    notes = {
-        one.onset: "lower" if rising else "higher",
-        two.onset: "higher" if rising else "lower",
-    }
+    notes = {one.onset: "lower" if rising else "higher", two.onset: "higher" if rising else "lower"}
     heard = listening(scene, rng, one.label, notes=notes)
     heard.listen_both(one, two)
     answer = "second" if rising else "first"
@@ -452,17 +380,7 @@ def _extreme(scene: Subject, rng: Rng, kind: str) -> Example | None:
     text = ask(rng, kind, event.label, None if whole else window.times)
     said = scene.say(event.label)
     end = pick(rng, (f"so the {kind} is the {said}", f"so the {kind} sound is the {said}"))
-    return example_of(
-        scene,
-        rng,
-        kind,
-        text,
-        event.label,
-        labels_of(scene, rng, event.label),
-        heard,
-        "order",
-        end,
-    )
+    return example_of(scene, rng, kind, text, event.label, labels_of(scene, rng, event.label), heard, "order", end)
 
 
 def _pair(one: str, two: str) -> tuple[str, str]:

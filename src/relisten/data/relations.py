@@ -55,17 +55,7 @@ def overlap(scene: Subject, rng: Rng) -> Example | None:
     text = ask(rng, "overlap", a, other=b)
     said = f"the {scene.say(one)} and the {scene.say(other)}"
     end = f"so {said} sound at the same time" if wanted else f"so {said} never sound together"
-    return example_of(
-        scene,
-        rng,
-        "overlap",
-        text,
-        "yes" if wanted else "no",
-        ("yes", "no"),
-        heard,
-        "together",
-        end,
-    )
+    return example_of(scene, rng, "overlap", text, "yes" if wanted else "no", ("yes", "no"), heard, "together", end)
 
 
 def during(scene: Subject, rng: Rng) -> Example | None:
@@ -178,17 +168,7 @@ def order(scene: Subject, rng: Rng) -> Example | None:
     listed = f"{scene.say(named[0])}, {scene.say(named[1])} and {scene.say(named[2])}"
     text = ask(rng, "order", listed, listed=True)
     end = f"so the order is {_sequence([scene.say(label) for label in labels])}"
-    return example_of(
-        scene,
-        rng,
-        "order",
-        text,
-        answer,
-        (answer, *shuffled(rng, wrong)[:3]),
-        heard,
-        "order",
-        end,
-    )
+    return example_of(scene, rng, "order", text, answer, (answer, *shuffled(rng, wrong)[:3]), heard, "order", end)
 
 
 def when(scene: Subject, rng: Rng) -> Example | None:
@@ -242,17 +222,7 @@ def distinct(scene: Subject, rng: Rng) -> Example | None:
 
 RELATIONS: Final = {
     make.__name__: make
-    for make in (
-        overlap,
-        during,
-        share,
-        repeat_gap,
-        count_before,
-        count_after,
-        order,
-        when,
-        distinct,
-    )
+    for make in (overlap, during, share, repeat_gap, count_before, count_after, order, when, distinct)
 }
 
 
