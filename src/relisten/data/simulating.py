@@ -20,10 +20,11 @@ import numpy as np
 
 from relisten.audio import Clip, write_clip
 from relisten.data.jsonl import dump_row, parse_row
-from relisten.data.manifest import ClipRecord, LabelledEvent, record_row
+from relisten.data.manifest import ClipRecord, record_row
 from relisten.data.mixing import RESOLUTION, MixSpec, Sources, mix_scene
 from relisten.data.parallel import ordered_map
 from relisten.data.scenes import Scene, SceneSpec, make_scene
+from relisten.data.subject import scene_events
 from relisten.data.synth import SPLITS
 from relisten.data.voices import converse, require_speech
 from relisten.errors import InputError
@@ -206,18 +207,6 @@ def make_clip(folder: Path, options: SimulateOptions, index: int) -> Simulated:
 
 def scene_record(scene: Scene, path: Path, digest: str) -> ClipRecord:
     """A simulated scene as a manifest row; its times stay exact to the sample."""
-    events = (
-        LabelledEvent(
-            onset=event.onset,
-            offset=event.offset,
-            label=event.label,
-            pitch=event.pitch,
-            level=event.level,
-            weighted_level=event.weighted_level,
-            sustained=event.sustained,
-        )
-        for event in scene.events
-    )
     return ClipRecord(
         id=scene.clip.name,
         audio=path,
@@ -226,7 +215,7 @@ def scene_record(scene: Scene, path: Path, digest: str) -> ClipRecord:
         source=scene.clip.name,
         split=scene.split,
         label_set="scenes",
-        events=tuple(events),
+        events=scene_events(scene),
     )
 
 

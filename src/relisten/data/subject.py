@@ -100,6 +100,22 @@ class Subject:
         return f"an {label}" if label[:1] in "aeiou" else f"a {label}"
 
 
+def scene_events(scene: Scene) -> tuple[LabelledEvent, ...]:
+    """A simulated scene's events as labels; their times stay exact to the sample."""
+    return tuple(
+        LabelledEvent(
+            onset=event.onset,
+            offset=event.offset,
+            label=event.label,
+            pitch=event.pitch,
+            level=event.level,
+            weighted_level=event.weighted_level,
+            sustained=event.sustained,
+        )
+        for event in scene.events
+    )
+
+
 def as_subject(truth: Scene | Subject) -> Subject:
     """A scene as what questions are made from."""
     if isinstance(truth, Subject):
@@ -108,18 +124,7 @@ def as_subject(truth: Scene | Subject) -> Subject:
         name=truth.clip.name,
         audio=truth.clip,
         duration=truth.clip.duration,
-        events=tuple(
-            LabelledEvent(
-                onset=event.onset,
-                offset=event.offset,
-                label=event.label,
-                pitch=event.pitch,
-                level=event.level,
-                weighted_level=event.weighted_level,
-                sustained=event.sustained,
-            )
-            for event in truth.events
-        ),
+        events=scene_events(truth),
         strays=LABELS,
         metadata={"split": truth.split, "scene": truth.index},
     )
