@@ -17,7 +17,7 @@ from relisten.audio import SAMPLE_RATE, Clip
 from relisten.data.questions import KINDS, Example, make_examples
 from relisten.data.scenes import Event, Scene, simulate
 from relisten.data.timbres import LABELS
-from relisten.data.wording import HITS, NAMES, QUESTIONS
+from relisten.data.wording import HITS, NAMES, NUMBERS, QUESTIONS
 from relisten.protocol import MAX_LISTENS, MIN_SEGMENT, Segment, parse_answer, split_at_listens
 
 SUSTAINED = {"low beep", "high beep", "chirp", "noise burst", "voice", "chord"}
@@ -125,15 +125,22 @@ def check_grammar(scene: Scene, example: Example) -> None:
 
 
 def check_heard(scene: Scene, example: Example) -> None:
-    """Each segment is followed by just what starts in it, in order."""
+    """Each segment is followed by just what starts in it, in order, and when."""
     parts = split_at_listens(example.response, scene.clip.duration)
     for segment, text in zip(parts[1::2], parts[2::2], strict=True):
         assert isinstance(segment, Segment)
-        expected = [event.label for event in scene.events if segment.start <= event.onset < segment.end]
+        expected = [
+            f"{event.onset - segment.start:.1f} {event.label}"
+            for event in scene.events
+            if segment.start <= event.onset < segment.end
+        ]
         listed = re.split(r"(?:i hear|gives|has|with) ", str(text), maxsplit=1)[1]
-        for label in expected or ["nothing"]:
-            assert listed.startswith(label), (listed, label)
-            listed = re.sub(r"^( \d+)?( (loud|soft|higher|lower))?(, a long gap)?, ", "", listed[len(label) :])
+        for heard in expected or ["nothing"]:
+            assert listed.startswith(heard), (listed, heard)
+            listed = re.sub(AFTER_A_SOUND, "", listed[len(heard) :])
+
+
+AFTER_A_SOUND = rf"^( ({'|'.join(NUMBERS)}))?( (-?\d+ dB|key \d+|\d+\.\d seconds))?(, a long gap)?, "
 
 
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(sorted(KINDS)))
@@ -190,8 +197,8 @@ def test_a_count_ends_at_the_answer() -> None:
             example = KINDS[kind](scene, np.random.default_rng(seed))
             if example:
                 (label,) = labels_named(example.question.text)
-                counts = re.findall(rf"{label} (\d+)", example.response)
-                assert counts == [str(n + 1) for n in range(int(str(example.question.answer)))]
+                counts = re.findall(rf"\d {label} ([a-z]+)", example.response)
+                assert counts == list(NUMBERS[1 : int(str(example.question.answer)) + 1])
 
 
 def kick(onset: float, level: float = -10.0, weighted: float = -10.0) -> Event:
@@ -270,6 +277,27 @@ def test_answers_cannot_be_guessed_from_what_is_usual(kind: str, corpus: dict[st
     assert max(answers.values()) / len(examples) <= (0.65 if binary else 0.4)
     if places:
         assert max(places.values()) / sum(places.values()) <= 0.45
+
+
+def test_measures_are_told_where_sounds_are_compared() -> None:
+    rng = np.random.default_rng(0)
+    louder = KINDS["louder"](scene_of(kick(1.0, -5, -5), bell(3.0, -14), kick(6.0, -4, -4)), rng)
+    assert louder
+    assert "1.0 kick one -6 dB, 3.0 bell one -15 dB" in louder.response
+    higher = KINDS["higher"](scene_of(bell(1.0, pitch=880), bell(2.0, pitch=440), bell(3.0)), rng)
+    assert higher
+    assert "1.0 bell one key 61, 2.0 bell two key 49, 3.0 bell three" in higher.response
+    # The sound is heard to its end, although the walk would cut it.
+    scene = scene_of(kick(0.5), Event(3.7, 5.2, "chord", sustained=True), seconds=9.0)
+    long = next(filter(None, (KINDS["duration"](scene, rng) for _ in range(50))))
+    assert "<seg>0.0, 5.4</seg>" in long.response
+
+
+def test_looking_for_sounds_ends_where_the_last_is_heard() -> None:
+    sounds = (kick(1.0), bell(2.0), kick(6.5), bell(8.0))
+    before = KINDS["before"](scene_of(*sounds, seconds=9.0), np.random.default_rng(0))
+    assert before
+    assert before.response.count("<seg>") == 1
 
 
 def test_wording_varies(corpus: dict[str, list[Example]]) -> None:

@@ -1,4 +1,4 @@
-"""The audio tower's own exercise: which label starts when, and in which order."""
+"""The audio tower's own exercise: which label starts when, and what is told of each sound."""
 
 from __future__ import annotations
 
@@ -18,45 +18,58 @@ RATE = 25.0
 
 @pytest.fixture
 def scene() -> Scene:
-    events = (Event(0.5, 0.6, LABELS[0]), Event(1.0, 1.2, LABELS[3]), Event(1.5, 1.6, LABELS[0]))
+    events = (
+        Event(0.5, 0.6, LABELS[0], level=-15.0),
+        Event(1.0, 1.25, LABELS[3], level=-35.0, pitch=1400.0, sustained=True),
+        Event(1.9, 2.0, LABELS[0], level=-25.0, sustained=True),
+    )
     return Scene(Clip(np.zeros(2 * SAMPLE_RATE, np.float32)), events)
 
 
-def perfect(wanted: torch.Tensor) -> torch.Tensor:
-    """Logits that say exactly what is wanted."""
-    place = (wanted.any(-1).cumsum(1) - 1).clamp(min=0)
-    places = torch.nn.functional.one_hot(place, encoder.ORDINALS).float()
-    return torch.cat([wanted, places], dim=-1) * 40 - 20
+def perfect(wanted: encoder.Wanted) -> torch.Tensor:
+    """Values that say exactly what is wanted."""
+    return torch.cat([wanted.onsets * 40 - 20, wanted.traits.nan_to_num()], dim=-1)
 
 
 def test_targets_mark_the_frames_of_onsets(scene: Scene) -> None:
     wanted = encoder.targets([scene], 50, RATE)
-    assert wanted.nonzero()[:, 1:].tolist() == [[12, 0], [25, 3], [37, 0]]
+    assert wanted.onsets.nonzero()[:, 1:].tolist() == [[12, 0], [25, 3], [47, 0]]
+
+
+def test_what_is_told_of_each_sound(scene: Scene) -> None:
+    traits = encoder.targets([scene], 50, RATE).traits[0]
+    nan = float("nan")
+    # since the last onset, level, octaves over 700 Hz, halvings of 0.5 s, share of the longest step (0.9 s)
+    expected = torch.tensor([[0.5, 1, nan, nan, 5 / 9], [0.5, -1, 1, -1, 1], [0.9, 0, nan, nan, nan]])
+    assert torch.allclose(traits[[12, 25, 47]], expected, atol=1e-6, equal_nan=True)
+    assert int((~traits.isnan()).any(-1).sum()) == 3
 
 
 def test_a_perfect_reading_costs_nothing(scene: Scene) -> None:
     wanted = encoder.targets([scene], 50, RATE)
     lengths = torch.tensor([50])
-    assert float(encoder.loss(perfect(wanted), lengths, wanted, order=1.0)) < 1e-6
+    assert float(encoder.loss(perfect(wanted), lengths, wanted, traits=1.0)) < 1e-6
     assert encoder.f1(perfect(wanted), lengths, wanted) == pytest.approx(1.0)
-    assert encoder.place_accuracy(perfect(wanted), wanted) == 1.0
+    assert encoder.label_accuracy(perfect(wanted), wanted) == 1.0
+    assert max(encoder.trait_errors(perfect(wanted), wanted).values()) == 0.0
 
 
-def test_order_counts_only_where_it_is_asked_for(scene: Scene) -> None:
+def test_traits_count_only_where_they_are_asked_for(scene: Scene) -> None:
     wanted = encoder.targets([scene], 50, RATE)
-    logits, lengths = perfect(wanted), torch.tensor([50])
-    logits[..., len(LABELS) :] = 0
-    plain = encoder.loss(logits, lengths, wanted)
-    ordered = encoder.loss(logits, lengths, wanted, order=0.5)
-    assert float(plain) < 1e-6
-    assert float(ordered) == pytest.approx(0.5 * np.log(encoder.ORDINALS), rel=1e-4)
+    values, lengths = perfect(wanted), torch.tensor([50])
+    values[..., len(LABELS) + encoder.TRAITS.index("level")] += 1.0
+    assert float(encoder.loss(values, lengths, wanted)) < 1e-6
+    # One of the five traits is off by 1 in the three places where it is told, of ten that are told in all.
+    off = 3 * (1.0 - 0.05) / 10
+    assert float(encoder.loss(values, lengths, wanted, traits=0.5)) == pytest.approx(0.5 * off, rel=1e-4)
+    assert encoder.trait_errors(values, wanted)["level"] == pytest.approx(1.0)
 
 
 def test_padding_is_not_judged(scene: Scene) -> None:
     wanted = encoder.targets([scene], 60, RATE)
-    logits = perfect(wanted)
-    logits[:, 50:] = 20
-    assert float(encoder.loss(logits, torch.tensor([50]), wanted)) < 1e-6
+    values = perfect(wanted)
+    values[:, 50:] = 20
+    assert float(encoder.loss(values, torch.tensor([50]), wanted, traits=1.0)) < 1e-6
 
 
 def test_frames_of_padded_sounds_equal_those_alone(family: Qwen2_5Omni) -> None:

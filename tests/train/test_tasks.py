@@ -6,9 +6,9 @@ import numpy as np
 
 from relisten.data.questions import make_examples
 from relisten.data.scenes import make_scene
-from relisten.data.wording import NAMES
+from relisten.data.wording import NAMES, NUMBERS
 from relisten.protocol import parse_answer
-from relisten.train.tasks import NUMBERS, reworded
+from relisten.train.tasks import reworded
 
 SAME_LABEL = {name: label for label, names in NAMES.items() for name, _ in names}
 

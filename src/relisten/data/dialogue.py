@@ -165,7 +165,7 @@ def next_speaker(scene: Subject, rng: Rng) -> Example | None:
         return None
     event, late = pick(rng, options)
     heard = listening(voices, rng)
-    heard.listen_both(event, late)
+    heard.seek(event, late)
     choices = [name for name in names if name != event.label]
     end = f"so {late.label} speaks right after {event.label}"
     return _asked(voices, rng, "next_speaker", late.label, choices, heard, end, one=event.label)
@@ -199,7 +199,7 @@ def said_after(scene: Subject, rng: Rng) -> Example | None:
         scene, [LabelledEvent(t.start, t.end, f'"{t.text}"' if t.text else "speech") for t in scene.turns]
     )
     heard = listening(lines, rng)
-    heard.listen_both(lines.events[scene.turns.index(early)], lines.events[scene.turns.index(late)])
+    heard.seek(lines.events[scene.turns.index(early)], lines.events[scene.turns.index(late)])
     choices = (late.text, *shuffled(rng, others)[:3])
     end = f'so "{late.text}" comes right after it'
     return _asked(lines, rng, "said_after", late.text, choices, heard, end, words=early.text)
@@ -239,7 +239,7 @@ def answers(scene: Subject, rng: Rng) -> Example | None:
         for t in (early, late)
     )
     heard = listening(voices, rng, notes={asked.onset: f'asking "{early.text}"', replied.onset: "replying"})
-    heard.listen_both(asked, replied)
+    heard.seek(asked, replied)
     choices = [name for name in names if name != asked.label]
     end = f"so {replied.label} answers"
     return _asked(voices, rng, "answers", replied.label, choices, heard, end, words=early.text)

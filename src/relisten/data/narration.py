@@ -23,7 +23,7 @@ from relisten.data.phrases import (
     OPENINGS,
     ORDINALS,
 )
-from relisten.data.reasoning import Listening, walk
+from relisten.data.reasoning import Listening, around, walk
 from relisten.data.subject import Style, Subject
 from relisten.data.wording import Rng, pick
 from relisten.protocol import Segment
@@ -33,6 +33,8 @@ _LEAD: Final = "\0"
 _SUBJECT: Final = re.compile(r"\bI\b|Let me")
 _DETAILED: Final = 7
 """Sounds that are told of one by one in a segment; of more, only those that matter."""
+_NEAR: Final = 3.0
+"""Sounds that start within so many seconds are heard in one segment."""
 _CHECK: Final = 0.4
 """Share of responses that play one more part of the clip to make sure."""
 _SHORT: Final = 0.35
@@ -44,12 +46,13 @@ def listening(
     rng: Rng,
     target: str | None = None,
     *,
+    other: str | None = None,
     gap_after: LabelledEvent | None = None,
     notes: Mapping[float, str] | None = None,
 ) -> Listening:
     """The reasoning of one response, still empty, in the subject's style."""
     kind = Narration if scene.style is Style.FULL else Listening
-    return kind(scene, rng, target, gap_after, notes or {})
+    return kind(scene, rng, target, other, gap_after, notes or {})
 
 
 @dataclass
@@ -62,6 +65,17 @@ class Narration(Listening):
         # What follows the first segment is known when the reason for it is.
         lead = f" {self._lead(begin)} " if self.text else _LEAD
         self.text += f"{begin}{segment.text()}{lead}{self._told(segment, counting=True)}"
+
+    def seek(self, *events: LabelledEvent) -> None:
+        """Listen where the events are: once where they are near each other, else to the first and to the last."""
+        early, late = events[0], events[-1]
+        if late.onset - early.onset <= _NEAR:
+            self.listen(around(self.scene, self.rng, early.onset, late.onset + 0.3))
+        else:
+            one = around(self.scene, self.rng, early.onset, early.onset + 0.3)
+            two = around(self.scene, self.rng, late.onset, late.onset + 0.3)
+            self.listen(one)
+            self.listen(two)
 
     def concluded(self, reason: str, end: str) -> str:
         one = self.scene.say(self.target) if self.target else ""

@@ -24,13 +24,18 @@ from relisten.data.examples import Example
 from relisten.data.narration import listening
 from relisten.data.reasoning import WALK, WHOLE_CLIP, Window, around, tenth, walk, windows
 from relisten.data.scenes import Scene
-from relisten.data.subject import Subject, as_subject
+from relisten.data.subject import Style, Subject, as_subject
 from relisten.data.timbres import DRUMS
 from relisten.data.wording import Rng, ask, pick, shuffled
 from relisten.protocol import MAX_LISTENS, Segment
 
 LOUDER_DB: Final = 6.0
 HIGHER_SEMITONES: Final = 3.0
+AT_ONCE: Final = 10.0
+"""Clips up to this length, in seconds, are listened to in one piece where the whole has to be compared."""
+A4: Final = 440.0
+_LEVEL_STEP: Final = 3
+"""Levels are told in steps of so many dB, half of what makes a sound the louder one."""
 
 Kind = Callable[[Subject, Rng], Example | None]
 """Makes one example, or None where the subject allows none that is beyond doubt."""
@@ -127,16 +132,21 @@ def after(scene: Subject, rng: Rng) -> Example | None:
     event, answer = scene.events[number], scene.events[number + 1]
     nth = nth or ("only " if rng.random() < 0.4 else "")
     heard = listening(scene, rng, event.label)
-    begin = event
-    if nth == "second ":
-        begin = next(e for e in scene.events if e.label == event.label)
-        if answer.onset - begin.onset > 3.5:
-            heard.listen(around(scene, rng, begin.onset, begin.onset + 0.2))
-            begin = event
-    segment = around(scene, rng, begin.onset, answer.onset + 0.2)
-    if segment.duration > WHOLE_CLIP:
+    if scene.style is Style.SHORT:
+        heard.seek(event, answer)
+    else:
+        begin = event
+        if nth == "second ":
+            begin = next(e for e in scene.events if e.label == event.label)
+            if answer.onset - begin.onset > 3.5:
+                heard.listen(around(scene, rng, begin.onset, begin.onset + 0.2))
+                begin = event
+        segment = around(scene, rng, begin.onset, answer.onset + 0.2)
+        if segment.duration > WHOLE_CLIP:
+            return None
+        heard.listen(segment)
+    if len(heard.segments) > MAX_LISTENS:
         return None
-    heard.listen(segment)
     text = ask(rng, "after", event.label, nth=nth)
     end = pick(
         rng, ("so the {0} comes right after the {1}", "so after the {1} comes the {0}", "so the {0} is next")
@@ -194,8 +204,14 @@ def before(scene: Subject, rng: Rng) -> Example | None:
     early, late = pick(rng, pairs)
     wanted = rng.random() < 0.5
     asked, other = (early, late) if wanted else (late, early)
-    heard = listening(scene, rng)
-    heard.listen_both(early, late)
+    if scene.style is Style.SHORT:
+        heard = listening(scene, rng, asked.label, other=other.label)
+        heard.seek(early)
+        if len(heard.segments) > MAX_LISTENS:
+            return None
+    else:
+        heard = listening(scene, rng)
+        heard.seek(early, late)
     text = ask(rng, "before", asked.label, other=other.label)
     end = f"so the {scene.say(early.label)} comes before the {scene.say(late.label)}"
     return example_of(scene, rng, "before", text, "yes" if wanted else "no", ("yes", "no"), heard, "order", end)
@@ -218,8 +234,14 @@ def duration(scene: Subject, rng: Rng) -> Example | None:
     if choices is None:
         return None
     answer = seconds_text(event.duration)
-    heard = listening(scene, rng)
-    heard.listen(around(scene, rng, event.onset, event.offset))
+    if scene.style is Style.SHORT:
+        heard = listening(scene, rng, event.label, notes={event.onset: answer})
+        heard.seek(event)
+        if len(heard.segments) > MAX_LISTENS:
+            return None
+    else:
+        heard = listening(scene, rng)
+        heard.listen(around(scene, rng, event.onset, event.offset))
     nth = "first " if times[event.label] > 1 else ""
     text = ask(rng, "duration", event.label, nth=nth)
     end = f"and the {nth}{scene.say(event.label)} lasts {answer}"
@@ -252,7 +274,10 @@ def longest_gap(scene: Subject, rng: Rng) -> Example | None:
     answer = _between(scene, early.label, late.label)
     choices = (answer, *(_between(scene, *shuffled(rng, pair)) for pair in wrong))
     heard = listening(scene, rng, gap_after=early)
-    heard.listen(around(scene, rng, early.onset, late.onset + 0.1))
+    if scene.style is Style.SHORT and scene.duration <= AT_ONCE:
+        heard.listen(Segment(0.0, tenth(scene.duration)))
+    else:
+        heard.listen(around(scene, rng, early.onset, late.onset + 0.1))
     text = ask(rng, "longest_gap", early.label)
     end = f"so the longest gap is {answer}"
     return example_of(scene, rng, "longest_gap", text, answer, choices, heard, "length", end)
@@ -278,8 +303,16 @@ def louder(scene: Subject, rng: Rng) -> Example | None:
     if not pairs:
         return None
     loud, soft = pick(rng, pairs)
-    heard = listening(scene, rng, notes={loud.onset: "loud", soft.onset: "soft"})
-    heard.listen_both(*sorted((loud, soft), key=lambda event: event.onset))
+    if scene.style is Style.SHORT:
+        notes = {
+            event.onset: f"{_LEVEL_STEP * round((event.level or 0) / _LEVEL_STEP)} dB" for event in (loud, soft)
+        }
+        heard = listening(scene, rng, loud.label, other=soft.label, notes=notes)
+    else:
+        heard = listening(scene, rng, notes={loud.onset: "loud", soft.onset: "soft"})
+    heard.seek(*sorted((loud, soft), key=lambda event: event.onset))
+    if len(heard.segments) > MAX_LISTENS:
+        return None
     one, other = shuffled(rng, [loud.label, soft.label])
     text = ask(rng, "louder", one, other=other)
     end = f"so the {scene.say(loud.label)} is louder"
@@ -298,9 +331,14 @@ def higher(scene: Subject, rng: Rng) -> Example | None:
     if not options:
         return None
     one, two, rising = pick(rng, options)
-    notes = {one.onset: "lower" if rising else "higher", two.onset: "higher" if rising else "lower"}
+    if scene.style is Style.SHORT:
+        notes = {event.onset: f"key {piano_key(event.pitch or A4)}" for event in (one, two)}
+    else:
+        notes = {one.onset: "lower" if rising else "higher", two.onset: "higher" if rising else "lower"}
     heard = listening(scene, rng, one.label, notes=notes)
-    heard.listen_both(one, two)
+    heard.seek(one, two)
+    if len(heard.segments) > MAX_LISTENS:
+        return None
     answer = "second" if rising else "first"
     text = ask(rng, "higher", one.label)
     end = f"so the {answer} is higher"
@@ -381,6 +419,11 @@ def _extreme(scene: Subject, rng: Rng, kind: str) -> Example | None:
     said = scene.say(event.label)
     end = pick(rng, (f"so the {kind} is the {said}", f"so the {kind} sound is the {said}"))
     return example_of(scene, rng, kind, text, event.label, labels_of(scene, rng, event.label), heard, "order", end)
+
+
+def piano_key(pitch: float) -> int:
+    """Number of the nearest piano key, A4 (440 Hz) being 49."""
+    return 49 + round(12 * math.log2(pitch / A4))
 
 
 def _pair(one: str, two: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,7 +13,7 @@ import numpy as np
 
 from relisten.data.manifest import LabelledEvent
 from relisten.data.subject import Style, Subject
-from relisten.data.wording import LEADS, NEXT, REASONS, Rng, pick
+from relisten.data.wording import LEADS, NEXT, REASONS, Rng, in_words, pick
 from relisten.protocol import Segment
 
 WALK: Final = 5.0
@@ -104,27 +105,35 @@ def tenth(seconds: float) -> float:
 
 @dataclass
 class Listening:
-    """The middle of a response while it grows: segments and what is heard in each."""
+    """The middle of a response while it grows: segments and what is heard in each.
+
+    A short response tells of every sound that starts in a segment when it does, in seconds from the segment's
+    start, which is where the next one is looked for: "0.4 kick one, 0.9 snare, 1.3 kick two".
+    """
 
     scene: Subject
     rng: Rng
     target: str | None = None
+    other: str | None = None
+    """A second label that is asked about; a short response counts both."""
     gap_after: LabelledEvent | None = None
     notes: Mapping[float, str] = field(default_factory=dict)
     """Words behind single events, by onset."""
     count: int = 0
     text: str = ""
     segments: list[Segment] = field(default_factory=list)
+    _counts: Counter[str] = field(default_factory=Counter)
 
     def listen(self, segment: Segment) -> None:
         """Play a segment and tell what starts in it."""
         self.segments.append(segment)
         words = []
         for event in self.scene.between(segment.start, segment.end):
-            word = event.label
-            if word == self.target:
-                self.count += 1
-                word = f"{word} {self.count}"
+            word = f"{event.onset - segment.start:.1f} {event.label}"
+            if event.label in (self.target, self.other):
+                self._counts[event.label] += 1
+                self.count = self._counts[self.target or ""]
+                word = f"{word} {in_words(self._counts[event.label])}"
             if event.onset in self.notes:
                 word = f"{word} {self.notes[event.onset]}"
             if event is self.gap_after:
@@ -133,15 +142,17 @@ class Listening:
         link = f", {pick(self.rng, NEXT)} " if self.text else " "
         self.text += f"{link}{segment.text()} {pick(self.rng, LEADS)} {', '.join(words) or 'nothing'}"
 
-    def listen_both(self, early: LabelledEvent, late: LabelledEvent) -> None:
-        """One segment for both events where they are near, else one for each."""
-        if late.onset - early.onset <= 3.0:
-            self.listen(around(self.scene, self.rng, early.onset, late.onset + 0.3))
-        else:
-            one = around(self.scene, self.rng, early.onset, early.onset + 0.3)
-            two = around(self.scene, self.rng, late.onset, late.onset + 0.3)
-            self.listen(one)
-            self.listen(two)
+    def seek(self, *events: LabelledEvent) -> None:
+        """Listen from the start of the clip on until all of these events, given in order, were heard to their end
+        where that can be told, to their start else."""
+        late = events[-1]
+        until = late.offset if late.onset in self.notes and late.sustained else late.onset
+        for segment in walk(self.scene):
+            if segment.start <= late.onset < segment.end < until + 0.1:
+                segment = Segment(segment.start, min(tenth(self.scene.duration), tenth(until + 0.2)))
+            self.listen(segment)
+            if late.onset < segment.end:
+                break
 
     def concluded(self, reason: str, end: str) -> str:
         """The whole reasoning: why it listened (a key of `REASONS`), what it heard, and what follows."""

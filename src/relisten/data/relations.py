@@ -129,7 +129,7 @@ def repeat_gap(scene: Subject, rng: Rng) -> Example | None:
         return None
     answer = seconds_text(length)
     heard = listening(scene, rng, one.label)
-    heard.listen_both(one, two)
+    heard.seek(one, two)
     text = ask(rng, "repeat_gap", one.label)
     end = f"so the second {scene.say(one.label)} starts {answer} after the first"
     return example_of(scene, rng, "repeat_gap", text, answer, choices, heard, "length", end)
@@ -161,7 +161,7 @@ def order(scene: Subject, rng: Rng) -> Example | None:
     answer = _sequence(labels)
     wrong = [_sequence(other) for other in itertools.permutations(labels) if list(other) != labels]
     heard = listening(scene, rng)
-    heard.listen_both(three[0], three[1])
+    heard.seek(three[0], three[1])
     if not any(part.start <= three[2].onset < part.end for part in heard.segments):
         heard.listen(around(scene, rng, three[2].onset, three[2].onset + 0.3))
     named = shuffled(rng, labels)

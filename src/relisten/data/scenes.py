@@ -8,9 +8,10 @@ length of every event, reverberation time and the colour of the background noise
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -43,7 +44,7 @@ class Event:
     pitch: float | None = None
     """Fundamental in Hz where the label has one."""
     level: float = 0.0
-    """Loudest 50 ms of the rendered dry sound, RMS in dB before the scene's overall level."""
+    """Loudest 50 ms of the dry sound, RMS in dB of full scale as it stands in the finished clip."""
     weighted_level: float = 0.0
     """The same after a weighting that follows the ear (bass counts less)."""
     sustained: bool = False
@@ -81,7 +82,7 @@ class SceneSpec:
     long_share: float = 0.08
     """Share of scenes whose length comes from `long_duration`."""
     events: tuple[int, int] = (3, 16)
-    density: tuple[float, float] = (0.4, 2.3)
+    density: tuple[float, float] = (0.4, 2.0)
     """Events a second aimed at, within `events`."""
     labels: tuple[str, ...] = LABELS
     distinct: tuple[int, int] = (2, 6)
@@ -92,24 +93,24 @@ class SceneSpec:
     """Share of scenes that hold no drums."""
     pattern_share: float = 0.35
     """Share of scenes that repeat a short pattern."""
-    gap: tuple[float, float] = (0.15, 0.4)
+    gap: tuple[float, float] = (0.2, 0.45)
     """Smallest distance between two onsets; drawn once a scene."""
     overlap_share: float = 0.5
     """Share of scenes in which a sound may start before the one before it has ended."""
     pause_share: float = 0.3
     """Share of scenes with one pause that is clearly the longest."""
-    gain: tuple[float, float] = (-18.0, 0.0)
+    gain: tuple[float, float] = (-15.0, 0.0)
     """Gain of single events, in dB."""
     mixed_share: float = 0.5
     """Share of scenes in which each label has a loudness of its own, whatever its waveform's peak."""
-    snr: tuple[float, float] = (8.0, 50.0)
+    snr: tuple[float, float] = (12.0, 50.0)
     """Median event level over background noise, in dB."""
     silent_share: float = 0.15
     """Share of scenes without any background noise."""
     dry_share: float = 0.35
     reverb: tuple[float, float] = (0.1, 1.2)
     """Reverberation time (-60 dB) in seconds."""
-    codec_share: float = 0.2
+    codec_share: float = 0.15
     """Share of scenes low-passed at 3.5 to 7.5 kHz."""
     peak: tuple[float, float] = (-26.0, -0.5)
     """Peak of the finished clip in dBFS."""
@@ -181,8 +182,11 @@ def make_scene(split: str, seed: int, index: int, spec: SceneSpec | None = None)
     plan = plan_events(draw, spec, duration)
     sounds = {label: _voiced(draw, label) for label in _cast(plan)}
     dry, events = place_events(draw, spec, duration, [(onset, label, sounds[label]) for onset, label in plan])
-    samples = record(draw, spec, dry, events)
+    samples, gain = record(draw, spec, dry, events)
     clip = Clip.from_samples(samples, SAMPLE_RATE, name=f"{split}-{seed}-{index}")
+    events = tuple(
+        replace(event, level=event.level + gain, weighted_level=event.weighted_level + gain) for event in events
+    )
     return Scene(clip, events, split, index)
 
 
@@ -336,8 +340,10 @@ def _rms_db(samples: NDArray[np.float32]) -> float:
 # How it is recorded
 
 
-def record(draw: Draw, spec: SceneSpec, dry: NDArray[np.float32], events: tuple[Event, ...]) -> NDArray[np.float32]:
-    """Room, band limit, background noise and level: (n,) float32."""
+def record(
+    draw: Draw, spec: SceneSpec, dry: NDArray[np.float32], events: tuple[Event, ...]
+) -> tuple[NDArray[np.float32], float]:
+    """Room, band limit, background noise and level: (n,) float32, and the overall gain in dB that was applied."""
     samples = dry if draw.chance(spec.dry_share) else _in_room(draw, spec, dry)
     if draw.chance(spec.codec_share):
         corner = draw.log(3500, 7500)
@@ -349,7 +355,8 @@ def record(draw: Draw, spec: SceneSpec, dry: NDArray[np.float32], events: tuple[
         noise = _background(draw, len(dry))
         samples = samples + noise * np.float32(10 ** (floor / 20))
     peak = float(np.abs(samples).max()) + 1e-9
-    return samples * np.float32(10 ** (draw.uniform(*spec.peak) / 20) / peak)
+    gain = draw.uniform(*spec.peak) - 20 * math.log10(peak)
+    return samples * np.float32(10 ** (gain / 20)), gain
 
 
 def _in_room(draw: Draw, spec: SceneSpec, dry: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -34,6 +34,8 @@ NAMES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 }  # fmt: skip
 """What people call each label, as (singular, plural); the label itself comes first and most often."""
 
+NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
 HITS: Final = {"kick": "kick hit", "snare": "snare hit", "hi-hat": "hi-hat hit", "clap": "clap sound"}
 """A further name that fits where hits are counted."""
 
@@ -305,6 +307,11 @@ def _name(rng: Rng, label: str, hits: bool = False) -> tuple[str, str]:
             rng, ((f'"{label}" sound', f'"{label}" sounds'), (f'sound of "{label}"', f'sounds of "{label}"'))
         )
     return pick(rng, NAMES[label])
+
+
+def in_words(number: int) -> str:
+    """A small number as people write it: "three"; digits from ten on."""
+    return NUMBERS[number] if number < len(NUMBERS) else str(number)
 
 
 def pick(rng: Rng, items: Sequence[T]) -> T:

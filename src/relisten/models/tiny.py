@@ -61,7 +61,7 @@ class TinyShape:
     width: int = 160
     layers: int = 4
     feed_forward: int = 448
-    vocabulary: int = 896
+    vocabulary: int = 943
     """Byte-level BPE tokens, before control and tag tokens."""
 
 
@@ -118,8 +118,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     )
     # Repeated so that each becomes a token whatever else is there.
     numbers = [" ".join(f"{n}.{n % 10}, 5" for n in range(100))] * 1000
-    prompts = [system_prompt(format) for format in Format] * 100
-    roles = ["system\n", "user\n", "assistant\n", "\nChoices:\n- "] * 100
+    prompts = [system_prompt(format) for format in Format] * 1000
+    roles = ["system\n", "user\n", "assistant\n", "\nChoices:\n- "] * 1000
     tokenizer.train_from_iterator(chain(texts, numbers, prompts, roles), trainer)
     tokenizer.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token in (*CONTROL_TOKENS, *TAG_TOKENS)]

@@ -43,8 +43,9 @@ class Branch:
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
+    segments: tuple[Segment, ...]
+    """What is listened to, in order; their placeholders are in `ids`."""
     crops: tuple[Clip, ...]
-    """In order; their placeholders are in `ids`."""
     crop_starts: tuple[int, ...]
     """Index in `ids` of each crop's first placeholder."""
 
@@ -104,7 +105,7 @@ class Batcher:
             torch.tensor(prefix),
             slice(begin, begin + heard),
             tuple(groups),
-            self._crops(branches, slots),
+            self._crops(branches, rows, slots),
             torch.tensor(target_ids),
             torch.tensor(target_slots),
             torch.tensor(weights, dtype=torch.float32),
@@ -116,11 +117,12 @@ class Batcher:
         head = family.prompt(target.question, clip, format).parts[-1]
         assert isinstance(head, tuple)
         ids, weights = list(head), [0.0] * len(head)
-        crops, starts, begun = [], [], 0
+        segments, crops, starts, begun = [], [], [], 0
         for part in split_at_listens(target.response, clip.duration, format=format):
             if isinstance(part, Segment):
                 crop = clip.crop(part.start, part.end)
                 inserted = family.audio_ids(family.num_audio_tokens(crop.num_samples))
+                segments.append(part)
                 crops.append(crop)
                 starts.append(len(ids) + 1)
                 ids += inserted
@@ -135,7 +137,7 @@ class Batcher:
         if target.ends:
             ids.append(family.end_of_turn_id)
             weights.append(1.0)
-        return Branch(tuple(ids), tuple(weights), tuple(crops), tuple(starts))
+        return Branch(tuple(ids), tuple(weights), tuple(segments), tuple(crops), tuple(starts))
 
     def sounds(self, clips: Sequence[Clip]) -> Sounds:
         """Mel features of clips, padded to the longest."""
@@ -145,21 +147,27 @@ class Batcher:
             mel[place, :, : part.shape[1]] = part
         return Sounds(mel, lengths)
 
-    def _crops(self, branches: Sequence[Branch], slots: dict[int, int]) -> tuple[Crops, ...]:
+    def _crops(self, branches: Sequence[Branch], rows: Sequence[int], slots: dict[int, int]) -> tuple[Crops, ...]:
         found = [
-            (crop, slots[i] + start)
+            (crop, slots[i] + start, (rows[i], segment.start, segment.end))
             for i, branch in enumerate(branches)
-            for crop, start in zip(branch.crops, branch.crop_starts, strict=True)
+            for segment, crop, start in zip(branch.segments, branch.crops, branch.crop_starts, strict=True)
         ]
         if not found:
             return ()
-        order = np.argsort([crop.num_samples for crop, _ in found], kind="stable")
+        order = np.argsort([crop.num_samples for crop, *_ in found], kind="stable")
         crops = []
         for members in np.array_split(order, min(self.groups, len(order))):
             chosen = [found[i] for i in members]
-            counts = [self.family.num_audio_tokens(crop.num_samples) for crop, _ in chosen]
-            places = [start + np.arange(count) for (_, start), count in zip(chosen, counts, strict=True)]
-            crops.append(Crops(self.sounds([crop for crop, _ in chosen]), torch.from_numpy(np.concatenate(places))))
+            counts = [self.family.num_audio_tokens(crop.num_samples) for crop, *_ in chosen]
+            places = [start + np.arange(count) for (_, start, _), count in zip(chosen, counts, strict=True)]
+            crops.append(
+                Crops(
+                    self.sounds([crop for crop, *_ in chosen]),
+                    torch.from_numpy(np.concatenate(places)),
+                    tuple(cut for *_, cut in chosen),
+                )
+            )
         return tuple(crops)
 
     def _weights(self, ids: Sequence[int], plain: float, chooses: bool) -> list[float]:

@@ -44,8 +44,8 @@ class Stage:
     """Loss weight of text that follows an inserted crop, thus tells what is heard there."""
     onsets: float = 0.0
     """Weight of the audio tower's onset loss beside that of the responses."""
-    order: float = 0.0
-    """Weight of the events' order within the onset loss."""
+    traits: float = 0.0
+    """Weight of what is told of each sound (`encoder.TRAITS`) within the onset loss."""
 
     def __post_init__(self) -> None:
         unknown = [task for task, _ in self.mix if task not in TASKS]
@@ -81,6 +81,8 @@ class SftConfig:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = 1.0
+    muon: float = 2.0
+    """Muon's learning rate as a multiple of AdamW's."""
     average: float = 0.99
     """Decay per step of the running mean of the weights, which is what is saved in the end."""
     save_every: int = 250
@@ -93,36 +95,30 @@ class SftConfig:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
-_ANSWERS = (
-    ("interleaved", 0.75),
-    ("grounded", 0.15),
+_HEAR = (("transcribe", 0.8), ("describe", 0.1), ("reason", 0.1))
+
+_ANSWER = (
+    ("interleaved", 0.58),
+    ("reason", 0.22),
+    ("transcribe", 0.1),
+    ("grounded", 0.06),
     ("text", 0.03),
-    ("transcribe", 0.05),
-    ("describe", 0.02),
+    ("describe", 0.01),
 )
-
-_LAST = (("interleaved", 0.84), ("transcribe", 0.06), ("grounded", 0.07), ("text", 0.03))
-
-_REASON = (("interleaved", 0.56), ("reason", 0.36), ("grounded", 0.05), ("text", 0.03))
 
 PRESETS: Final[Mapping[str, SftConfig]] = {
     "echo-tiny": SftConfig(
         pool=PoolConfig(
-            counts=((4.0, 800), (5.0, 1000), (6.0, 1500), (7.0, 1500), (8.0, 4000), (9.0, 1500), (10.0, 2500),
-                    (14.0, 500), (20.0, 400), (28.0, 300)),
+            counts=((4.0, 1200), (5.0, 1500), (6.0, 2000), (7.0, 1500), (8.0, 4500), (9.0, 1500), (10.0, 3500),
+                    (14.0, 600), (20.0, 400), (28.0, 300)),
             seed=100,
         ),
         validation=PoolConfig(counts=((5.0, 60), (8.0, 100), (10.0, 100)), split="validation", seed=200),
         stages=(
-            Stage("encoder", 600, 2e-3, rows=16),
-            Stage("listen", 600, 1.5e-3, (("describe", 0.35), ("transcribe", 0.65)), decay=0.0),
-            Stage("answer", 750, 1.2e-3, _ANSWERS, decay=0.0),
-            Stage("tower", 900, 2e-3, rows=16),
-            Stage("answer again", 500, 1.2e-3, _ANSWERS, decay=0.0, onsets=5.0),
-            Stage("order", 450, 1.5e-3, rows=16, order=0.03),
-            Stage("answer in order", 500, 1.2e-3, _ANSWERS, decay=0.32, last_lr=0.7, onsets=5.0, order=0.03),
-            Stage("anneal", 750, 1.3e-3, _LAST, heard=3.0, onsets=5.0, order=0.03, decay=0.82, last_lr=0.236),
-            Stage("reason", 520, 1e-3, _REASON, heard=3.0, onsets=5.0, order=0.03, warmup=20, decay=0.85),
+            Stage("encoder", 1000, 2e-3, rows=16, decay=0.5, last_lr=0.3, traits=0.05),
+            Stage("hear", 500, 1.5e-3, _HEAR, decay=0.0, onsets=5.0, traits=0.05),
+            Stage("answer", 1600, 1.5e-3, _ANSWER, decay=0.0, heard=2.0, onsets=5.0, traits=0.05),
+            Stage("anneal", 1000, 1.5e-3, _ANSWER, heard=2.0, onsets=5.0, traits=0.05, longest=30.0, warmup=1),
         ),
     ),
     # Seconds long: shows that everything runs, learns next to nothing.
@@ -131,9 +127,9 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
         pool=PoolConfig(counts=((4.0, 6),)),
         validation=PoolConfig(counts=((4.0, 2),), split="validation"),
         stages=(
-            Stage("encoder", 2, 1e-3, rows=2, order=0.03),
+            Stage("encoder", 2, 1e-3, rows=2, traits=0.05),
             Stage("listen", 2, 1e-3, (("describe", 0.5), ("transcribe", 0.5)), rows=2, asked=2),
-            Stage("answer", 2, 1e-3, (("interleaved", 1.0),), rows=2, asked=2, onsets=1.0, order=0.03),
+            Stage("answer", 2, 1e-3, (("interleaved", 1.0),), rows=2, asked=2, onsets=1.0, traits=0.05),
         ),
         processes=1, tokenizer_scenes=6, save_every=2, check_every=2, log_every=1,
     ),

@@ -12,6 +12,7 @@ Only sound of at most one tower chunk (2 x n_window mel frames) is supported: lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,8 @@ class Crops:
     sounds: Sounds
     slots: Tensor
     """(sum of their audio tokens,) int64."""
+    cuts: tuple[tuple[int, float, float], ...]
+    """For each crop the row it is cut from, and its start and end in seconds."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,22 @@ class Batch:
         return prefixes + sum(group.ids.numel() for group in self.groups)
 
 
+def encode_batch(tower: Any, batch: Batch, dtype: torch.dtype = torch.float32) -> list[tuple[Tensor, Tensor]]:
+    """What `encode_frames` gives for the batch's clips, then for each of its groups of crops."""
+    parts = (batch.clips, *(crops.sounds for crops in batch.crops))
+    return [encode_frames(tower, sounds, dtype) for sounds in parts]
+
+
 def loss(
-    thinker: Any, batch: Batch, dtype: torch.dtype = torch.float32, frames: tuple[Tensor, Tensor] | None = None
+    thinker: Any,
+    batch: Batch,
+    dtype: torch.dtype = torch.float32,
+    frames: Sequence[tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of the cross-entropies of a batch, and the sum of its weights (both scalars, float32).
 
     `dtype` is what the matrix products run in; the residual stream, the norms and the loss stay float32.
-    `frames` is what `encode_frames` gives for the batch's clips, where the caller has it already.
+    `frames` is what `encode_batch` gives, where the caller has it already.
     """
     states = hidden_states(thinker, batch, dtype, frames)
     logits = _linear(thinker.lm_head, states[batch.target_slots].to(dtype))
@@ -94,11 +106,15 @@ def loss(
 
 
 def hidden_states(
-    thinker: Any, batch: Batch, dtype: torch.dtype = torch.float32, frames: tuple[Tensor, Tensor] | None = None
+    thinker: Any,
+    batch: Batch,
+    dtype: torch.dtype = torch.float32,
+    frames: Sequence[tuple[Tensor, Tensor]] | None = None,
 ) -> Tensor:
     """States of all branches' positions, (positions, hidden) float32, after the last norm."""
     model, tower = thinker.model.language_model, thinker.model.audio_tower
-    heard, counts = pool(tower, *(frames or encode_frames(tower, batch.clips, dtype)), dtype)
+    whole, *cut = frames or encode_batch(tower, batch, dtype)
+    heard, counts = pool(tower, *whole, dtype)
     if int(counts.min()) != int(counts.max()):
         raise InputError("the clips of one batch differ in audio tokens; group clips of equal length")
     embed = model.embed_tokens.weight
@@ -106,8 +122,8 @@ def hidden_states(
     place = batch.prefix_audio
     prefix = torch.cat([prefix[:, : place.start], heard, prefix[:, place.stop :]], dim=1)
     branches = F.embedding(torch.cat([group.ids.flatten() for group in batch.groups]), embed)
-    for crops in batch.crops:
-        again, counts = pool(tower, *encode_frames(tower, crops.sounds, dtype), dtype)
+    for crops, part in zip(batch.crops, cut, strict=True):
+        again, counts = pool(tower, *part, dtype)
         branches = branches.index_copy(0, crops.slots, again[_exists(again.shape[1], counts)])
     return decode(model, prefix, branches, batch.groups, dtype)
 

@@ -29,8 +29,8 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
-from relisten.data.questions import make_examples
 from relisten.data.scenes import Scene
+from relisten.data.wording import NAMES, NUMBERS
 from relisten.errors import InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.models.tiny import build
@@ -39,7 +39,7 @@ from relisten.train import encoder, forward
 from relisten.train.batches import Batcher, Target
 from relisten.train.config import PRESETS, SftConfig, Stage
 from relisten.train.pool import ScenePool
-from relisten.train.tasks import TASKS
+from relisten.train.tasks import TASKS, answer
 
 COMPUTE = torch.bfloat16
 """Of matrix products; weights, norms and losses are float32."""
@@ -77,13 +77,16 @@ def train(config: SftConfig, out: Path) -> Path:
 
 
 def _corpus(pool: ScenePool, config: SftConfig) -> Iterator[str]:
-    """Questions and responses from which the tokenizer learns its words."""
+    """Questions and responses from which the tokenizer learns its words, and rarer forms of what choices say."""
+    named = [name for pairs in NAMES.values() for pair in pairs for name in pair]
+    for word in (*named, *NUMBERS):
+        yield from (word, f" {word}", word.capitalize(), f" {word.capitalize()}") * (config.tokenizer_scenes // 10)
     rng = np.random.default_rng([config.seed, 1])
     for _ in range(config.tokenizer_scenes):
         group = int(rng.integers(len(pool.durations)))
-        for example in make_examples(pool.scene(group, int(rng.integers(pool.count(group)))), rng):
-            yield user_text(example.question)
-            yield example.response
+        for target in answer(pool.scene(group, int(rng.integers(pool.count(group)))), rng, 8):
+            yield user_text(target.question)
+            yield target.response
 
 
 def _work(rank: int, config: SftConfig, out: Path) -> None:
@@ -117,7 +120,7 @@ class _Run:
         self.modules = nn.ModuleDict({"thinker": self.family.thinker, "head": self.head}).train()
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
         self.sizes = [p.numel() for p in self.parameters]
-        self.optimizer = self._optimizer()
+        self.optimizers = self._optimizers()
         self.average = [p.detach().clone() for p in self.parameters]
         self.stage = self.step = 0
         self._restore()
@@ -129,8 +132,6 @@ class _Run:
                 stage = stages[number]
                 task = bar.add_task(stage.name, total=stage.steps, completed=self.step)
                 begun, since = time.perf_counter(), self.step
-                if self.step == 0:
-                    self.optimizer = self._optimizer()
                 sums = np.zeros(2)
                 for step in range(self.step, stage.steps):
                     sums += self._train_step(number, stage, step)
@@ -165,10 +166,11 @@ class _Run:
         flat *= min(1.0, self.config.clip_norm / (norm + 1e-6))
         for p, gradient in zip(self.parameters, torch.split(flat, self.sizes), strict=True):
             p.grad = gradient.view_as(p)
-        for group in self.optimizer.param_groups:
-            group["lr"] = stage.lr_at(step)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer, scale in zip(self.optimizers, (1.0, self.config.muon), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = scale * stage.lr_at(step)
+            optimizer.step()
+            optimizer.zero_grad()
         # A run's first steps would else weigh on the mean for long.
         decay = min(self.config.average, (step + 1) / (step + 10)) if stage.mix else 0.0
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
@@ -200,10 +202,12 @@ class _Run:
             clips = [clip.crop(0.0, task.seconds) for clip in clips]
         self.batcher.heard_weight = stage.heard
         batch = self.batcher.batch(clips, targets, task.format)
-        frames = forward.encode_frames(self.family.audio_tower, batch.clips, COMPUTE)
+        frames = forward.encode_batch(self.family.audio_tower, batch, COMPUTE)
         total, weight = forward.loss(self.family.thinker, batch, COMPUTE, frames)
         if stage.onsets and task.seconds is None:
-            total = total + stage.onsets * weight * self._onset_loss(stage, chosen, *frames)
+            parts = [chosen, *([_part(chosen[row], a, b) for row, a, b in crops.cuts] for crops in batch.crops)]
+            losses = [self._onset_loss(stage, scenes, *heard) for scenes, heard in zip(parts, frames, strict=True)]
+            total = total + stage.onsets * weight * torch.stack(losses).mean()
         return total, weight
 
     def _group(self, stage: Stage, pool: ScenePool, rng: np.random.Generator) -> int:
@@ -227,7 +231,7 @@ class _Run:
     def _onset_loss(self, stage: Stage, scenes: Sequence[Scene], states: Tensor, lengths: Tensor) -> Tensor:
         logits = self.head(self.family.audio_tower, states)
         wanted = encoder.targets(scenes, logits.shape[1], self.rate)
-        return encoder.loss(logits, lengths, wanted, stage.order)
+        return encoder.loss(logits, lengths, wanted, stage.traits)
 
     # Keeping track
 
@@ -240,8 +244,12 @@ class _Run:
             states, lengths = forward.encode_frames(self.family.audio_tower, sounds, COMPUTE)
             logits = self.head(self.family.audio_tower, states)
             wanted = encoder.targets(scenes, logits.shape[1], self.rate)
-            place = encoder.place_accuracy(logits, wanted)
-            self._log(stage, onset_f1=encoder.f1(logits, lengths, wanted), place_accuracy=place)
+            self._log(
+                stage,
+                onset_f1=encoder.f1(logits, lengths, wanted),
+                label_accuracy=encoder.label_accuracy(logits, wanted),
+                **encoder.trait_errors(logits, wanted),
+            )
             return
         longest = replace(stage, shortest=0.0, longest=max(self.validation.durations))
         sums = sum(torch.stack(self._loss(1000 + number, longest, step, self.validation)) for step in range(4))
@@ -256,20 +264,26 @@ class _Run:
             with (self.out / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        matrices = [p for p in self.parameters if p.ndim > 1]
-        others = [p for p in self.parameters if p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": self.config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=1e-3, betas=self.config.betas)
+    def _optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """AdamW, and Muon for the matrices inside the towers' layers."""
+        inner: list[nn.Parameter] = []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for name, p in self.modules.named_parameters():
+            if p.requires_grad:
+                (others if p.ndim < 2 else inner if ".layers." in name and p.ndim == 2 else matrices).append(p)
+        decay = self.config.weight_decay
+        adam = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}],
+            lr=1e-3, betas=self.config.betas,
+        )  # fmt: skip
+        return adam, torch.optim.Muon(inner, lr=1e-3, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
 
     def _save(self) -> None:
         if self.rank == 0:
             state = {
                 "modules": self.modules.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "average": self.average,
                 "stage": self.stage,
                 "step": self.step,
@@ -283,7 +297,8 @@ class _Run:
         if path.exists():
             state = torch.load(path, weights_only=True)
             self.modules.load_state_dict(state["modules"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(kept)
             self.average = state["average"]
             self.stage, self.step = state["stage"], state["step"]
 
@@ -317,9 +332,14 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 def _cropped(scene: Scene, length: float, rng: np.random.Generator) -> Scene:
     """A random part of a scene as a scene of its own."""
     start = round(float(rng.uniform(0.0, max(0.0, scene.clip.duration - length))), 2)
-    clip = scene.clip.crop(start, start + length)
+    return _part(scene, start, start + length)
+
+
+def _part(scene: Scene, start: float, end: float) -> Scene:
+    clip = scene.clip.crop(start, end)
     events = tuple(
-        replace(event, onset=event.onset - start) for event in scene.between(start, start + clip.duration)
+        replace(event, onset=event.onset - start, offset=event.offset - start)
+        for event in scene.between(start, start + clip.duration)
     )
     return Scene(clip, events, scene.split, scene.index)
 

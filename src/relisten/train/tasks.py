@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 
 from relisten.data.examples import Example
 from relisten.data.questions import make_examples
-from relisten.data.scenes import Event, Scene, caption
+from relisten.data.reasoning import Listening
+from relisten.data.scenes import Scene, caption
+from relisten.data.subject import as_subject
 from relisten.data.timbres import LABELS
-from relisten.data.wording import LEADS, NAMES, NEXT, REASONS
+from relisten.data.wording import NAMES, REASONS, Rng, in_words, pick
 from relisten.protocol import Format, Segment
 from relisten.question import Question
 from relisten.train.batches import Target
-
-Rng = np.random.Generator
-T = TypeVar("T")
 
 KIND_WEIGHTS: Final[Mapping[str, float]] = {
     "count_window": 1.5,
@@ -35,8 +34,10 @@ KIND_WEIGHTS: Final[Mapping[str, float]] = {
     "louder": 12.0,
     "higher": 8.0,
 }
-NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_HEARD = re.compile("|".join(f" {re.escape(label)}" for label in LABELS))
+_LABEL = "|".join(re.escape(label) for label in LABELS)
+_HEARD = re.compile(
+    rf"(?:,(?: a long gap,)?)? \d+\.\d (?:{_LABEL})|(?<!from) -?\d+ dB| key \d+|, a long gap| \d+\.\d seconds"
+)
 _CONCLUSION = re.compile(r", (?:so|and the) [^,]*</think>")
 _TAG = re.compile(r"<seg>([\d.]+), ([\d.]+)</seg>")
 
@@ -64,11 +65,11 @@ def reworded(example: Example, rng: Rng) -> Target:
     if chance < 0.1 and example.kind not in ("duration", "longest_gap"):
         return Target(replace(question, choices=()), response)
     if chance < 0.25:
-        said = [_pick(rng, NAMES[choice])[0] if choice in NAMES else choice for choice in question.choices]
+        said = [pick(rng, NAMES[choice])[0] if choice in NAMES else choice for choice in question.choices]
     elif chance < 0.35:
         said = [choice[:1].upper() + choice[1:] for choice in question.choices]
     elif chance < 0.4:
-        said = [NUMBERS[int(choice)] if choice.isdigit() else choice for choice in question.choices]
+        said = [in_words(int(choice)) if choice.isdigit() else choice for choice in question.choices]
     else:
         return Target(question, response)
     answer = said[question.choices.index(str(question.answer))]
@@ -103,17 +104,13 @@ def transcribe(scene: Scene, rng: Rng, count: int) -> list[Target]:
     present = sorted({event.label for event in scene.events})
     targets = []
     for _ in range(count):
-        label = _pick(rng, present) if rng.random() < 0.75 else _pick(rng, LABELS)
-        reason = _pick(rng, REASONS["count"]).format(one=label)
-        parts, seen = [reason], 0
-        for number in range(int(rng.integers(1, 4))):
-            start, end = _window(scene, rng, 0.6, 5.0)
-            words, seen = _counted(scene.between(start, end), label, seen)
-            link = f", {_pick(rng, NEXT)}" if number else ""
-            parts.append(f"{link} {Segment(start, end).text()} {_pick(rng, LEADS)} {words}")
-        question = f"How many {_pick(rng, NAMES[label])[1]} are there?"
-        response = f"<think>{''.join(parts)}"
-        targets.append(Target(Question(question), response, chooses=False, ends=False))
+        label = pick(rng, present) if rng.random() < 0.75 else pick(rng, LABELS)
+        heard = Listening(as_subject(scene), rng, label)
+        for _ in range(int(rng.integers(1, 4))):
+            heard.listen(Segment(*_window(scene, rng, 0.6, 5.0)))
+        question = f"How many {pick(rng, NAMES[label])[1]} are there?"
+        reason = pick(rng, REASONS["count"]).format(one=label)
+        targets.append(Target(Question(question), f"<think>{reason}{heard.text}", chooses=False, ends=False))
     return targets
 
 
@@ -143,14 +140,6 @@ TASKS: Final[Mapping[str, Task]] = {
 }
 
 
-def _counted(events: tuple[Event, ...], label: str, seen: int) -> tuple[str, int]:
-    words = []
-    for event in events:
-        seen += event.label == label
-        words.append(f"{label} {seen}" if event.label == label else event.label)
-    return ", ".join(words) or "nothing", seen
-
-
 def _window(scene: Scene, rng: Rng, shortest: float, longest: float) -> tuple[float, float]:
     """A random window on a grid of 0.1 s; of a few, the one whose edges lie farthest from any onset."""
     onsets = np.array([event.onset for event in scene.events])
@@ -163,7 +152,3 @@ def _window(scene: Scene, rng: Rng, shortest: float, longest: float) -> tuple[fl
         if gap > distance:
             best, distance = (start, end), gap
     return best
-
-
-def _pick(rng: Rng, items: Sequence[T]) -> T:
-    return items[int(rng.integers(len(items)))]
