@@ -1,0 +1,12 @@
+"""`relisten train`: stage 1 and stage 2. One command a module; each is registered here."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def train() -> None:
+    """Train a model: supervised, then by reinforcement."""

@@ -1,0 +1,71 @@
+"""A configuration's fields as options of a command, over those of a TOML file."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from relisten.train.settings import make_config, read_settings
+
+T = TypeVar("T")
+
+
+def configured(kind: type[T]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Turns `command(config, ...)` into a command with one option for every field of dataclass `kind`, which come
+    from the command line, else from the file of `--config`, else from their defaults.
+
+    A field's help is the text in its `Annotated[..., "text"]`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(config: Path | None, **given: Any) -> None:
+            options = {name: given.pop(name) for name in names}
+            values = {name: value for name, value in options.items() if value is not None}
+            where = "configuration"
+            if config is not None:
+                values = read_settings(config) | values
+                where = str(config)
+            command(make_config(kind, values, where), **given)
+
+        hints = get_type_hints(kind, include_extras=True)
+        names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+        file = Annotated[Path | None, typer.Option(help="TOML file with settings; options go before it.")]
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        needed = [_parameter(p.name, p.annotation, p.default) for p in own if p.default is inspect.Parameter.empty]
+        rest = [
+            _parameter(p.name, p.annotation, p.default) for p in own if p.default is not inspect.Parameter.empty
+        ]
+        settings = [_option(field, hints[field.name]) for field in fields(kind)]  # type: ignore[arg-type]
+        parameters = [*needed, _parameter("config", file, None), *settings, *rest]
+        run.__doc__ = command.__doc__
+        run.__name__ = command.__name__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def _option(field: Any, hint: Any) -> inspect.Parameter:
+    text = ""
+    if get_origin(hint) is Annotated:
+        hint, text = get_args(hint)[:2]
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(option for option in get_args(hint) if option is not type(None))
+    shown: str | bool = False
+    if field.default is MISSING:
+        text += " Needed here or in the file."
+    elif field.default is not None:
+        shown = str(field.default) if not isinstance(field.default, tuple) else " ".join(map(str, field.default))
+    option = typer.Option(help=text, show_default=shown)
+    return _parameter(field.name, Annotated[hint | None, option], None)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
