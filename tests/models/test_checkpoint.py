@@ -149,6 +149,27 @@ def test_saving_needs_the_source(omni_folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_trainers_tensors_are_saved_in_place_of_the_modules(omni_folder: Path, tmp_path: Path) -> None:
+    family = Qwen2_5Omni.load(omni_folder, "float32")
+    held = {name: tensor.clone() for name, tensor in family.thinker.state_dict().items()}
+    held["lm_head.weight"] *= 2.0
+    family.save(tmp_path / "saved", whole=True, weights=held, dtype=torch.bfloat16)
+    saved = models.load(tmp_path / "saved")
+    assert saved.dtype == torch.bfloat16
+    assert torch.equal(saved.lm_head.weight, held["lm_head.weight"].bfloat16())
+    assert not torch.equal(saved.lm_head.weight, family.lm_head.weight.bfloat16())
+
+
+def test_what_cannot_be_saved_is_told_before_training(omni_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(omni_folder, tmp_path / "m")
+    family = Qwen2_5Omni.load(folder)
+    family.check_savable(whole=True)
+    (folder / "model-00003-of-00004.safetensors").unlink()
+    with pytest.raises(InputError, match="model-00003"):
+        family.check_savable(whole=True)
+    family.check_savable(whole=False)
+
+
 def drop(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 

@@ -97,7 +97,14 @@ class Qwen2_5Omni:  # noqa: N801
         _fill(thinker, source, dtype, torch.device(device))
         return cls(thinker.eval(), text, mel, source)
 
-    def save(self, folder: str | Path, whole: bool = False) -> None:
+    def save(
+        self,
+        folder: str | Path,
+        whole: bool = False,
+        *,
+        weights: Mapping[str, Tensor] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         """Write a thinker-only checkpoint that stock `Qwen2_5OmniThinkerForConditionalGeneration` loads.
 
         The vision tower, which is not loaded, is carried over from the source folder tensor by tensor, and so are
@@ -107,26 +114,24 @@ class Qwen2_5Omni:  # noqa: N801
             folder: a new or empty folder.
             whole: write a whole Omni checkpoint instead: talker, token2wav and every other file of the source
                 folder go along untouched.
+            weights: the thinker's tensors by the names of its own `state_dict`, for a trainer that holds them
+                elsewhere (sharded, or with adapters to be merged); None takes its own.
+            dtype: what the tensors are written in; None keeps theirs.
 
         Raises:
-            InputError: `folder` is not empty, the source folder is gone, or `whole` for a thinker-only source.
+            InputError: `folder` is not empty, the source folder is gone, or `whole` for a source without a
+                talker.
         """
+        self.check_savable(whole)
         is_whole = self.source.config["model_type"] == WHOLE
-        if whole and not is_whole:
-            raise InputError(
-                f"{self.source.folder}: is thinker-only and has no talker to carry over; save with whole=False"
-            )
-        speaks = self.source.config.get("enable_audio_output", True)
-        if whole and speaks and not (self.source.folder / "spk_dict.pt").is_file():
-            raise InputError(
-                f"{self.source.folder}: has no spk_dict.pt, without which a whole Omni checkpoint cannot speak; "
-                "download it there, or save with whole=False"
-            )
         inner = dict(self.source.config["thinker_config"] if is_whole else self.source.config)
         inner.pop("torch_dtype", None)
-        inner["dtype"] = str(self.dtype).removeprefix("torch.")
-        parameters = self.thinker.state_dict()
+        inner["dtype"] = str(dtype or self.dtype).removeprefix("torch.")
+        parameters = self.thinker.state_dict() if weights is None else weights
         tied = self.thinker.config.tie_word_embeddings
+
+        def in_dtype(tensor: Tensor) -> Tensor:
+            return tensor if dtype is None else tensor.detach().to(dtype)
 
         def rename(name: str) -> str | None:
             if tied and _module_name(name) == "lm_head.weight":  # the same tensor as the embedding
@@ -140,9 +145,28 @@ class Qwen2_5Omni:  # noqa: N801
             if whole
             else {**inner, "model_type": THINKER, "architectures": [type(self.thinker).__name__]},
             rename=rename,
-            changed={name: parameters[_module_name(name)] for name in self.source.files if _is_heard(name)},
+            changed={name: in_dtype(parameters[_module_name(name)]) for name in self.source.files if _is_heard(name)},
             keep_file=lambda file: whole or file.suffix in (".json", ".txt", ".jinja"),
         )
+
+    def check_savable(self, whole: bool) -> None:
+        """Raises InputError where `save` would have nothing to carry over; a trainer asks before it starts."""
+        folder = self.source.folder
+        if not whole:
+            return
+        if self.source.config["model_type"] != WHOLE:
+            raise InputError(f"{folder}: is thinker-only and has no talker to carry over; save with whole=False")
+        speaks = self.source.config.get("enable_audio_output", True)
+        if speaks and not (folder / "spk_dict.pt").is_file():
+            raise InputError(
+                f"{folder}: has no spk_dict.pt, without which a whole Omni checkpoint cannot speak; "
+                "download it there, or save with whole=False"
+            )
+        if missing := sorted(file for file in set(self.source.files.values()) if not (folder / file).is_file()):
+            raise InputError(
+                f"{folder}: has no {missing[0]}, which a whole Omni checkpoint carries over; download it there, or "
+                "save with whole=False"
+            )
 
     @property
     def device(self) -> torch.device:
