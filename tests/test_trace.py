@@ -15,7 +15,7 @@ TRACE = Trace(
     choices=("1", "2"),
     spans=(
         PromptSpan((1, 2, 9, 9, 3), 2),
-        GeneratedSpan((10, 11, 12), (-0.1, -1 / 3, -2.5), "<think>so <seg>2.0, 5.0</seg>"),
+        GeneratedSpan((10, 11, 12), (-0.1, -1 / 3, -2.5), "<think>so <seg>2.0, 5.0</seg>", (7, 10, 29)),
         ListenSpan(Segment(2.0, 5.0), (2, 9, 9, 9, 3), 3),
         GeneratedSpan((13, 14), (-1e-9, -0.25), " two.</think><answer>2</answer>"),
     ),
@@ -47,6 +47,13 @@ def test_what_a_trace_derives() -> None:
 def test_json_round_trip_is_exact() -> None:
     text = json.dumps(TRACE.to_json())
     assert Trace.from_json(json.loads(text)) == TRACE
+
+
+def test_a_trace_written_before_token_ends_were_kept_is_read() -> None:
+    data = json.loads(json.dumps(TRACE.to_json()))
+    for span in data["spans"]:
+        span.pop("ends", None)
+    assert [span.ends for span in Trace.from_json(data).generated] == [(), ()]
 
 
 def test_json_says_first_what_a_reader_wants() -> None:

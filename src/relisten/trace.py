@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import chain
 from typing import Any
 
@@ -55,6 +55,8 @@ class GeneratedSpan:
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str
+    ends: tuple[int, ...] = ()
+    """How many characters of `text` stand once each token is there; empty where an engine does not tell."""
 
 
 @dataclass(frozen=True)
@@ -219,8 +221,8 @@ def _span_to_json(span: Span) -> dict[str, Any]:
 
 def _span_from_json(data: Mapping[str, Any]) -> Span:
     kind = _KINDS[data["kind"]]
-    values = {name.name: data[name.name] for name in fields(kind)}
-    for name in ("ids", "logprobs"):
+    values = {name.name: data[name.name] for name in fields(kind) if name.name in data or name.default is MISSING}
+    for name in ("ids", "logprobs", "ends"):
         if name in values:
             values[name] = tuple(values[name])
     if "segment" in values:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import accumulate
 
 import pytest
 from support.sounds import noise_clip
@@ -66,6 +67,7 @@ def test_decoding_pauses_exactly_where_it_is_told(engine: Engine) -> None:
             span = await stream.decode(pause_after(count, seen))
             assert len(span.ids) == len(span.logprobs) == len(seen) == count
             assert span.text == "".join(seen)
+            assert span.ends == tuple(accumulate(map(len, seen)))
             assert all(logprob <= 0 for logprob in span.logprobs)
         stream.close()
 

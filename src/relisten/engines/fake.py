@@ -92,17 +92,19 @@ class ScriptedStream:
         if self._rest is None:
             self._rest = list(reversed(self._engine.response(self._question)))
         ids: list[int] = []
+        ends: list[int] = []
         text = ""
         while True:
             await asyncio.sleep(0)  # others may go on between two tokens, as in any engine
             piece = self._rest.pop() if self._rest else ""
             ids.append(ord(piece) if piece else END_OF_TURN)
             text += piece
+            ends.append(len(text))
             self._length += 1
             self._full = self._length + 1 >= self._engine.context
             pause = feed(piece, not piece)
             if pause or not piece or self._full:
-                return GeneratedSpan(tuple(ids), (0.0,) * len(ids), text)
+                return GeneratedSpan(tuple(ids), (0.0,) * len(ids), text, tuple(ends))
 
     def listen(self, segment: Segment) -> ListenSpan | None:
         ids = _sound_ids(self._clip.crop(segment.start, segment.end))

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from types import TracebackType
 from typing import Literal
 
@@ -393,7 +394,8 @@ class _Worker:
             self._fail(row, error)
             return
         if pause or end_of_turn or row.full:
-            span = GeneratedSpan(tuple(row.ids), tuple(row.logprobs), "".join(row.pieces))
+            ends = tuple(accumulate(map(len, row.pieces)))
+            span = GeneratedSpan(tuple(row.ids), tuple(row.logprobs), "".join(row.pieces), ends)
             row.ids, row.logprobs, row.pieces = [], [], []
             row.future = None
             if future.set_running_or_notify_cancel():
