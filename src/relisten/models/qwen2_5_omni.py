@@ -145,7 +145,9 @@ class Qwen2_5Omni:  # noqa: N801
             if whole
             else {**inner, "model_type": THINKER, "architectures": [type(self.thinker).__name__]},
             rename=rename,
-            changed={name: in_dtype(parameters[_module_name(name)]) for name in self.source.files if _is_heard(name)},
+            changed={
+                name: in_dtype(parameters[_module_name(name)]) for name in self.source.files if _is_heard(name)
+            },
             keep_file=lambda file: whole or file.suffix in (".json", ".txt", ".jinja"),
         )
 
