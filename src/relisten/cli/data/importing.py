@@ -43,7 +43,8 @@ def import_(
     """Import labels into a manifest; every sound is found, measured and hashed, every label checked against it.
 
     Bad rows are told with file, line and reason, and left out; the clips they were about are marked, and no
-    question will count on them. Exit status: 0 if any clip came through, 2 if none did.
+    question will count on them. An import that was stopped is given again: sounds it had read are not read
+    again. Exit status: 0 if any clip came through, 2 if none did.
     """
     if format not in FORMATS:
         known = "".join(f"\n  {name:<11}{kind.about}" for name, kind in FORMATS.items())
@@ -53,7 +54,8 @@ def import_(
         raise InputError(str(codes))
     if resolution is not None and not 0 <= resolution <= 10:
         raise InputError(f"--resolution {resolution:g}: give 0 to 10 seconds")
-    options = ImportOptions(split, resolution, label_set, processes or usable_processors())
+    measures = out.with_name(f"{out.name}.measures")
+    options = ImportOptions(split, resolution, label_set, processes or usable_processors(), measures)
     found = _Findings(strict, report)
     counts: Counter[str] = Counter()
 

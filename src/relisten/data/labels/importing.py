@@ -35,6 +35,8 @@ class ImportOptions:
     resolution: float | None = None
     label_set: str = ""
     processes: int = 1
+    measures: Path | None = None
+    """Keeps what was measured of each sound, so that an import that was killed does not read it again."""
 
 
 def import_labels(
@@ -47,18 +49,92 @@ def import_labels(
     Raises:
         InputError: the labels or the folder of sounds cannot be read at all.
     """
-    with SoundIndex(audio) as sounds:
+    with SoundIndex(audio) as sounds, Measures(options.measures) as measures:
 
-        def placed() -> Iterator[tuple[Labelled, Path | None] | Finding]:
+        def placed() -> Iterator[_Found | Finding]:
             for item in format.read(labels, names):
                 if isinstance(item, Finding):
                     yield item
                     continue
-                found = sounds.find(item.names or (item.clip,))
-                yield found if isinstance(found, Finding) else (item, found)
+                path = sounds.find(item.names or (item.clip,))
+                yield _Found(item, path, None if path is None else measures.get(path))
 
-        for result in ordered_map(partial(_measured, format, audio, options), placed(), options.processes):
-            yield from result
+        for results, measured in ordered_map(
+            partial(_checked, format, audio, options), placed(), options.processes
+        ):
+            if measured is not None:
+                measures.put(measured)
+            yield from results
+        measures.discard()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an import has to know of a sound file."""
+
+    path: Path
+    size: int
+    """Bytes; with the time of its last change this tells whether the file is still the one that was read."""
+    changed: int
+    """Nanoseconds."""
+    duration: float
+    """Seconds."""
+    hash: str
+
+
+class Measures:
+    """What was measured of sounds, kept on disk while an import runs; without a file nothing is kept."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+
+    def __enter__(self) -> Measures:
+        if self.file is not None:
+            try:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                self._database = sqlite3.connect(self.file, isolation_level=None)
+                # A kill loses nothing; a power cut may lose what is measured again then.
+                self._database.execute("PRAGMA synchronous = OFF")
+                self._database.execute(
+                    "CREATE TABLE IF NOT EXISTS measures "
+                    "(path TEXT PRIMARY KEY, size INT, changed INT, duration REAL, hash TEXT)"
+                )
+            except (OSError, sqlite3.Error) as error:
+                raise InputError(
+                    f"{self.file}: cannot be used ({error}); delete it or choose another --out"
+                ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self._database.close()
+
+    def get(self, path: Path) -> Measured | None:
+        """What is known of the file as it is now."""
+        if self.file is None:
+            return None
+        row = self._database.execute(
+            "SELECT size, changed, duration, hash FROM measures WHERE path = ?", (str(path),)
+        ).fetchone()
+        known = None if row is None else Measured(path, *row)
+        return known if known is not None and (known.size, known.changed) == _state(path) else None
+
+    def put(self, measured: Measured) -> None:
+        if self.file is not None:
+            row = (str(measured.path), measured.size, measured.changed, measured.duration, measured.hash)
+            self._database.execute("INSERT OR REPLACE INTO measures VALUES (?, ?, ?, ?, ?)", row)
+
+    def discard(self) -> None:
+        """Delete the file: the import is whole."""
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Found:
+    labelled: Labelled
+    path: Path | None
+    known: Measured | None
 
 
 class SoundIndex:
@@ -114,36 +190,48 @@ def _is_sound(name: str) -> bool:
     return "\0" not in name and Path(name).suffix.lower() in SOUND_ENDINGS
 
 
-def _measured(
-    format: LabelFormat, folder: Path, options: ImportOptions, item: tuple[Labelled, Path | None] | Finding
-) -> list[ClipRecord | Finding]:
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def _checked(
+    format: LabelFormat, folder: Path, options: ImportOptions, item: _Found | Finding
+) -> tuple[list[ClipRecord | Finding], Measured | None]:
+    """What becomes of a clip's labels, and what was measured of its sound."""
     if isinstance(item, Finding):
-        return [item]
-    labelled, path = item
+        return [item], None
+    labelled, path = item.labelled, item.path
     if path is None:
         names = ", ".join((labelled.names or (labelled.clip,))[:3])
-        return [Finding(labelled.where, f"not exactly one sound under {folder} is called {names}; left out")]
-    try:
-        clip = Clip.load(path)
-    except InputError as error:
-        return [Finding(labelled.where, str(error))]
+        return [Finding(labelled.where, f"not exactly one sound under {folder} is called {names}; left out")], None
+    sound = item.known
+    if sound is None:
+        try:
+            clip = Clip.load(path)
+        except InputError as error:
+            return [Finding(labelled.where, str(error))], None
+        sound = Measured(path, *_state(path), clip.duration, clip.hash)
     findings: list[Finding] = []
     resolution = next(
         value for value in (options.resolution, labelled.resolution, format.resolution) if value is not None
     )
     events = turns = None
     if labelled.events is not None:
-        events = _inside(labelled.events, "label", clip.duration, resolution, findings)
+        events = _inside(labelled.events, "label", sound.duration, resolution, findings)
         events = _untangled(events, findings)
     if labelled.turns is not None:
-        turns = _inside(labelled.turns, "turn", clip.duration, resolution, findings)
-    music = None if labelled.music is None else _music_inside(labelled, clip.duration, findings)
+        turns = _inside(labelled.turns, "turn", sound.duration, resolution, findings)
+    music = None if labelled.music is None else _music_inside(labelled, sound.duration, findings)
     lost = any(finding.bad for finding in findings)
     record = ClipRecord(
         id=labelled.clip,
         audio=path,
-        duration=round(clip.duration, 6),
-        hash=clip.hash,
+        duration=round(sound.duration, 6),
+        hash=sound.hash,
         source=labelled.source,
         split=options.split or labelled.split,
         resolution=resolution,
@@ -154,7 +242,7 @@ def _measured(
         music=music,
         metadata=labelled.metadata,
     )
-    return [*findings, record]
+    return [*findings, record], sound
 
 
 def _span(item: LabelledEvent | Turn) -> tuple[float, float]:
