@@ -128,6 +128,62 @@ def test_what_comes_before_a_listen_is_not_computed_again(
     asyncio.run(work())
 
 
+async def begin_together(engine: NativeEngine, asked: list[Question], samplings: list[Sampling]) -> list[Trace]:
+    with engine.together():
+        tasks = [
+            asyncio.ensure_future(answer(engine, one, sampling=sampling))
+            for one, sampling in zip(asked, samplings, strict=True)
+        ]
+        await asyncio.sleep(0)
+    return await asyncio.gather(*tasks)
+
+
+def test_answers_to_one_question_share_its_prompt_and_its_clip(
+    untrained: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    encoded: list[int] = []
+    layer, encode = untrained.language_model.layers[0].mlp, untrained.encode_audio
+    monkeypatch.setattr(layer, "forward", lambda x, old=layer.forward: (lengths.append(len(x)), old(x))[1])
+    monkeypatch.setattr(untrained, "encode_audio", lambda clips: (encoded.append(len(clips)), encode(clips))[1])
+
+    async def work() -> None:
+        first, second = question(0), question(1)
+        asked = [first, second, first, second, first]
+        samplings = [Sampling(temperature=1.0, seed=i, max_tokens=6) for i in range(5)]
+        with NativeEngine(untrained) as engine:
+            traces = await begin_together(engine, asked, samplings)
+        assert lengths == [len(traces[0].spans[0].ids) + len(traces[1].spans[0].ids), 5, 5, 5, 5, 5]
+        assert encoded == [2]
+        assert len({trace.token_ids for trace in traces}) == 5
+        for one, trace in zip(asked, traces, strict=True):
+            expected = plain_logprobs(untrained, trace, one.clip())
+            assert torch.tensor(trace.logprobs) == pytest.approx(expected, abs=TOLERANCE)
+
+    asyncio.run(work())
+
+
+def test_in_lockstep_answers_are_the_same_to_the_bit(untrained: Family) -> None:
+    async def listening(engine: NativeEngine, index: int, slow: float) -> Trace:
+        trace, _ = await drive(engine, index, Sampling(temperature=1.0, seed=index))
+        await asyncio.sleep(slow)
+        return trace
+
+    async def work() -> None:
+        runs = []
+        for slow in (0.0, 0.02):
+            with NativeEngine(untrained, max_rows=3, lockstep=True) as engine:
+                with engine.together():
+                    tasks = [asyncio.ensure_future(listening(engine, i, slow)) for i in range(7)]
+                    await asyncio.sleep(slow)
+                runs.append(await asyncio.gather(*tasks))
+        for first, second in zip(*runs, strict=True):
+            assert first.token_ids == second.token_ids
+            assert first.logprobs == second.logprobs
+
+    asyncio.run(work())
+
+
 def test_one_failing_clip_fails_its_answer_alone(untrained: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     real = untrained.encode_audio
 

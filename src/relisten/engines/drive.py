@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from relisten.audio import Clip
 from relisten.engines.base import Engine, Stream
 from relisten.errors import EngineError, InputError, RelistenError
 from relisten.protocol import Event, Finish, Format, Interleaver, Listen, Skip, Stop
@@ -53,7 +54,9 @@ async def answer(
     sampling = sampling or Sampling()
     if sampling.temperature > 0 and sampling.seed is None:
         sampling = replace(sampling, seed=secrets.randbits(63))
-    clip = await asyncio.to_thread(question.clip)
+    # What is in memory needs no thread, so that answers begin in the order in which they were asked for.
+    in_memory = isinstance(question.audio, Clip)
+    clip = question.clip() if in_memory else await asyncio.to_thread(question.clip)
     stream = engine.open(question, clip, format, sampling)
     interleaver = Interleaver(
         clip.duration, format=format, max_listens=sampling.max_listens, max_tokens=sampling.max_tokens

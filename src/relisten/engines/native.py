@@ -3,18 +3,20 @@
 One thread owns the model. Every step it gathers what each running row has to add (one sampled token, or a whole
 prompt, or a crop behind the token that asked for it), encodes the new sound of all rows in one batch, runs all new
 tokens through the language model in one packed pass, and samples the next token of each row. A crop costs its own
-tokens and nothing else: everything before it stays in the row's slot of the KV cache.
+tokens and nothing else: everything before it stays in the row's slot of the KV cache. Several answers to one
+question that begin in the same step cost one prompt.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -76,6 +78,9 @@ class NativeEngine:
         name: what traces call the model; None takes the family's name.
         max_rows: answers decoded at once; more wait their turn.
         max_context: tokens a row may have; None takes what the checkpoint allows.
+        lockstep: take a step only when every answer that is open has said what it wants next. With `together`,
+            answers then come out the same to the bit however threads are scheduled. An answer that is left open
+            and not read stops all others.
     """
 
     def __init__(
@@ -85,13 +90,14 @@ class NativeEngine:
         name: str | None = None,
         max_rows: int = MAX_ROWS,
         max_context: int | None = None,
+        lockstep: bool = False,
     ) -> None:
         if max_rows < 1:
             raise InputError(f"max rows {max_rows}: it must be at least 1")
         self._family = family
         self.model = name or family.name
         self._context = min(max_context or family.context_size, family.context_size)
-        self._worker = _Worker(family, max_rows, self._context)
+        self._worker = _Worker(family, max_rows, self._context, lockstep)
         self._finalizer = weakref.finalize(self, self._worker.stop)
 
     def open(self, question: Question, clip: Clip, format: Format, sampling: Sampling) -> NativeStream:
@@ -118,6 +124,17 @@ class NativeEngine:
             random=np.random.default_rng(sampling.seed),
         )
         return NativeStream(self._worker, family, row, clip, self._context)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """No step is taken inside: what is asked to decode there begins side by side when it ends. Clip objects
+        that answers share are then encoded once, and equal prompts computed once."""
+        self._worker.held = True
+        try:
+            yield
+        finally:
+            self._worker.held = False
+            self._worker.wake()
 
     @property
     def open_rows(self) -> int:
@@ -180,7 +197,9 @@ class NativeStream:
 class _Worker:
     """The thread that owns model, cache and rows. Rows stand in slots 0 .. n-1 without gaps."""
 
-    def __init__(self, family: Family, max_rows: int, context: int) -> None:
+    def __init__(self, family: Family, max_rows: int, context: int, lockstep: bool) -> None:
+        self.held = False
+        self._lockstep = lockstep
         self._family = family
         self._max_rows = max_rows
         self._context = context
@@ -191,7 +210,9 @@ class _Worker:
         self._banned = banned
         self._rows: list[_Row] = []
         self._waiting: deque[_Row] = deque()
-        self._inbox: queue.SimpleQueue[tuple[Literal["decode", "drop", "stop"], _Row | None]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[Literal["decode", "drop", "wake", "stop"], _Row | None]] = (
+            queue.SimpleQueue()
+        )
         self._ended: str | None = None  # why nothing is decoded any more
         self._ending = threading.Lock()  # no row may enter the inbox behind the last look into it
         self._thread = threading.Thread(target=self._loop, name="relisten-native", daemon=True)
@@ -216,6 +237,9 @@ class _Worker:
             row.closed = True
             self._inbox.put(("drop", row))
 
+    def wake(self) -> None:
+        self._inbox.put(("wake", None))
+
     def stop(self) -> None:
         self._inbox.put(("stop", None))
         if threading.current_thread() is not self._thread:
@@ -227,7 +251,7 @@ class _Worker:
         try:
             while self._take_commands():
                 self._admit()
-                if running := self._running():
+                if (running := self._running()) and not self._must_wait():
                     self._step(running)
         except BaseException as error:  # a bug here; nobody may wait for ever
             why = f"the engine stopped ({type(error).__name__}: {error})"
@@ -245,15 +269,17 @@ class _Worker:
     def _take_commands(self) -> bool:
         """Carry out what streams asked for, waiting if there is nothing else to do; False to stop."""
         may_admit = self._waiting and len(self._rows) < self._max_rows
-        idle = not self._running() and not may_admit
+        idle = (not self._running() and not may_admit) or self._must_wait()
         while True:
             try:
                 command, row = self._inbox.get(block=idle)
             except queue.Empty:
                 return True
             idle = False
-            if row is None:
+            if command == "stop":
                 return False
+            if row is None:
+                continue
             if command == "drop":
                 self._remove(row)
             elif row.slot is None:
@@ -284,6 +310,9 @@ class _Worker:
 
     def _running(self) -> list[_Row]:
         return [row for row in self._rows if row.future is not None]
+
+    def _must_wait(self) -> bool:
+        return self.held or (self._lockstep and any(row.future is None for row in self._rows))
 
     def _step(self, running: list[_Row]) -> None:
         """One packed pass over the new tokens of `running`, and the next token of each."""
@@ -316,11 +345,17 @@ class _Worker:
     def _choose(self, running: list[_Row]) -> list[_Row]:
         """All rows that only decode, and of those with more to add as many as the step has room for."""
         chosen: list[_Row] = []
+        prompts: set[_PromptKey] = set()
         room = MAX_STEP_TOKENS
         for row in running:
-            if row.num_pending == 1 or room == MAX_STEP_TOKENS or row.num_pending <= room:
+            key = _prompt_key(row)
+            if row.num_pending == 1 or key in prompts:
                 chosen.append(row)
-                room -= row.num_pending if row.num_pending > 1 else 0
+            elif room == MAX_STEP_TOKENS or row.num_pending <= room:
+                chosen.append(row)
+                room -= row.num_pending
+                if key is not None:
+                    prompts.add(key)
         return chosen
 
     def _encode(self, rows: Sequence[_Row]) -> dict[int, Tensor]:
@@ -350,8 +385,20 @@ class _Worker:
         chunks: list[Chunk] = []
         audio_at: list[int] = []
         audio: list[Tensor] = []
+        firsts: dict[_PromptKey, tuple[int, _Row]] = {}  # of equal prompts the first is computed
+        copies: list[tuple[_Row, _Row]] = []
+        places: list[int] = []  # of each row's logits
         for row in rows:
             assert row.slot is not None  # for the type checker: only rows with a slot run
+            key = _prompt_key(row)
+            if key in firsts:
+                place, first = firsts[key]
+                places.append(place)
+                copies.append((first, row))
+                continue
+            if key is not None:
+                firsts[key] = (len(chunks), row)
+            places.append(len(chunks))
             chunks.append(Chunk(row.slot, row.length, row.num_pending))
             for part in row.pending:
                 if isinstance(part, Clip):
@@ -367,6 +414,12 @@ class _Worker:
         if audio:
             embeddings[torch.tensor(audio_at, device=family.device)] = torch.cat(audio).to(embeddings.dtype)
         logits = self._decoder(embeddings, chunks, self._cache)
+        for first, row in copies:
+            assert first.slot is not None  # for the type checker, as above
+            assert row.slot is not None
+            self._cache.move(first.slot, row.slot, row.num_pending)
+        if copies:
+            logits = logits[torch.tensor(places, device=logits.device)]
         drawn = draw(
             logits,
             self._banned,
@@ -405,6 +458,16 @@ class _Worker:
         _fail(row, f"{type(error).__name__}: {error}")
         row.closed = True
         self._remove(row)
+
+
+_PromptKey = tuple[tuple[int, ...] | int, ...]
+
+
+def _prompt_key(row: _Row) -> _PromptKey | None:
+    """What a row has to hear before its first token, clips by identity; None for one that has begun."""
+    if row.length:
+        return None
+    return tuple(id(part) if isinstance(part, Clip) else part for part in row.pending)
 
 
 def _fail(row: _Row, message: str) -> None:
