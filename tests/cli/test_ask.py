@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from rich.console import Console
+from support.cli import run
 from support.sounds import noise_clip
 
 from relisten.audio import write_clip
@@ -40,13 +41,6 @@ def sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_clip(tmp_path / "drums.wav", noise_clip(3.0))
     return tmp_path / "drums.wav"
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as exit:
-        main(list(arguments))
-    captured = capsys.readouterr()
-    return int(exit.value.code or 0), captured.out, captured.err
 
 
 def test_an_answer_is_shown_with_its_listens(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,29 +5,14 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from support.cli import data, lines
 
 from relisten.audio import Clip, write_clip
-from relisten.cli import main
 from relisten.data.examples import Example, write_examples
 from relisten.question import Question
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = 0
-    try:
-        main(["data", *map(str, arguments)])
-    except SystemExit as status:
-        code = int(status.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
@@ -51,7 +36,7 @@ def labels(tmp_path: Path) -> Path:
 
 def imported(labels: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     manifest = labels.parent / "manifest.jsonl"
-    code, _, _ = run(
+    code, _, _ = data(
         capsys, "import", "desed", labels, "--audio", labels.parent / "sounds", "--out", manifest, "--processes", 1
     )
     assert code == 0
@@ -65,7 +50,7 @@ def test_bad_rows_are_told_counted_and_listed(
     labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, report = tmp_path / "m.jsonl", tmp_path / "report.jsonl"
-    code, said, told = run(
+    code, said, told = data(
         capsys, "import", "desed", labels, "--audio", tmp_path / "sounds", "--out", out, "--report", report,
         "--split", "train", "--processes", 1,
     )  # fmt: skip
@@ -87,7 +72,7 @@ def test_strict_stops_and_keeps_what_was_there(
 ) -> None:
     out = tmp_path / "m.jsonl"
     out.write_text("before\n")
-    code, _, told = run(
+    code, _, told = data(
         capsys,
         "import",
         "desed",
@@ -108,7 +93,7 @@ def test_strict_stops_and_keeps_what_was_there(
 
 
 def test_counts_as_json(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, said, _ = run(
+    _, said, _ = data(
         capsys, "import", "desed", labels, "--audio", tmp_path / "sounds", "--out", tmp_path / "m.jsonl", "--json"
     )
     counts = json.loads(said)
@@ -130,7 +115,7 @@ def test_what_cannot_be_imported_is_one_clear_line(
     arguments: tuple[str, ...], message: str, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [word.format(labels=labels, sounds=tmp_path / "sounds") for word in arguments]
-    code, _, told = run(capsys, "import", *given, "--out", tmp_path / "m.jsonl", "--processes", 1)
+    code, _, told = data(capsys, "import", *given, "--out", tmp_path / "m.jsonl", "--processes", 1)
     assert code == 2
     assert message in told
     assert "Traceback" not in told
@@ -142,11 +127,11 @@ def test_what_cannot_be_imported_is_one_clear_line(
 
 def test_a_simulated_set_can_be_asked_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--out", tmp_path / "set", "--seconds", 2, 3, "--processes", 1)
-    code, said, _ = run(capsys, "simulate", *options, "--count", 2)
+    code, said, _ = data(capsys, "simulate", *options, "--count", 2)
     assert (code, said.startswith("2 clips (2 new")) == (0, True)
-    _, said, _ = run(capsys, "simulate", *options, "--count", 4, "--json")
+    _, said, _ = data(capsys, "simulate", *options, "--count", 4, "--json")
     assert {key: json.loads(said)[key] for key in ("clips", "new")} == {"clips": 4, "new": 2}
-    code, said, _ = run(
+    code, said, _ = data(
         capsys, "compose", tmp_path / "set" / "manifest.jsonl", "--out", tmp_path / "q.jsonl", "--style", "short",
         "--kinds", "scenes", "--processes", 1,
     )  # fmt: skip
@@ -154,7 +139,7 @@ def test_a_simulated_set_can_be_asked_about(tmp_path: Path, capsys: pytest.Captu
     rows = lines(tmp_path / "q.jsonl")
     assert rows
     assert all((tmp_path / row["audio"]).is_file() for row in rows)
-    _, said, _ = run(
+    _, said, _ = data(
         capsys, "import", "scenes", tmp_path / "set" / "manifest.jsonl", "--audio", tmp_path / "set" / "clips",
         "--out", tmp_path / "again.jsonl", "--processes", 1,
     )  # fmt: skip
@@ -176,7 +161,7 @@ def test_a_simulated_set_can_be_asked_about(tmp_path: Path, capsys: pytest.Captu
 def test_what_cannot_be_simulated_is_one_clear_line(
     arguments: tuple[object, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, told = run(capsys, "simulate", "--out", tmp_path / "set", *arguments)
+    code, _, told = data(capsys, "simulate", "--out", tmp_path / "set", *arguments)
     assert code == 2
     assert message in told
 
@@ -189,7 +174,7 @@ def test_questions_come_from_a_manifest(labels: Path, tmp_path: Path, capsys: py
     with manifest.open("a") as file:
         file.write("{\n")
     out = tmp_path / "deep" / "q.jsonl"
-    code, said, told = run(capsys, "compose", manifest, "--out", out, "--per-clip", 3, "--processes", 1)
+    code, said, told = data(capsys, "compose", manifest, "--out", out, "--per-clip", 3, "--processes", 1)
     assert code == 0
     assert "6 questions about 2 of 3 clips" in said
     assert "not asked about: 1 clips labels not complete" in said
@@ -199,7 +184,7 @@ def test_questions_come_from_a_manifest(labels: Path, tmp_path: Path, capsys: py
         assert row["answer"] in row["choices"]
         assert row["audio"].startswith("../sounds/")
         assert row["metadata"]["source"] in ("a", "c")
-    _, said, _ = run(
+    _, said, _ = data(
         capsys, "compose", manifest, "--out", out, "--processes", 1, "--kinds", "exists,first", "--json"
     )
     assert json.loads(said)["bad_rows"] == 1
@@ -222,7 +207,7 @@ def test_what_cannot_be_composed_leaves_no_file(
 ) -> None:
     manifest = imported(labels, capsys)
     out = tmp_path / "q.jsonl"
-    code, _, told = run(capsys, "compose", manifest, "--out", out, "--processes", 1, *arguments)
+    code, _, told = data(capsys, "compose", manifest, "--out", out, "--processes", 1, *arguments)
     assert code == 2
     assert message in told
     assert not out.exists()
@@ -237,13 +222,13 @@ def test_stats_of_both_kinds_of_files_as_table_json_and_page(
 ) -> None:
     manifest = imported(labels, capsys)
     questions = tmp_path / "q.jsonl"
-    run(capsys, "compose", manifest, "--out", questions, "--processes", 1)
+    data(capsys, "compose", manifest, "--out", questions, "--processes", 1)
     page = tmp_path / "page.html"
-    code, said, _ = run(capsys, "stats", manifest, questions, "--html", page)
+    code, said, _ = data(capsys, "stats", manifest, questions, "--html", page)
     assert code == 0
     for words in ("Dog 3", "not complete 1", "near duplicates", "answer at place 1..4", "distinct 2"):
         assert words in " ".join(said.split())
-    code, said, _ = run(capsys, "stats", manifest, questions, "--json")
+    code, said, _ = data(capsys, "stats", manifest, questions, "--json")
     clips, asked = map(json.loads, said.splitlines())
     assert (clips["clips"], clips["labels"]) == (3, {"Siren": 3, "Dog": 3, "Cat": 2})
     assert clips["duration"] == {
@@ -268,7 +253,7 @@ def test_stats_tell_what_is_off(tmp_path: Path, capsys: pytest.CaptureFixture[st
     write_examples(path, [Example(question, "", ""), Example(question, "no tags <b>", "<script>")])
     with path.open("a") as file:
         file.write("nothing\n")
-    code, said, told = run(capsys, "stats", path, "--json", "--html", tmp_path / "page.html")
+    code, said, told = data(capsys, "stats", path, "--json", "--html", tmp_path / "page.html")
     found = json.loads(said)
     assert (code, found["answer_not_among_choices"], found["bad_rows"], found["with_response"]) == (0, 2, 1, 1)
     assert "q.jsonl:3: is not JSON" in told
@@ -277,7 +262,7 @@ def test_stats_tell_what_is_off(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_stats_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
-    code, _, told = run(capsys, "stats", tmp_path / "empty.jsonl")
+    code, _, told = data(capsys, "stats", tmp_path / "empty.jsonl")
     assert code == 2
     assert "holds no good row" in told
-    assert run(capsys, "stats", tmp_path / "none.jsonl")[0] == 2
+    assert data(capsys, "stats", tmp_path / "none.jsonl")[0] == 2

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.cli import data, lines
 from support.labelled_set import make_record
 
-from relisten.cli import main
 from relisten.data.examples import Example, write_examples
 from relisten.engines.fake import ScriptedEngine
 from relisten.listener import Listener
@@ -36,24 +35,10 @@ def examples(tmp_path: Path) -> Path:
     return path
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = 0
-    try:
-        main(["data", *map(str, arguments)])
-    except SystemExit as status:
-        code = int(status.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def test_duplicates_go_and_bad_rows_are_told(
     examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = run(capsys, "filter", examples, "--out", tmp_path / "kept.jsonl")
+    code, out, err = data(capsys, "filter", examples, "--out", tmp_path / "kept.jsonl")
     assert code == 0
     assert "12 kept, 1 dropped (duplicate 1)" in out
     assert "examples.jsonl:14: is not JSON" in err
@@ -70,7 +55,7 @@ def test_silence_and_other_splits(
     test_split = tmp_path / "test.jsonl"
     test_split.write_text(examples.read_text().splitlines()[0] + "\n")
     arguments = ("filter", examples, "--out", tmp_path / "kept.jsonl", "--silent", "any", "--not-in", test_split)
-    code, out, _ = run(capsys, *arguments, "--dropped", tmp_path / "gone.jsonl", "--json")
+    code, out, _ = data(capsys, *arguments, "--dropped", tmp_path / "gone.jsonl", "--json")
     summary = json.loads(out)
     assert code == 0
     assert summary == {
@@ -84,7 +69,7 @@ def test_silence_and_other_splits(
     assert {row["metadata"]["filtered"].split()[0] for row in lines(tmp_path / "gone.jsonl")} == {
         "duplicate", "shared", "answered",
     }  # fmt: skip
-    run(capsys, *arguments, "--tag")
+    data(capsys, *arguments, "--tag")
     tagged = lines(tmp_path / "kept.jsonl")
     assert len(tagged) == 13
     assert sum("filtered" in row["metadata"] for row in tagged) == 9
@@ -97,7 +82,7 @@ def test_questions_that_cannot_be_asked_stay_and_are_told(
         raise ValueError("out of memory")
 
     monkeypatch.setattr(Listener, "load", lambda model, *, device: Listener(ScriptedEngine(script)))
-    code, out, err = run(capsys, "filter", examples, "--out", tmp_path / "kept.jsonl", "--silent", "any")
+    code, out, err = data(capsys, "filter", examples, "--out", tmp_path / "kept.jsonl", "--silent", "any")
     assert code == 0
     assert "12 kept" in out
     assert "12 questions kept that could not be asked in silence; question '0-known': 4 of 4" in err
@@ -107,7 +92,7 @@ def test_questions_that_cannot_be_asked_stay_and_are_told(
 def test_a_file_is_not_its_own_other_split(
     examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, err = run(capsys, "filter", examples, "--out", tmp_path / "kept.jsonl", "--not-in", examples)
+    code, _, err = data(capsys, "filter", examples, "--out", tmp_path / "kept.jsonl", "--not-in", examples)
     assert code == 2
     assert "names another split" in err
 
@@ -122,13 +107,13 @@ def test_a_file_is_not_its_own_other_split(
     ],
 )
 def test_export(examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, file: str) -> None:
-    code, out, err = run(capsys, "export", kind, examples, "--out", tmp_path / "out", "--validation", 0.3)
+    code, out, err = data(capsys, "export", kind, examples, "--out", tmp_path / "out", "--validation", 0.3)
     assert code == 0
     assert (tmp_path / "out" / file).exists()
     assert "validation:" in out
     assert "1 bad rows left out" in out
     assert "examples.jsonl:14" in err
-    code, out, _ = run(capsys, "export", kind, examples, "--out", tmp_path / "out", "--validation", 0.3, "--json")
+    code, out, _ = data(capsys, "export", kind, examples, "--out", tmp_path / "out", "--validation", 0.3, "--json")
     counts = json.loads(out)
     assert sum(counts["rows"].values()) == 13
     assert sum(counts["clips"].values()) == 6
@@ -148,13 +133,13 @@ def test_bad_exports(
     arguments: tuple[object, ...],
     message: str,
 ) -> None:
-    code, _, err = run(capsys, *arguments[:2], examples, "--out", tmp_path / "out", *arguments[2:])
+    code, _, err = data(capsys, *arguments[:2], examples, "--out", tmp_path / "out", *arguments[2:])
     assert code == 2
     assert message in err
 
 
 def test_an_empty_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.jsonl").touch()
-    code, _, err = run(capsys, "export", "jsonl", tmp_path / "empty.jsonl", "--out", tmp_path / "out")
+    code, _, err = data(capsys, "export", "jsonl", tmp_path / "empty.jsonl", "--out", tmp_path / "out")
     assert code == 2
     assert "no row could be written; the first reason: it is empty" in err

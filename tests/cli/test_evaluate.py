@@ -7,21 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cli import run
 from support.questions import write_questions, write_rows
 
-from relisten.cli import main
 from relisten.evaluate.results import read_run
 
 MMAR = Path(__file__).parents[1] / "evaluate" / "data" / "MMAR-meta.jsonl"
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """(exit status, standard output, standard error)."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    told = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, told.out, told.err
 
 
 @pytest.fixture

@@ -6,21 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from support.cli import run
 from support.questions import write_questions
 
 from relisten.cli import main
 from relisten.evaluate.attention_curve import AttentionCurve
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """(exit status, standard output, standard error)."""
-    status = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as ended:
-        status = int(ended.code or 0)
-    told = capsys.readouterr()
-    return status, told.out, told.err
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,20 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from relisten.audio import Clip
+from relisten.cli.answering import (
+    Device,
+    MaxListens,
+    MaxTokens,
+    ModelName,
+    Reasoning,
+    Temperature,
+    TopP,
+    WeightType,
+)
 from relisten.cli.display import AnswerDisplay
 from relisten.engines.drive import Piece
 from relisten.errors import InputError
-from relisten.listener import DEFAULT_MODEL, Dtype, Listener
+from relisten.listener import DEFAULT_MODEL, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format, Listen, same_answer
 from relisten.question import Question, read_questions
 from relisten.trace import Sampling, Trace
@@ -56,19 +66,15 @@ def ask(
             "--questions", help="Instead: a JSONL file of questions (id, audio, question, choices, answer)."
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="echo-tiny, a checkpoint folder, or a hub id such as Qwen/Qwen2.5-Omni-7B.")
-    ] = DEFAULT_MODEL,
-    format: Annotated[
-        Format, typer.Option(help="How to reason; only interleaved listens again.")
-    ] = Format.INTERLEAVED,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; the paper uses 0.7.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that have this mass.")] = 1.0,
+    model: ModelName = DEFAULT_MODEL,
+    format: Reasoning = Format.INTERLEAVED,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampled answers repeatable.")] = None,
-    max_listens: Annotated[int, typer.Option(help="Listens an answer may have.")] = MAX_LISTENS,
-    max_tokens: Annotated[int, typer.Option(help="Sampled tokens an answer may have.")] = MAX_TOKENS,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")] = "auto",
-    dtype: Annotated[Dtype, typer.Option(help="Of weights; auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
+    max_listens: MaxListens = MAX_LISTENS,
+    max_tokens: MaxTokens = MAX_TOKENS,
+    device: Device = "auto",
+    dtype: WeightType = "auto",
     trace: Annotated[Path | None, typer.Option(help="Also write the trace (JSON) to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the trace as JSON and nothing else.")] = False,
 ) -> None:

@@ -14,9 +14,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from relisten.cli.answering import (
+    Device,
+    MaxListens,
+    MaxTokens,
+    ModelName,
+    Reasoning,
+    Temperature,
+    TopP,
+    WeightType,
+)
 from relisten.cli.scores import percent, print_official, print_summary
 from relisten.errors import InputError
-from relisten.listener import DEFAULT_MODEL, Dtype, Listener
+from relisten.listener import DEFAULT_MODEL, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format
 
 if TYPE_CHECKING:
@@ -36,23 +46,19 @@ def evaluate(
     audio: Annotated[
         Path | None, typer.Option(help="Folder of the sounds, if they are not beside the metadata.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="echo-tiny, a checkpoint folder, or a hub id such as Qwen/Qwen2.5-Omni-7B.")
-    ] = DEFAULT_MODEL,
-    format: Annotated[
-        Format, typer.Option(help="How to reason; only interleaved listens again.")
-    ] = Format.INTERLEAVED,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; the paper uses 0.7.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that have this mass.")] = 1.0,
+    model: ModelName = DEFAULT_MODEL,
+    format: Reasoning = Format.INTERLEAVED,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
     seed: Annotated[int, typer.Option(help="Each question draws its own from it.")] = 0,
-    max_listens: Annotated[int, typer.Option(help="Listens an answer may have.")] = MAX_LISTENS,
-    max_tokens: Annotated[int, typer.Option(help="Sampled tokens an answer may have.")] = MAX_TOKENS,
+    max_listens: MaxListens = MAX_LISTENS,
+    max_tokens: MaxTokens = MAX_TOKENS,
     limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
     silent: Annotated[
         bool, typer.Option("--silent", help="Control: play silence of the same length instead of every sound.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")] = "auto",
-    dtype: Annotated[Dtype, typer.Option(help="Of weights; auto: bfloat16 on a GPU, float32 on a CPU.")] = "auto",
+    device: Device = "auto",
+    dtype: WeightType = "auto",
     at_once: Annotated[int | None, typer.Option(help="Questions that this process has open at once.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON and nothing else.")] = False,
 ) -> None:

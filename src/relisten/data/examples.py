@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relisten.data.jsonl import read_rows, relative_to, write_rows
+from relisten.data.jsonl import read_parsed, relative_to, write_rows
 from relisten.errors import InputError
 from relisten.question import Question, parse_question
 
@@ -41,15 +41,7 @@ def read_examples(path: str | Path) -> Iterator[Example | InputError]:
     Raises:
         InputError: the file itself cannot be read.
     """
-    path = Path(path)
-    for row in read_rows(path):
-        if isinstance(row, InputError):
-            yield row
-            continue
-        try:
-            yield parse_example(row[1], path.parent, row[0])
-        except InputError as error:
-            yield error
+    return read_parsed(path, parse_example)
 
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from relisten.errors import InputError
+
+T = TypeVar("T")
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]] | InputError]:
@@ -28,6 +30,25 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]] | InputEr
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield parse_row(line, f"{path}:{number}")
+
+
+def read_parsed(path: str | Path, parse: Callable[[dict[str, Any], Path, str], T]) -> Iterator[T | InputError]:
+    """What `parse(row, folder of the file, where)` makes of every row, in order.
+
+    A bad row comes out as the `InputError` that says file, line, value and remedy; the others are not affected.
+
+    Raises:
+        InputError: the file itself cannot be read.
+    """
+    path = Path(path)
+    for row in read_rows(path):
+        if isinstance(row, InputError):
+            yield row
+            continue
+        try:
+            yield parse(row[1], path.parent, row[0])
+        except InputError as error:
+            yield error
 
 
 def parse_row(line: bytes, where: str) -> tuple[str, dict[str, Any]] | InputError:

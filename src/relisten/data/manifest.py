@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from relisten.data.jsonl import read_rows, relative_to, write_rows
+from relisten.data.jsonl import read_parsed, relative_to, write_rows
 from relisten.errors import InputError
 
 SLACK: Final = 0.05
@@ -135,15 +135,7 @@ def read_manifest(path: str | Path) -> Iterator[ClipRecord | InputError]:
     Raises:
         InputError: the file itself cannot be read.
     """
-    path = Path(path)
-    for row in read_rows(path):
-        if isinstance(row, InputError):
-            yield row
-            continue
-        try:
-            yield parse_record(row[1], path.parent, row[0])
-        except InputError as error:
-            yield error
+    return read_parsed(path, parse_record)
 
 
 def write_manifest(path: str | Path, records: Iterable[ClipRecord]) -> int:
