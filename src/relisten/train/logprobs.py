@@ -1,0 +1,302 @@
+"""Log-probs of the tokens of traces under a model in training: what it was given, what it sampled, what it heard.
+
+Ids are those of the trace, never text tokenised again. A token is scored from the same context that it was sampled
+in: the question's clip, crops at their own length, and every token before it. Two ways through the model:
+
+* `train.forward` for clips that fit one chunk of the audio tower: answers about one clip share its prefix.
+* the stock modules, called as modules, so that adapters and gradient checkpointing work, for clips of any length:
+  whole sequences one after the other in a row, each attending to itself alone.
+
+Either way a clip is encoded once for all answers about it, and where the audio tower is frozen, once a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from relisten.audio import Clip
+from relisten.errors import InputError
+from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.trace import PromptSpan, Trace
+from relisten.train import forward
+from relisten.train.batches import Batcher, Branch
+
+_LOGITS_AT_ONCE: Final = 1 << 25
+"""Logits held at once in the backward pass: beyond this they are computed again, part by part."""
+
+
+@dataclass(frozen=True, eq=False)
+class Laid:
+    """A trace laid out for a model.
+
+    `branch.weights` are the trace's loss mask behind the prefix.
+    """
+
+    prefix: tuple[int, ...]
+    """Ids up to the end of the question's clip, its placeholders included."""
+    audio: slice
+    """Where those stand."""
+    clip: Clip
+    branch: Branch
+
+    @property
+    def num_sampled(self) -> int:
+        return sum(map(bool, self.branch.weights))
+
+
+def lay_out(trace: Trace, clip: Clip, family: Qwen2_5Omni) -> Laid:
+    """The trace of an answer about `clip`, ready to be scored.
+
+    Raises:
+        InputError: the trace is of a failed answer, or was made by a model that counts audio tokens or lays out
+            prompts differently.
+    """
+    if not trace.spans or not isinstance(trace.spans[0], PromptSpan):
+        raise InputError(f"answer {trace.id!r}: its trace has no prompt ({trace.error}); leave failed answers out")
+    prompt, *rest = trace.spans
+    assert isinstance(prompt, PromptSpan)
+    heard = family.num_audio_tokens(clip.num_samples)
+    begin = prompt.ids.index(family.audio_id) if family.audio_id in prompt.ids else 0
+    audio = slice(begin, begin + heard)
+    if prompt.ids.count(family.audio_id) != heard or set(prompt.ids[audio]) != {family.audio_id}:
+        raise InputError(
+            f"answer {trace.id!r}: its prompt has {prompt.ids.count(family.audio_id)} audio tokens, this model "
+            f"hears {heard} in that clip; score traces with the model that made them"
+        )
+    end = audio.stop + 1
+    ids, weights = list(prompt.ids[end:]), [0.0] * (len(prompt.ids) - end)
+    crops, starts = [], []
+    for span in rest:
+        if isinstance(span, PromptSpan):
+            raise InputError(f"answer {trace.id!r}: its trace has two prompts; give one that relisten wrote")
+        sampled = 0.0
+        if segment := getattr(span, "segment", None):
+            crops.append(clip.crop(segment.start, segment.end))
+            starts.append(len(ids) + 1)
+        else:
+            sampled = 1.0
+        ids += span.ids
+        weights += [sampled] * len(span.ids)
+    branch = Branch(tuple(ids), tuple(weights), trace.segments, tuple(crops), tuple(starts))
+    return Laid(prompt.ids[:end], audio, clip, branch)
+
+
+class Scores(NamedTuple):
+    """Of T sampled tokens, float32, in the order of the answers; with gradient where the model is in training."""
+
+    logprobs: Tensor
+    """(T,) under the whole distribution at temperature 1, as in a trace."""
+    entropies: Tensor
+    """(T,) of the distributions they were drawn from, in nats."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Answers that go through the model at once; made by `Scorer.split`."""
+
+    members: tuple[int, ...]
+    """Positions in what was split."""
+    laid: tuple[Laid, ...]
+    batch: forward.Batch | None
+    """None: by the stock modules."""
+    heard: tuple[Any, ...] | None
+    """What a frozen audio tower says of the clips and crops."""
+
+    @property
+    def num_sampled(self) -> int:
+        return sum(laid.num_sampled for laid in self.laid)
+
+
+class Scorer:
+    """Scores answers under a model, a part of them at a time.
+
+    Args:
+        family: the model, or the reference: anything with the same tokenizer and audio front end.
+        dtype: of matrix products in the shared-prefix forward; the stock modules run in their own.
+        budget: positions computed at once, padding included; a longer answer goes alone.
+        hears_trained: whether gradients flow into the audio tower; else sound is encoded once by `split`.
+        shared: use the shared-prefix forward on CPUs, where clips are short enough; it does not see adapters.
+    """
+
+    def __init__(
+        self,
+        family: Qwen2_5Omni,
+        *,
+        dtype: torch.dtype = torch.float32,
+        budget: int = 16384,
+        hears_trained: bool = False,
+        shared: bool = True,
+    ) -> None:
+        self._family = family
+        self._dtype = dtype
+        self._budget = budget
+        self._hears_trained = hears_trained
+        self._shared = shared
+        self._batcher = Batcher(family)
+
+    def split(self, laid: Sequence[Laid]) -> list[Part]:
+        """Divide answers into parts within the budget; those about one clip stay side by side."""
+        # By first appearance, so that the same answers are divided the same way in every process.
+        seen: dict[int, int] = {}
+        for one in laid:
+            seen.setdefault(id(one.clip), len(seen))
+        order = sorted(
+            range(len(laid)), key=lambda i: (len(laid[i].prefix), laid[i].prefix, seen[id(laid[i].clip)])
+        )
+        groups: list[list[int]] = []
+        cost = 0
+        for i in order:
+            one = laid[i]
+            fits = self._fits(one)
+            last = laid[groups[-1][-1]] if groups else None
+            same_clip = last is not None and last.clip is one.clip
+            extra = len(one.branch.ids) + (0 if fits and same_clip else len(one.prefix))
+            joins = last is not None and fits == self._fits(last) and (not fits or last.prefix == one.prefix)
+            if not joins or cost + extra > self._budget:
+                groups.append([])
+                cost, extra = 0, len(one.branch.ids) + len(one.prefix)
+            groups[-1].append(i)
+            cost += extra
+        return [self._part(group, [laid[i] for i in group]) for group in groups]
+
+    def __call__(self, part: Part) -> Scores:
+        """Score one part; its tokens come in the order of `part.members`."""
+        return self._by_prefix(part, part.batch) if part.batch is not None else self._by_stock(part)
+
+    def _fits(self, laid: Laid) -> bool:
+        """Whether the shared-prefix forward takes this clip: its audio tower sees one chunk."""
+        frames = self._family.mel.num_frames(laid.clip.num_samples)
+        on_cpu = self._family.device.type == "cpu"
+        return self._shared and on_cpu and frames <= 2 * int(self._family.thinker.model.audio_tower.n_window)
+
+    def _part(self, members: Sequence[int], laid: Sequence[Laid]) -> Part:
+        batch = _shared_batch(self._batcher, laid) if self._fits(laid[0]) else None
+        heard: tuple[Any, ...] | None = None
+        if not self._hears_trained:
+            with torch.no_grad():
+                heard = self._hear(batch, laid)
+        return Part(tuple(members), tuple(laid), batch, heard)
+
+    def _hear(self, batch: forward.Batch | None, laid: Sequence[Laid]) -> tuple[Any, ...]:
+        if batch is not None:
+            return tuple(forward.encode_batch(self._family.audio_tower, batch, self._dtype))
+        clips = list({id(one.clip): one.clip for one in laid}.values())
+        return tuple(self._family.encode_audio([*clips, *(crop for one in laid for crop in one.branch.crops)]))
+
+    def _by_prefix(self, part: Part, batch: forward.Batch) -> Scores:
+        thinker = self._family.thinker
+        states = forward.hidden_states(thinker, batch, self._dtype, part.heard)
+        weight = thinker.lm_head.weight.to(self._dtype)
+        return _scores(lambda x: F.linear(x, weight), states[batch.target_slots].to(self._dtype), batch.targets)
+
+    def _by_stock(self, part: Part) -> Scores:
+        family, laid = self._family, part.laid
+        device = family.device
+        heard = self._hear(None, laid) if part.heard is None else part.heard
+        clips = list(dict.fromkeys(id(one.clip) for one in laid))
+        crops = iter(heard[len(clips) :])
+        sounds: list[Tensor] = []
+        ids: list[int] = []
+        positions: list[int] = []
+        targets: list[int] = []
+        for one in laid:
+            sounds += [heard[clips.index(id(one.clip))], *(next(crops) for _ in one.branch.crops)]
+            first = len(ids) + len(one.prefix)
+            ids += [*one.prefix, *one.branch.ids]
+            positions += range(len(one.prefix) + len(one.branch.ids))
+            targets += [first + i for i, weight in enumerate(one.branch.weights) if weight]
+        tokens = torch.tensor(ids, device=device)
+        at = torch.tensor(targets, device=device)
+        spots = (tokens == family.audio_id)[:, None]
+        embeddings = family.embed(tokens)
+        embeddings = embeddings.masked_scatter(spots, torch.cat(sounds).to(embeddings.dtype))
+        # Three axes of equal positions, and a fourth that tells the model where sequences begin.
+        axes = torch.tensor(positions, device=device).expand(4, 1, -1)
+        states = family.language_model(
+            inputs_embeds=embeddings[None], position_ids=axes, use_cache=False
+        ).last_hidden_state[0]
+        return _scores(family.lm_head, states[at - 1], tokens[at])
+
+
+def scored(scorer: Scorer, parts: Sequence[Part]) -> list[Tensor]:
+    """Log-probs of each part, without gradient."""
+    with torch.no_grad():
+        return [scorer(part).logprobs for part in parts]
+
+
+def _shared_batch(batcher: Batcher, laid: Sequence[Laid]) -> forward.Batch:
+    """Answers with the same prefix ids, each clip once."""
+    clips = {id(one.clip): one.clip for one in laid}
+    place = {key: row for row, key in enumerate(clips)}
+    groups, slots, base = [], [0] * len(laid), 0
+    order = sorted(range(len(laid)), key=lambda i: len(laid[i].branch.ids))
+    third = -(-len(order) // batcher.groups)
+    for first in range(0, len(order), third):
+        members = order[first : first + third]
+        length = -(-max(len(laid[i].branch.ids) for i in members) // 8) * 8
+        ids = torch.zeros(len(members), length, dtype=torch.int64)
+        for row, i in enumerate(members):
+            ids[row, : len(laid[i].branch.ids)] = torch.tensor(laid[i].branch.ids)
+            slots[i] = base + row * length
+        groups.append(forward.Group(torch.tensor([place[id(laid[i].clip)] for i in members]), ids))
+        base += ids.numel()
+    targets, target_slots, crops = [], [], []
+    for i, one in enumerate(laid):
+        for at, weight in enumerate(one.branch.weights):
+            if weight:
+                targets.append(one.branch.ids[at])
+                target_slots.append(slots[i] + at - 1)
+        crops += [
+            (crop, slots[i] + start) for crop, start in zip(one.branch.crops, one.branch.crop_starts, strict=True)
+        ]
+    return forward.Batch(
+        batcher.sounds(list(clips.values())),
+        torch.tensor(laid[0].prefix),
+        laid[0].audio,
+        tuple(groups),
+        _crops(batcher, crops),
+        torch.tensor(targets),
+        torch.tensor(target_slots),
+        torch.ones(len(targets)),
+    )
+
+
+def _crops(batcher: Batcher, found: Sequence[tuple[Clip, int]]) -> tuple[forward.Crops, ...]:
+    """Crops and the positions of their first placeholders, in groups of similar length."""
+    crops = []
+    ordered = sorted(found, key=lambda item: item[0].num_samples)
+    third = -(-len(ordered) // batcher.groups)
+    for first in range(0, len(ordered), max(1, third)):
+        members = ordered[first : first + third]
+        counts = [batcher.family.num_audio_tokens(crop.num_samples) for crop, _ in members]
+        places = [torch.arange(start, start + count) for (_, start), count in zip(members, counts, strict=True)]
+        crops.append(forward.Crops(batcher.sounds([crop for crop, _ in members]), torch.cat(places), ()))
+    return tuple(crops)
+
+
+def _scores(head: Any, states: Tensor, targets: Tensor) -> Scores:
+    """Scores from the states (T, hidden) that predict the targets (T,), logits being held for some at a time."""
+    vocabulary = head(states[:1]).shape[-1] if len(states) else 1
+    some = max(1, _LOGITS_AT_ONCE // vocabulary)
+    pieces = zip(torch.split(states, some), torch.split(targets, some), strict=True)
+    parts = [partial(_score, head, *piece) for piece in pieces]
+    if len(parts) == 1:
+        return Scores(*parts[0]())
+    keeps = torch.is_grad_enabled()
+    found = [checkpoint(part, use_reentrant=False) if keeps else part() for part in parts]
+    return Scores(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+
+def _score(head: Any, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logits = head(states).float()
+    everything = logits.log_softmax(-1)
+    chosen = everything.gather(-1, targets[:, None])[:, 0]
+    return chosen, -(everything.exp() * everything).sum(-1)
