@@ -54,7 +54,7 @@ def main() -> None:
         print(json.dumps(result))
     else:
         print(
-            f"import {imported:.1f} s, then an answer about a 10 s clip in {answered:.2f} s; peak {peak / 1e9:.2f} GB"
+            f"import {imported:.1f} s, then an answer on a 10 s clip in {answered:.2f} s; peak {peak / 1e9:.2f} GB"
         )
 
 

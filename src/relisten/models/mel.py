@@ -103,6 +103,10 @@ class LogMel:
             device=device,
         )
 
+    def to(self, device: torch.device | str) -> LogMel:
+        """The same front end on another device."""
+        return LogMel(self.n_mels, self.n_fft, self.hop_length, self.max_samples, device)
+
     def num_frames(self, num_samples: int) -> int:
         """Frames of a clip of `num_samples` samples: ceil(num_samples / hop_length)."""
         return -(-num_samples // self.hop_length)

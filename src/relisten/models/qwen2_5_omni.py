@@ -179,6 +179,11 @@ class Qwen2_5Omni:  # noqa: N801
         return self.lm_head.weight.dtype
 
     @property
+    def stored_dtype(self) -> torch.dtype:
+        """What the source's weights are stored in, half precision taken for bfloat16."""
+        return _resolve_dtype("auto", self.source)
+
+    @property
     def audio_tower(self) -> nn.Module:
         return cast(nn.Module, self.thinker.model.audio_tower)
 
