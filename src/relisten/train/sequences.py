@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class Counts:
 
 
 class ReadySet:
-    """Examples that fit, at random access; made by `make_ready`.
+    """Examples that fit, at random access by any thread; made by `make_ready`.
 
     Attributes:
         lengths: tokens of each, inserted sound included.
@@ -86,6 +87,7 @@ class ReadySet:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
+        self._lock = Lock()
         self._folder = path.parent
         self._path = path
         with np.load(path.with_suffix(".npz")) as kept:
@@ -98,8 +100,10 @@ class ReadySet:
         return len(self.lengths)
 
     def example(self, index: int) -> Example:
-        self._file.seek(int(self._places[index]))
-        row = parse_row(self._file.readline(), f"{self._path}:{index + 1}")
+        with self._lock:
+            self._file.seek(int(self._places[index]))
+            line = self._file.readline()
+        row = parse_row(line, f"{self._path}:{index + 1}")
         if isinstance(row, InputError):
             raise row
         return parse_example(row[1], self._folder, row[0])

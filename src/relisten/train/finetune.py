@@ -1,0 +1,350 @@
+"""Supervised fine-tuning of a checkpoint on questions with responses (Echo, stage 1); `relisten train sft`.
+
+A run lives in one folder:
+
+| in the folder | what it is |
+|---|---|
+| `config.toml` | the settings |
+| `data/` | the examples as they are trained, made ready once; `left-out.txt` says what was not usable |
+| `metrics.jsonl`, `tensorboard/` | numbers |
+| `states/step-000200/` | what the run goes on from: trained weights, optimizer, step |
+| `checkpoint/` | the trained model, as transformers loads it; `training.json` says how it was made |
+| `adapter/` | with LoRA: the adapters alone |
+
+The same command goes on with a run that was ended, and gives the losses that it would have given. Nothing but
+weights, optimizer and step number has to be kept for that: the order of examples follows from the seed, and random
+numbers (dropout) are drawn anew for every step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from relisten.data.examples import Example
+from relisten.errors import InputError, RelistenError
+from relisten.models import load
+from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.train.finetune_config import MAY_CHANGE, FinetuneConfig
+from relisten.train.metrics import Metrics
+from relisten.train.parallel import Processes
+from relisten.train.planning import divide, members_of_step, steps_of_epoch
+from relisten.train.reading import TRAIN, read_dataset
+from relisten.train.sequences import Counts, Layout, ReadySet, Sequence, make_ready
+from relisten.train.settings import differences, dump_settings, make_config, read_settings
+from relisten.train.states import States
+from relisten.train.trained_model import TrainedModel, half_precision
+
+VALIDATION = "validation"
+
+
+class DivergedError(RelistenError, RuntimeError):
+    """The loss or the gradient is no number any more."""
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What came of a run."""
+
+    checkpoint: Path
+    steps: int
+    examples: int
+    left_out: int
+    loss: float
+    validation_loss: float | None
+
+
+def finetune(
+    config: FinetuneConfig,
+    out: Path,
+    processes: Processes,
+    on_step: Callable[[int, int, Mapping[str, float]], None] = lambda done, steps, values: None,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> Finetuned:
+    """Run or go on with a run in `out`. Every process of the run calls this with the same arguments.
+
+    Args:
+        on_step: after every step, with the steps done, all steps, and the step's numbers.
+        on_note: what a user should know, such as rows that were left out.
+
+    Raises:
+        InputError: the model, the data or the folder cannot be used.
+        DivergedError: training cannot go on; states that were saved stay.
+    """
+    if processes.first:
+        begin(config, out)
+    processes.wait()
+    run = _Run(config, out, processes, on_note)
+    try:
+        return run.go(on_step)
+    finally:
+        run.close()
+
+
+def begin(config: FinetuneConfig, out: Path) -> None:
+    """Take `out` for a run of `config`.
+
+    Raises:
+        InputError: it holds a run of other settings, or cannot be written.
+    """
+    written = out / "config.toml"
+    if written.exists():
+        before = make_config(FinetuneConfig, read_settings(written), str(written))
+        unimportant = {name: getattr(config, name) for name in MAY_CHANGE}
+        if different := differences(replace(before, **unimportant), config):
+            raise InputError(f"{out}: holds a run with {different}; give the same settings, or another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        written.write_text(dump_settings(config), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
+
+
+def load_family(config: FinetuneConfig, device: torch.device) -> Qwen2_5Omni:
+    """The model as it is stored, in float32 where everything is computed in it."""
+    family = load(config.model, "auto" if half_precision(config, device) else "float32")
+    assert isinstance(family, Qwen2_5Omni)
+    return family
+
+
+def ready_sets(config: FinetuneConfig, out: Path, family: Qwen2_5Omni) -> Iterator[tuple[str, Counts]]:
+    """Make the training and the validation set ready in `out/data` where they are not yet: (name, counts)."""
+    layout = Layout(family, config.format, config.answer_weight, config.heard_weight)
+    folder = out / "data"
+    folder.mkdir(exist_ok=True)
+    for name in (TRAIN, VALIDATION):
+        summary = folder / f"{name}.json"
+        if summary.exists():
+            yield name, Counts(**json.loads(summary.read_text()))
+            continue
+        with (folder / f"{name}-left-out.txt").open("w", encoding="utf-8") as left_out:
+            counts = make_ready(
+                _examples(config, name, out / "sounds"), folder / f"{name}.jsonl", layout, config.max_length,
+                config.threads, lambda error: print(error, file=left_out),
+            )  # fmt: skip
+        summary.write_text(json.dumps(asdict(counts)))
+        yield name, counts
+
+
+def _examples(config: FinetuneConfig, name: str, sounds: Path) -> Iterable[Example | InputError]:
+    if name == TRAIN:
+        return read_dataset(config.data, TRAIN, sounds)
+    if config.validation:
+        return read_dataset(config.validation, VALIDATION, sounds)
+    try:
+        return read_dataset(config.data, VALIDATION, sounds) if Path(config.data).is_dir() else ()
+    except InputError:  # a folder without such a split
+        return ()
+
+
+class _Run:
+    """One process of a run."""
+
+    def __init__(
+        self, config: FinetuneConfig, out: Path, processes: Processes, on_note: Callable[[str], None]
+    ) -> None:
+        self.config = config
+        self.out = out
+        self.processes = processes
+        self.family = load_family(config, processes.device)
+        self.whole = config.layout != "thinker" and self._is_whole()
+        self.left_out = 0
+        if processes.first:
+            for name, counts in ready_sets(config, out, self.family):
+                self.left_out += counts.bad + counts.too_long
+                if counts.bad or counts.too_long:
+                    on_note(
+                        f"{name}: {counts.kept} examples; {counts.bad} bad rows and {counts.too_long} longer than "
+                        f"max_length left out, see {out / 'data' / f'{name}-left-out.txt'}"
+                    )
+        processes.wait_for(out / "data" / f"{VALIDATION}.json")
+        self.train = ReadySet(out / "data" / f"{TRAIN}.jsonl")
+        self.validation = ReadySet(out / "data" / f"{VALIDATION}.jsonl")
+        if not len(self.train):
+            raise InputError(
+                f"{config.data}: no example can be trained on; see {out / 'data' / f'{TRAIN}-left-out.txt'}"
+            )
+        self.steps = config.steps or config.epochs * steps_of_epoch(len(self.train), config.batch_size)
+        self.layout = Layout(self.family, config.format, config.answer_weight, config.heard_weight)
+        torch.manual_seed(config.seed)
+        self.model = TrainedModel(self.family, config)
+        self.model.place(processes)
+        self.optimizer = _optimizer(self.model.module, config)
+        self.states = States(out / "states", self.model.module, self.optimizer, processes, config.keep_states)
+        self.done = self.states.restore()
+        self.metrics = None
+        if processes.first:
+            self.metrics = Metrics(out, self.done, config.tensorboard, config.tracker, asdict(config))
+
+    def _is_whole(self) -> bool:
+        try:
+            self.family.check_savable(whole=True)
+        except InputError:
+            if self.config.layout == "whole":
+                raise
+            return False
+        return True
+
+    def go(self, on_step: Callable[[int, int, Mapping[str, float]], None]) -> Finetuned:
+        config = self.config
+        made = self.out / "checkpoint" / "training.json"
+        if self.done == self.steps and made.exists():
+            return self._result(**json.loads(made.read_text())["result"])
+        loss, validated = math.nan, None
+        self.model.module.train()
+        begun = time.perf_counter()
+        for step, passes in self._passes(self.done):
+            values = self._step(step, passes)
+            loss = values["loss"]
+            self.done = step + 1
+            last = self.done == self.steps
+            if len(self.validation) and (last or self.done % config.validate_every == 0):
+                values["validation_loss"] = validated = self._validate()
+            values["seconds"] = time.perf_counter() - begun
+            begun = time.perf_counter()
+            if self.metrics is not None and (
+                last or "validation_loss" in values or self.done % config.log_every == 0
+            ):
+                self.metrics.log(self.done, values)
+            on_step(self.done, self.steps, values)
+            if last or self.done % config.save_every == 0:
+                self.states.save(self.done)
+            if not last and config.export_every and self.done % config.export_every == 0:
+                self._export(f"-{self.done:06d}", {"loss": loss, "validation_loss": validated})
+        self._export("", {"loss": loss, "validation_loss": validated})
+        return self._result(loss, validated)
+
+    def _result(self, loss: float, validation_loss: float | None) -> Finetuned:
+        return Finetuned(self.out / "checkpoint", self.steps, len(self.train), self.left_out, loss, validation_loss)
+
+    def close(self) -> None:
+        if self.metrics is not None:
+            self.metrics.close()
+        self.train.close()
+        self.validation.close()
+
+    # Steps
+
+    def _step(self, step: int, passes: list[list[Sequence]]) -> dict[str, float]:
+        """One update. The loss is the mean over all learned tokens of the step, whoever computes them."""
+        config, count = self.config, self.processes.count
+        members = members_of_step(len(self.train), config.batch_size, config.seed, step)
+        weight = float(self.train.weights[members].sum())
+        total = torch.zeros((), device=self.processes.device)
+        for number, sequences in enumerate(passes):
+            _seed(config.seed, step, number, self.processes.index)
+            # Sharded gradients are averaged over the processes; here they must be summed.
+            loss = self.model.loss(sequences) * (count / weight)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        mean = float(self.processes.total(total)) / count
+        trained = [p for p in self.model.module.parameters() if p.requires_grad]
+        norm = nn.utils.clip_grad_norm_(trained, config.clip_norm or math.inf)
+        length = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if not math.isfinite(mean) or not math.isfinite(length):
+            raise DivergedError(
+                f"step {step + 1}: loss {mean:g}, gradient {length:g}; lower lr or look at the data. States before "
+                f"it are in {self.out / 'states'}"
+            )
+        lr = config.lr_at(step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        tokens = int(self.train.lengths[members].sum())
+        values = {"loss": mean, "lr": lr, "gradient": length, "tokens": tokens, "passes": len(passes)}
+        if self.processes.device.type == "cuda":
+            values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        return values
+
+    @torch.no_grad()
+    def _validate(self) -> float:
+        self.model.module.eval()
+        total = torch.zeros((), device=self.processes.device)
+        size = self.config.batch_size
+        for first in range(0, len(self.validation), size):
+            members = list(range(first, min(first + size, len(self.validation))))
+            for group in self._divide(members, self.validation):
+                total += self.model.loss([_laid(self.layout, self.validation, *choice) for choice in group])
+        self.model.module.train()
+        return float(self.processes.total(total)) / float(self.validation.weights.sum())
+
+    def _passes(self, first: int) -> Iterator[tuple[int, list[list[Sequence]]]]:
+        """This process's share of every step to come; sounds of the next one are read meanwhile."""
+        with ThreadPoolExecutor(self.config.threads) as pool:
+
+            def begin(step: int) -> list[list[Future[Sequence]]]:
+                members = members_of_step(len(self.train), self.config.batch_size, self.config.seed, step)
+                groups = self._divide(members.tolist(), self.train)
+                return [
+                    [pool.submit(_laid, self.layout, self.train, *choice) for choice in group] for group in groups
+                ]
+
+            ahead = begin(first) if first < self.steps else []
+            for step in range(first, self.steps):
+                current = ahead
+                ahead = begin(step + 1) if step + 1 < self.steps else []
+                yield step, [[future.result() for future in group] for group in current]
+
+    def _divide(self, members: list[int], ready: ReadySet) -> list[list[tuple[int, bool]]]:
+        """Passes of this process: (example, is it learned). Where nothing is left for a pass, the shortest example
+        stands in with no weight, because sharded processes must all take part."""
+        config = self.config
+        parts = divide(members, ready.lengths, self.processes.count, config.pass_tokens, config.packing)
+        stand_in = [(min(members, key=lambda i: int(ready.lengths[i])), False)]
+        return [[(i, True) for i in group] or stand_in for group in parts[self.processes.index]]
+
+    def _export(self, suffix: str, result: Mapping[str, float | None]) -> None:
+        """`checkpoint` and, with LoRA, `adapter`, each with `suffix`."""
+        weights = self.model.gather()
+        if self.processes.first:
+            folder = self.out / f"checkpoint{suffix}"
+            shutil.rmtree(folder, ignore_errors=True)
+            self.model.save(weights, folder, self.whole)
+            if self.model.adapters is not None:
+                self.model.save_adapters(weights, self.out / f"adapter{suffix}")
+            made = {
+                "trainer": "relisten train sft",
+                "relisten": version("relisten"),
+                "torch": torch.__version__,
+                "transformers": version("transformers"),
+                "processes": self.processes.count,
+                "steps": self.done,
+                "examples": len(self.train),
+                "result": result,
+                "config": asdict(self.config),
+            }
+            (folder / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+        self.processes.wait()
+
+
+def _laid(layout: Layout, ready: ReadySet, index: int, learned: bool) -> Sequence:
+    example = ready.example(index)
+    laid = layout.sequence(example, example.question.clip())
+    return laid if learned else replace(laid, weights=(0.0,) * len(laid.weights))
+
+
+def _optimizer(module: nn.Module, config: FinetuneConfig) -> torch.optim.Optimizer:
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, betas=config.betas)
+
+
+def _seed(*numbers: int) -> None:
+    """Random numbers of dropout follow from where the run is, so that none of their state has to be kept."""
+    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))

@@ -1,0 +1,79 @@
+"""Numbers of a run: `metrics.jsonl` always, TensorBoard and a tracker where they are wanted and installed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from relisten.data.jsonl import read_rows
+from relisten.errors import InputError
+
+
+class Metrics:
+    """Writes rows of numbers, each with the steps done so far.
+
+    Args:
+        folder: of the run.
+        done: a run goes on after this step; rows behind it are dropped, so that the file reads as if it had never
+            stopped.
+        tensorboard: event files in `folder/tensorboard`; nothing where it is not installed.
+        tracker: "trackio", "wandb" or "none".
+        settings: of the run, for the tracker.
+
+    Raises:
+        InputError: the tracker is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        done: int = 0,
+        tensorboard: bool = False,
+        tracker: str = "none",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._path = folder / "metrics.jsonl"
+        if self._path.exists():
+            kept = [row[1] for row in read_rows(self._path) if isinstance(row, tuple) and row[1]["step"] <= done]
+            part = self._path.with_name(f".{self._path.name}.part")
+            part.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            part.replace(self._path)
+        self._tracker: Any = None
+        if tracker != "none":
+            try:
+                self._tracker = importlib.import_module(tracker)
+            except ModuleNotFoundError:
+                raise InputError(f"tracker {tracker} is not installed: pip install {tracker}") from None
+            self._tracker.init(project="relisten", name=folder.name, config=dict(settings or {}))
+        self._board: Any = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ModuleNotFoundError:
+                pass  # metrics.jsonl has it all
+            else:
+                # purge_step: what an ended run wrote behind it is not shown.
+                self._board = SummaryWriter(folder / "tensorboard", purge_step=done + 1)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One row; `step` counts the steps done."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **{name: _short(value) for name, value in values.items()}}) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+        if self._tracker is not None:
+            self._tracker.log(dict(values), step=step)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+        if self._tracker is not None:
+            self._tracker.finish()
+
+
+def _short(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.7g}")

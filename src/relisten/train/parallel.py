@@ -1,0 +1,91 @@
+"""Processes of one run: who they are, and how a model is divided among them (FSDP2).
+
+`accelerate launch` (or `torchrun`) starts them. accelerate's own `prepare` is not used: on CPUs it knows no FSDP.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from relisten.errors import InputError
+
+
+class Processes:
+    """This process among those of its run; alone where nothing launched it.
+
+    Args:
+        device: "auto" takes this process's GPU if there is one, else the CPU.
+
+    Raises:
+        InputError: accelerate is not installed.
+    """
+
+    def __init__(self, device: str = "auto") -> None:
+        try:
+            from accelerate import PartialState
+        except ModuleNotFoundError:
+            raise InputError('training needs accelerate: pip install "relisten[train]"') from None
+        on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and on_cpu:
+            os.environ.setdefault("OMP_NUM_THREADS", "1")  # else accelerate warns on every start
+        self._state = PartialState(cpu=on_cpu)
+        self.count: int = self._state.num_processes
+        self.index: int = self._state.process_index
+        self.device = torch.device(device) if device != "auto" and self.count == 1 else self._state.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and talks."""
+        return self.index == 0
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        self._state.wait_for_everyone()
+
+    def wait_for(self, path: Path) -> None:
+        """Until `path` is there: for what may take longer than a group waits. Who fails ends them all."""
+        while not path.exists():
+            time.sleep(0.2)
+        self.wait()
+
+    def close(self) -> None:
+        """Leave the group; the last thing a process does."""
+        if self.count > 1:
+            self._state.destroy_process_group()
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, on every one."""
+        if self.count > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def shard(
+        self, module: nn.Module, units: Iterable[nn.Module], dtype: torch.dtype | None, reshard: bool
+    ) -> None:
+        """Move `module` to the device, and with several processes leave each a part of every weight.
+
+        Args:
+            units: parts that are gathered one at a time, inner ones first.
+            dtype: what weights are gathered and computed in; gradients are summed in float32. None: as they are.
+            reshard: give gathered weights up again between forward and backward.
+        """
+        if self.count == 1:
+            module.to(self.device)
+            return
+        policy = MixedPrecisionPolicy() if dtype is None else MixedPrecisionPolicy(dtype, torch.float32)
+        mesh = init_device_mesh(self.device.type, (self.count,))
+        options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy}
+        for unit in units:
+            fully_shard(unit.to(self.device), reshard_after_forward=reshard, **options)
+        fully_shard(module.to(self.device), **options)
