@@ -65,4 +65,3 @@ def test_a_set_is_made_ready_and_read_at_random(
     again = ready.example(1)
     assert layout.sequence(again, again.question.clip()).ids == expected[2].ids
     assert ready.heard.tolist() == [3.0, 3.5]
-    ready.close()

@@ -232,8 +232,6 @@ class _Run:
     def close(self) -> None:
         if self.metrics is not None:
             self.metrics.close()
-        self.train.close()
-        self.validation.close()
 
     # Steps
 

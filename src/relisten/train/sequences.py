@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -86,8 +85,6 @@ class ReadySet:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._lock = Lock()
         self._folder = path.parent
         self._path = path
         with np.load(path.with_suffix(".npz")) as kept:
@@ -100,16 +97,13 @@ class ReadySet:
         return len(self.lengths)
 
     def example(self, index: int) -> Example:
-        with self._lock:
-            self._file.seek(int(self._places[index]))
-            line = self._file.readline()
+        with self._path.open("rb") as file:
+            file.seek(int(self._places[index]))
+            line = file.readline()
         row = parse_row(line, f"{self._path}:{index + 1}")
         if isinstance(row, InputError):
             raise row
         return parse_example(row[1], self._folder, row[0])
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def make_ready(

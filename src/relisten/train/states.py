@@ -19,7 +19,8 @@ from torch.optim import Optimizer
 
 from relisten.train.parallel import Processes
 
-_TRAINED: Final = StateDictOptions(ignore_frozen_params=True)
+_TRAINED: Final = StateDictOptions(ignore_frozen_params=True, strict=False)
+"""Not strict: what is frozen is missing. That nothing else is, reading the files makes sure of."""
 
 
 class States:

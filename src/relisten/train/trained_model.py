@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -80,7 +81,8 @@ class TrainedModel:
         """Write the adapters alone, as peft and vLLM load them."""
         self.adapters.peft_config["default"].base_model_name_or_path = self.config.model
         state = {f"base_model.model.{name}": tensor for name, tensor in weights.items()}
-        self.adapters.save_pretrained(folder, state_dict=state)
+        # The embedding is not adapted; asked to find out itself, peft looks for the base model on the hub.
+        self.adapters.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
 
 
 def freeze(thinker: nn.Module, config: FinetuneConfig) -> Any:
@@ -105,7 +107,9 @@ def freeze(thinker: nn.Module, config: FinetuneConfig) -> Any:
         lora_dropout=config.lora_dropout,
         target_modules=f"{wanted}|{_AUDIO_LAYERS}" if config.train_audio else wanted,
     )
-    return get_peft_model(thinker, adapters)
+    with warnings.catch_warnings():  # peft asks transformers by a name that is going away
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
+        return get_peft_model(thinker, adapters)
 
 
 def sharded_units(family: Qwen2_5Omni) -> Iterator[nn.Module]:
