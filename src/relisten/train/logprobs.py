@@ -120,7 +120,7 @@ class Scorer:
 
     Args:
         family: the model, or the reference: anything with the same tokenizer and audio front end.
-        dtype: of matrix products in the shared-prefix forward; the stock modules run in their own.
+        dtype: of matrix products; weights keep theirs.
         budget: positions computed at once, padding included; a longer answer goes alone.
         hears_trained: whether gradients flow into the audio tower; else sound is encoded once by `split`.
         shared: use the shared-prefix forward on CPUs, where clips are short enough; it does not see adapters.
@@ -169,7 +169,13 @@ class Scorer:
 
     def __call__(self, part: Part) -> Scores:
         """Score one part; its tokens come in the order of `part.members`."""
-        return self._by_prefix(part, part.batch) if part.batch is not None else self._by_stock(part)
+        if part.batch is not None:
+            return self._by_prefix(part, part.batch)
+        with self._autocast():
+            return self._by_stock(part)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._family.device.type, self._dtype, enabled=self._dtype is not torch.float32)
 
     def _fits(self, laid: Laid) -> bool:
         """Whether the shared-prefix forward takes this clip: its audio tower sees one chunk."""
@@ -189,7 +195,8 @@ class Scorer:
         if batch is not None:
             return tuple(forward.encode_batch(self._family.audio_tower, batch, self._dtype))
         clips = list({id(one.clip): one.clip for one in laid}.values())
-        return tuple(self._family.encode_audio([*clips, *(crop for one in laid for crop in one.branch.crops)]))
+        with self._autocast():
+            return tuple(self._family.encode_audio([*clips, *(crop for one in laid for crop in one.branch.crops)]))
 
     def _by_prefix(self, part: Part, batch: forward.Batch) -> Scores:
         thinker = self._family.thinker

@@ -42,13 +42,13 @@ import importlib
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
 from relisten.errors import InputError
-from relisten.protocol import Finish, same_answer
+from relisten.protocol import Finish, Segment, same_answer
 from relisten.question import Question
 from relisten.trace import Trace
 
@@ -226,12 +226,7 @@ def cited(trace: Trace, question: Question) -> float:
 @part("non_overlap")
 def non_overlap(trace: Trace, question: Question) -> float:
     """0.5 for segments that share nothing, less the more they repeat each other."""
-    total = math.fsum(segment.duration for segment in trace.segments)
-    union, reached = 0.0, 0.0
-    for heard in sorted(trace.segments):
-        union += max(0.0, heard.end - max(reached, heard.start))
-        reached = max(reached, heard.end)
-    return 0.5 * union / total if total else 0.0
+    return 0.5 * distinct_share(trace.segments) if trace.segments else 0.0
 
 
 @part("confident_accuracy")
@@ -261,6 +256,15 @@ def _confident_segment(name: str, most: int) -> None:
 _confident_segment("confident_segment", 1)
 _confident_segment("confident_segment_of_2", 2)
 _confident_segment("confident_segment_of_3", 3)
+
+
+def distinct_share(segments: Sequence[Segment]) -> float:
+    """Length of the union of one segment or more over the sum of their lengths."""
+    union = reached = 0.0
+    for heard in sorted(segments):
+        union += max(0.0, heard.end - max(reached, heard.start))
+        reached = max(reached, heard.end)
+    return union / math.fsum(segment.duration for segment in segments)
 
 
 def confidence(trace: Trace, question: Question) -> float | None:

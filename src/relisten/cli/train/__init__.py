@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from relisten.cli.train.grpo import grpo
+
 app = typer.Typer(no_args_is_help=True)
+app.command()(grpo)
 
 
 @app.callback()

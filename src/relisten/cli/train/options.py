@@ -58,12 +58,12 @@ def _option(field: Any, hint: Any) -> inspect.Parameter:
         hint, text = get_args(hint)[:2]
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(option for option in get_args(hint) if option is not type(None))
-    shown: str | bool = False
     if field.default is MISSING:
         text += " Needed here or in the file."
-    elif field.default is not None:
-        shown = str(field.default) if not isinstance(field.default, tuple) else " ".join(map(str, field.default))
-    option = typer.Option(help=text, show_default=shown)
+    elif field.default not in (None, ""):
+        default = field.default if isinstance(field.default, tuple) else (field.default,)
+        text += f" Default: {' '.join(map(str, default))}."
+    option = typer.Option(help=text.strip(), show_default=False)
     return _parameter(field.name, Annotated[hint | None, option], None)
 
 

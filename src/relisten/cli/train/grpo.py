@@ -1,0 +1,109 @@
+"""`relisten train grpo`: reinforcement learning on questions with reference answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from relisten.cli.train.options import configured
+from relisten.train.grpo_config import GrpoConfig
+
+_NOT_A_NUMBER = 1
+_INTERRUPTED = 130
+
+
+@configured(GrpoConfig)
+def grpo(
+    config: GrpoConfig,
+    out: Annotated[Path, typer.Option(help="The run's folder. One that is there goes on where it stopped.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the last step's numbers as JSON.")] = False,
+) -> None:
+    """Reinforce answers that earn more than their group (Echo, stage 2).
+
+    Every step samples a group of answers to each of some questions, re-listening as they go, and learns from the
+    tokens that were sampled. Stop it or kill it when you like, and give the same command to go on.
+
+    Exit status: 0 trained, 1 the loss is no number any more, 2 bad input.
+    """
+    # Slow to import, and needless for --help.
+    from relisten.train.finetune import DivergedError
+    from relisten.train.grpo import Watch, train_grpo
+
+    with _Show() as show:
+        watch = Watch(show.answered, show.stepped, show.note)
+        try:
+            trained = train_grpo(config, out, watch=watch)
+        except KeyboardInterrupt:
+            show.note("stopped; the same command goes on from the last saved state")
+            raise typer.Exit(_INTERRUPTED) from None
+        except DivergedError as error:
+            show.note(f"relisten: {error}")
+            raise typer.Exit(_NOT_A_NUMBER) from None
+    if as_json:
+        row = {"checkpoint": str(trained.checkpoint), "steps": trained.steps, **trained.last}
+        print(json.dumps(row, indent=1))
+    else:
+        print(f"{trained.steps} steps -> {trained.checkpoint}")
+
+
+class _Show:
+    """Steps and answers on standard error: a bar on a terminal, else a line a step."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("steps", total=None, note="")
+        self._answers = 0
+        self._told = ""
+
+    def __enter__(self) -> _Show:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def answered(self) -> None:
+        self._answers += 1
+        self._bar.update(self._task, note=f"{self._answers} answers  {self._told}")
+
+    def stepped(self, done: int, steps: int, values: Mapping[str, float]) -> None:
+        told = (
+            f"reward {values['reward']:.3f}, {100 * values['right']:.0f} % right, {values['listens']:.2f} listens"
+        )
+        if "val_right" in values:
+            told += f"; validation {100 * values['val_right']:.1f} % right"
+        self._told = told
+        self._bar.update(self._task, completed=done, total=steps, note=told)
+        if not self._console.is_terminal:
+            print(f"step {done} of {steps}: {told}", file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        if self._console.is_terminal:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)

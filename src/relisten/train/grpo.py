@@ -1,0 +1,274 @@
+"""Reinforcement learning on questions with reference answers (Echo, stage 2); `relisten train grpo`.
+
+A step samples a group of answers to each of some questions, scores them, and raises the probability of what earned
+more than its group's mean (`policy_loss` has the formula). What is learned from is the trace: the ids that were
+sampled, the end of turn included, each in the context it was sampled in. Prompt and inserted sound have no loss. An
+answer that was cut off is learned from as far as it goes, unless `unfinished` is "mask"; its end has no loss, since
+none was sampled. An answer that failed is recorded and left out. A group whose answers all earn the same is counted
+and left out, of the divergence, too.
+
+A run lives in one folder:
+
+| in the folder | what it is |
+|---|---|
+| `config.toml` | the settings; `--config` takes it again |
+| `metrics.jsonl`, `tensorboard/` | numbers of every step (`step_stats` and below) |
+| `rollouts/step-000001.jsonl` | every answer: what it earned, and why |
+| `state.pt` | what the run goes on from: trained weights, optimizer, step |
+| `checkpoints/step-000020/`, `checkpoint/` | models as transformers loads them; the latter is the last |
+
+The same command goes on with a run that was ended, and gives the losses that it would have given: the order of
+questions and every answer's seed follow from the configuration, and with the native engine in lockstep answers are
+the same to the bit.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from relisten.data.jsonl import write_rows
+from relisten.engines.base import Engine
+from relisten.engines.native import NativeEngine
+from relisten.errors import EngineError, InputError
+from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.question import Question, read_questions
+from relisten.trace import Sampling
+from relisten.train.finetune import DivergedError
+from relisten.train.grpo_config import MAY_CHANGE, GrpoConfig
+from relisten.train.metrics import Metrics
+from relisten.train.planning import members_of_step, steps_of_epoch
+from relisten.train.policy import Policy
+from relisten.train.rewards import Reward
+from relisten.train.rollouts import Rollout, TakesWeights, roll_out
+from relisten.train.settings import differences, dump_settings, make_config, read_settings
+from relisten.train.step_stats import answers_stats, validation_stats, warnings
+from relisten.train.updates import Gaps, NotFiniteError, Updates, with_advantages
+
+_TRAINING: Final = 0
+_VALIDATING: Final = 1
+"""Kinds of rollouts, so that their seeds differ."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run."""
+
+    checkpoint: Path
+    steps: int
+    last: Mapping[str, float]
+    """Numbers of the last step, its validation among them."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Whom a run tells what happens."""
+
+    on_answer: Callable[[], None] = lambda: None
+    """After every answer."""
+    on_step: Callable[[int, int, Mapping[str, float]], None] = lambda done, steps, values: None
+    """After every step, with the steps done, all steps, and the step's numbers."""
+    on_note: Callable[[str], None] = lambda note: None
+    """What a user should know."""
+
+
+def train_grpo(
+    config: GrpoConfig,
+    out: Path,
+    *,
+    engine: Callable[[Qwen2_5Omni], Engine] | None = None,
+    watch: Watch | None = None,
+) -> Trained:
+    """Run or go on with a run in `out`.
+
+    Args:
+        engine: makes what answers from the model in training; None takes the native one, which shares its weights.
+            One with weights of its own is given them anew after every step (`TakesWeights`).
+
+    Raises:
+        InputError: the model, the questions, the reward or the folder cannot be used.
+        EngineError: every answer of a step failed.
+        DivergedError: the loss or a gradient is no number; what was saved before stays.
+    """
+    watch = watch or Watch()
+    _begin(config, out)
+    run = _Run(config, out, engine, watch)
+    try:
+        return run.go()
+    finally:
+        run.close()
+
+
+def _begin(config: GrpoConfig, out: Path) -> None:
+    written = out / "config.toml"
+    if written.exists():
+        before = make_config(GrpoConfig, read_settings(written), str(written))
+        unimportant = {name: getattr(config, name) for name in MAY_CHANGE}
+        if different := differences(replace(before, **unimportant), config):
+            raise InputError(f"{out}: holds a run with {different}; give the same settings, or another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        written.write_text(dump_settings(config), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
+
+
+def read_referenced(path: str, on_note: Callable[[str], None]) -> list[Question]:
+    """The questions of a file that have a reference answer; others are told and left out.
+
+    Raises:
+        InputError: the file cannot be read, or has none.
+    """
+    found, left_out = [], []
+    for row in read_questions(path):
+        if isinstance(row, Question) and row.answer is not None:
+            found.append(row)
+        else:
+            left_out.append(str(row) if isinstance(row, InputError) else f"question {row.id!r} has no answer")
+    if not found:
+        why = f"; the first of {len(left_out)} that cannot be used: {left_out[0]}" if left_out else ""
+        raise InputError(f"{path}: has no question with a reference answer{why}")
+    if left_out:
+        on_note(f"{path}: {len(left_out)} questions are left out, the first: {left_out[0]}")
+    return found
+
+
+class _Run:
+    def __init__(
+        self, config: GrpoConfig, out: Path, engine: Callable[[Qwen2_5Omni], Engine] | None, watch: Watch
+    ) -> None:
+        self.config, self.out, self.watch = config, out, watch
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.reward = Reward.parse(config.reward)
+        self.questions = read_referenced(config.questions, watch.on_note)
+        self.validation = read_referenced(config.validation, watch.on_note) if config.validation else []
+        self.validation = self.validation[: config.validation_size or None]
+        self.steps = config.steps or config.epochs * steps_of_epoch(len(self.questions), config.batch_size)
+        self.policy = Policy(config)
+        self.state = out / "state.pt"
+        self.done = self.policy.restore_state(self.state) if self.state.exists() else 0
+        self.metrics = Metrics(
+            out, self.done or -1, tensorboard=config.tensorboard, tracker=config.tracker, settings=vars(config)
+        )
+        if engine is None:
+            # Lockstep, so that a run that goes on finds the very same answers.
+            self.engine: Engine = NativeEngine(self.policy.family, max_rows=config.max_rows, lockstep=True)
+        else:
+            self.engine = engine(self.policy.family)
+        same = isinstance(self.engine, NativeEngine) and config.precision == "fp32"
+        self.exact = config.old == "rollout" or (config.old == "auto" and same)
+        self.updates = Updates(self.policy, config, self.exact)
+        self.warned: set[str] = set()
+
+    def go(self) -> Trained:
+        values: dict[str, float] = {}
+        if self.done == 0 and self.validation:
+            self.metrics.log(0, self._validate())
+        while self.done < self.steps:
+            values = self._step(self.done)
+            self.done += 1
+            last = self.done == self.steps
+            if self.validation and (last or self.done % self.config.validate_every == 0):
+                values |= self._validate()
+            self.metrics.log(self.done, values)
+            self._warn(values)
+            if last or self.done % self.config.save_every == 0:
+                self.policy.save_state(self.state, self.done)
+            if self.config.export_every and self.done % self.config.export_every == 0:
+                self.policy.export(self.out / "checkpoints" / f"step-{self.done:06}", self.done)
+            self.watch.on_step(self.done, self.steps, values)
+        self.policy.export(self.out / "checkpoint", self.done)
+        return Trained(self.out / "checkpoint", self.done, values)
+
+    def close(self) -> None:
+        self.engine.close()
+        self.metrics.close()
+
+    def _step(self, step: int) -> dict[str, float]:
+        config, began = self.config, time.perf_counter()
+        lr = config.lr_at(step, self.steps)
+        for parameters in self.policy.optimizer.param_groups:
+            parameters["lr"] = lr
+        groups = self._roll_out(step)
+        rolled = time.perf_counter()
+        values = answers_stats([one for group in groups for one in group], config.max_listens)
+        taught = [group for group in groups if any(one.advantage is not None for one in group)]
+        values |= {"groups": len(groups), "groups_even": len(groups) - len(taught), "lr": lr}
+        gaps = Gaps()
+        parts = [taught[first : first + config.update_size] for first in range(0, len(taught), config.update_size)]
+        prepared = [update for part in parts if (update := self.updates.prepare(part, gaps))]
+        ready = time.perf_counter()
+        try:
+            values |= self.updates.make(prepared, gaps)
+        except NotFiniteError as error:
+            raise DivergedError(
+                f"step {step + 1}: {error}. No weight was changed by it, and what was saved is kept in {self.out}; "
+                "lower lr or raise kl, and give another --out"
+            ) from None
+        if isinstance(self.engine, TakesWeights):
+            self.engine.take_weights(self.policy.weights().items())
+        return values | {
+            "gap_mean": gaps.mean,
+            "gap_max": gaps.most,
+            "seconds_rollout": rolled - began,
+            "seconds_prepare": ready - rolled,
+            "seconds_update": time.perf_counter() - ready,
+            "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+
+    def _roll_out(self, step: int) -> list[list[Rollout]]:
+        """The step's groups of answers with their advantages, all of them recorded."""
+        config = self.config
+        chosen = members_of_step(len(self.questions), config.batch_size, config.seed, step)
+        asked = [self.questions[i] for i in chosen]
+        groups = [
+            with_advantages(group, config.normalise)
+            for group in self._ask(asked, config.group_size, 1.0, (config.seed, _TRAINING, step))
+        ]
+        everyone = [one for group in groups for one in group]
+        write_rows(
+            self.out / "rollouts" / f"step-{step + 1:06}.jsonl",
+            (one.to_json(config.record == "full") for one in everyone),
+        )
+        if all(one.score is None for one in everyone):
+            raise EngineError(
+                f"step {step + 1}: every answer failed, the first with: {everyone[0].trace.error}. Mend that and "
+                "give the same command again"
+            )
+        return groups
+
+    def _ask(
+        self, questions: Sequence[Question], count: int, temperature: float, seed: Sequence[int]
+    ) -> list[list[Rollout]]:
+        sampling = Sampling(temperature, max_tokens=self.config.max_tokens, max_listens=self.config.max_listens)
+        return roll_out(
+            self.engine,
+            questions,
+            count,
+            self.reward,
+            format=self.config.format,
+            sampling=sampling,
+            seed=seed,
+            on_answer=self.watch.on_answer,
+        )
+
+    def _validate(self) -> dict[str, float]:
+        """Greedy answers to the validation questions, as many at a time as the engine decodes side by side."""
+        rollouts: list[Rollout] = []
+        for first in range(0, len(self.validation), self.config.max_rows):
+            asked = self.validation[first : first + self.config.max_rows]
+            rollouts += [one for [one] in self._ask(asked, 1, 0.0, (self.config.seed, _VALIDATING, first))]
+        return validation_stats(rollouts, self.config.max_listens)
+
+    def _warn(self, values: Mapping[str, float]) -> None:
+        for warning in warnings(values, self.config, self.exact):
+            if warning not in self.warned:
+                self.warned.add(warning)
+                self.watch.on_note(f"step {self.done}: {warning}")

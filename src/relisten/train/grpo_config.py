@@ -1,0 +1,117 @@
+"""Settings of `relisten train grpo`. Plain data; nothing runs here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+from relisten.errors import InputError
+from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format
+from relisten.train.policy_loss import Averaging
+
+MAY_CHANGE: Final = (
+    "save_every",
+    "export_every",
+    "saved_as",
+    "record",
+    "tensorboard",
+    "tracker",
+    "max_rows",
+    "threads",
+)
+"""What may differ when a run goes on: none of it touches a number of the model, but for rounding."""
+
+
+@dataclass(frozen=True)
+class GrpoConfig:
+    """One run of reinforcement learning on questions with reference answers. Defaults are the paper's."""
+
+    model: Annotated[str, "echo-tiny, a checkpoint folder, or a hub id such as Qwen/Qwen2.5-Omni-7B."]
+    questions: Annotated[str, "JSONL of questions with reference answers."]
+    validation: Annotated[str, "Likewise, to be asked now and then; empty: none."] = ""
+    format: Annotated[Format, "How to reason; only interleaved listens again."] = Format.INTERLEAVED
+    reward: Annotated[str, "A named sum, or a sum such as: format + 2*accuracy + my_module:my_part"] = "paper"
+
+    batch_size: Annotated[int, "Questions of a step."] = 64
+    group_size: Annotated[int, "Answers to each."] = 8
+    update_size: Annotated[int, "Questions of an update; a step has as many updates as they need."] = 32
+    inner_epochs: Annotated[int, "Times a step goes through its answers."] = 1
+    epochs: Annotated[int, "Times the run goes through the questions."] = 1
+    steps: Annotated[int, "Instead of epochs."] = 0
+    max_tokens: Annotated[int, "Sampled tokens an answer may have."] = MAX_TOKENS
+    max_listens: Annotated[int, "Listens an answer may have."] = MAX_LISTENS
+    unfinished: Annotated[
+        Literal["train", "mask"],
+        "Answers cut off by max_tokens or by the context: train on them as they stand, or have no loss on them; "
+        "their reward counts in their group either way.",
+    ] = "train"
+
+    normalise: Annotated[bool, "Divide advantages by the group's deviation; Dr. GRPO does not."] = True
+    averaging: Annotated[Averaging, "Of tokens: each alike, each answer alike, or by a constant."] = Averaging.TOKEN
+    clip_low: Annotated[float, "How far below 1 the ratio of probabilities may fall."] = 0.2
+    clip_high: Annotated[float, "How far above 1 it may rise."] = 0.2
+    kl: Annotated[float, "Weight of the divergence from the model at the start; 0 keeps no copy of it."] = 0.04
+    entropy: Annotated[float, "Weight of the entropy, which is then made larger."] = 0.0
+    old: Annotated[
+        Literal["auto", "rollout", "trainer"],
+        "Log-probs the ratio starts from: those the engine recorded, or the trainer's own, computed anew and with "
+        "importance weights; auto: the engine's where it computes as the trainer does.",
+    ] = "auto"
+    importance_cap: Annotated[float, "Largest importance weight."] = 2.0
+
+    train_audio: Annotated[bool, "Train the audio tower, too."] = True
+    lora_rank: Annotated[int, "Train adapters of this rank; 0 trains the weights themselves."] = 0
+    lora_alpha: Annotated[float, "Their scale is this over the rank."] = 32.0
+    lora_layers: Annotated[str, "Language model layers with adapters, by comma; empty: all linear ones."] = ""
+    precision: Annotated[Literal["fp32", "bf16"], "Of the trainer's matrix products. Weights are fp32."] = "fp32"
+    gradient_checkpointing: Annotated[bool, "Compute activations twice; not for short clips on CPUs."] = False
+    pass_tokens: Annotated[int, "Positions the trainer computes at once."] = 16384
+
+    lr: Annotated[float, "Learning rate."] = 1e-6
+    warmup: Annotated[int, "Steps in which it rises."] = 0
+    schedule: Annotated[Literal["constant", "linear"], "How it goes on: stays, or falls to 0."] = "constant"
+    weight_decay: Annotated[float, "Of matrices; vectors have none."] = 0.01
+    betas: Annotated[tuple[float, float], "Of AdamW."] = (0.9, 0.999)
+    clip_norm: Annotated[float, "Longest gradient; 0 for no limit."] = 1.0
+    seed: Annotated[int, "Of the order of questions and of every answer."] = 0
+
+    validate_every: Annotated[
+        int, "Steps between validations; there is one before the first step and one at the end."
+    ] = 20
+    validation_size: Annotated[int, "Only the first so many questions; 0: all."] = 0
+    save_every: Annotated[int, "Steps between states to go on from."] = 20
+    export_every: Annotated[int, "Steps between checkpoints; 0: only at the end."] = 0
+    layout: Annotated[
+        Literal["auto", "whole", "thinker"],
+        "Of checkpoints; auto: with talker and token2wav if the model has them.",
+    ] = "auto"
+    saved_as: Annotated[Literal["auto", "bfloat16", "float32"], "Weights on disk; auto: as they were."] = "auto"
+    record: Annotated[Literal["brief", "full"], "Of every answer: what it earned and why, or its whole trace."] = (
+        "brief"
+    )
+    tensorboard: Annotated[bool, "Write event files, if it is installed."] = True
+    tracker: Annotated[Literal["none", "trackio", "wandb"], "Also log there; may use the network."] = "none"
+    max_rows: Annotated[int, "Answers decoded side by side."] = 128
+    threads: Annotated[int, "Processor threads; 0: all."] = 0
+    device: Annotated[str, "cpu, cuda, ...; auto takes a GPU if there is one."] = "auto"
+
+    def __post_init__(self) -> None:
+        counts = ("batch_size", "update_size", "inner_epochs", "epochs", "max_tokens", "pass_tokens", "max_rows")
+        for name in (*counts, "validate_every", "save_every", "lr", "importance_cap", "lora_alpha"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} {getattr(self, name)}: it must be more than 0")
+        amounts = ("steps", "max_listens", "clip_low", "clip_high", "kl", "lora_rank", "weight_decay", "clip_norm")
+        for name in (*amounts, "warmup", "seed", "validation_size", "export_every", "threads"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} {getattr(self, name)}: it must be 0 or more")
+        if self.group_size < 2:
+            raise InputError(f"group_size {self.group_size}: answers are compared with each other; give 2 or more")
+        if self.clip_low >= 1:
+            raise InputError(f"clip_low {self.clip_low}: it must be less than 1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas {self.betas}: each must be at least 0 and less than 1")
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """Learning rate of step 0 .. steps - 1."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        return self.lr * rise * (1 - step / steps if self.schedule == "linear" else 1.0)

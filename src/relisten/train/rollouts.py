@@ -1,0 +1,126 @@
+"""Rollouts: many answers to each of some questions, side by side in one engine, and what they earned."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+from relisten.audio import Clip
+from relisten.engines.base import Engine
+from relisten.engines.drive import answer_or_failure, failed_trace
+from relisten.engines.native import NativeEngine
+from relisten.errors import InputError
+from relisten.protocol import Finish, Format
+from relisten.question import Question
+from relisten.trace import Sampling, Trace
+from relisten.train.rewards import Reward, Score
+
+
+@runtime_checkable
+class TakesWeights(Protocol):
+    """An engine with weights of its own, which a trainer keeps up to date."""
+
+    def take_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace the thinker's tensors, by the names of its `state_dict`. No answer is open meanwhile."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """One answer of a group."""
+
+    question: Question
+    clip: Clip | None
+    """None where the question's sound could not be read."""
+    trace: Trace
+    score: Score | None
+    """None for an answer that failed: it earned nothing and teaches nothing."""
+    advantage: float | None = None
+    """None also in a group that teaches nothing."""
+
+    def to_json(self, full: bool) -> dict[str, Any]:
+        """What is kept of it: all of the trace, or what one wants to read."""
+        told = self.trace.to_json()
+        if not full:
+            kept = ("id", "question", "answer", "text", "segments", "finish", "error")
+            told = {name: told[name] for name in kept}
+        earned = None if self.score is None else {"reward": self.score.total, **self.score.parts}
+        return {**told, "reference": self.question.answer, "earned": earned, "advantage": self.advantage}
+
+
+def roll_out(
+    engine: Engine,
+    questions: Sequence[Question],
+    count: int,
+    reward: Reward,
+    *,
+    format: Format,
+    sampling: Sampling,
+    seed: Sequence[int],
+    on_answer: Callable[[], None] = lambda: None,
+) -> list[list[Rollout]]:
+    """`count` answers to each question, all of them at once; a group for each question, in order.
+
+    An answer that fails, and a question whose sound cannot be read, become rollouts without a score and stop
+    nothing.
+
+    Args:
+        sampling: of every answer but for the seed, which is drawn for each from `seed`, the question's place and
+            the answer's.
+        on_answer: called when one is there.
+    """
+    return asyncio.run(_all(engine, questions, count, reward, format, sampling, seed, on_answer))
+
+
+async def _all(
+    engine: Engine,
+    questions: Sequence[Question],
+    count: int,
+    reward: Reward,
+    format: Format,
+    sampling: Sampling,
+    seed: Sequence[int],
+    on_answer: Callable[[], None],
+) -> list[list[Rollout]]:
+    clips = await asyncio.gather(*(asyncio.to_thread(_clip, question) for question in questions))
+
+    async def one(place: int, member: int) -> Rollout:
+        question, clip = questions[place], clips[place]
+        if isinstance(clip, InputError):
+            trace = failed_trace(question, str(clip), format, engine.model)
+        else:
+            own = replace(sampling, seed=_draw_seed((*seed, place, member)))
+            # The very same clip for the whole group, so that the engine encodes it once.
+            trace = await answer_or_failure(engine, replace(question, audio=clip), format=format, sampling=own)
+        on_answer()
+        score = None if trace.finish is Finish.FAILED else reward(trace, question)
+        return Rollout(question, None if isinstance(clip, InputError) else clip, trace, score)
+
+    together = engine.together() if isinstance(engine, NativeEngine) else contextlib.nullcontext()
+    with together:
+        tasks = [
+            [asyncio.ensure_future(one(place, member)) for member in range(count)]
+            for place in range(len(questions))
+        ]
+        await asyncio.sleep(0)  # every answer gets to where it waits for its first token
+    try:
+        return [[await task for task in group] for group in tasks]
+    finally:
+        for task in (task for group in tasks for task in group):
+            task.cancel()
+
+
+def _clip(question: Question) -> Clip | InputError:
+    try:
+        return question.clip()
+    except InputError as error:
+        return error
+
+
+def _draw_seed(path: Sequence[int]) -> int:
+    return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0]) >> 1

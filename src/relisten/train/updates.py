@@ -1,0 +1,177 @@
+"""From rollouts with advantages to updates of the policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from relisten.errors import RelistenError
+from relisten.protocol import Finish
+from relisten.train.grpo_config import GrpoConfig
+from relisten.train.logprobs import Part, lay_out, scored
+from relisten.train.policy import Policy
+from relisten.train.policy_loss import (
+    Objective,
+    Sums,
+    Tokens,
+    group_advantages,
+    importance_weights,
+    policy_loss,
+    token_weights,
+)
+from relisten.train.rollouts import Rollout
+
+
+class NotFiniteError(RelistenError, ArithmeticError):
+    """A loss or a gradient is no number; nothing was changed by it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """Answers that go through the model at once, and what is known of their tokens."""
+
+    part: Part
+    tokens: Tokens
+    sampled: Tensor
+    """Log-probs that the engine recorded."""
+
+
+class Gaps:
+    """How far engine and trainer are apart in log-probs of the same tokens."""
+
+    def __init__(self) -> None:
+        self._total = 0.0
+        self._count = 0
+        self.most = 0.0
+
+    @property
+    def mean(self) -> float:
+        return self._total / max(1, self._count)
+
+    def add(self, trainer: Tensor, engine: Tensor) -> None:
+        gaps = (trainer.detach() - engine).abs()
+        self._total += float(gaps.sum())
+        self._count += len(gaps)
+        self.most = max(self.most, float(gaps.max()))
+
+
+def with_advantages(group: Sequence[Rollout], normalise: bool) -> list[Rollout]:
+    """The group with advantages of those that did not fail; without any where it teaches nothing."""
+    found = group_advantages([one.score.total for one in group if one.score is not None], normalise)
+    if found is None:
+        return list(group)
+    advantages = iter(found)
+    return [one if one.score is None else replace(one, advantage=next(advantages)) for one in group]
+
+
+class Updates:
+    """Makes the updates of one step after another.
+
+    Args:
+        exact: the engine's log-probs are the trainer's own; else they are computed anew, and the engine's weigh.
+    """
+
+    def __init__(self, policy: Policy, config: GrpoConfig, exact: bool) -> None:
+        self._policy = policy
+        self._config = config
+        self._exact = exact
+        self._objective = Objective(config.clip_low, config.clip_high, config.kl, config.entropy)
+
+    def prepare(self, groups: Sequence[Sequence[Rollout]], gaps: Gaps) -> list[Pass]:
+        """One update's answers, laid out and divided, with everything that stays as it is while updates are made.
+
+        An answer without loss (`GrpoConfig.unfinished`) still counts as one where tokens are averaged.
+        """
+        config = self._config
+        members = [one for group in groups for one in group if one.advantage is not None]
+        lengths = [len(one.trace.logprobs) if self._has_loss(one) else 0 for one in members]
+        weights = token_weights(lengths, config.averaging, config.max_tokens)
+        chosen = [i for i, length in enumerate(lengths) if length]
+        laid = []
+        for i in chosen:
+            clip = members[i].clip
+            assert clip is not None  # for the type checker: an answer with an advantage heard its clip
+            laid.append(lay_out(members[i].trace, clip, self._policy.family))
+        passes = []
+        for part in self._policy.scorer.split(laid) if laid else ():
+            own = [chosen[i] for i in part.members]
+            passes.append(self._pass(part, [members[i] for i in own], [weights[i] for i in own], gaps))
+        return passes
+
+    def make(self, updates: Sequence[Sequence[Pass]], gaps: Gaps) -> dict[str, float]:
+        """Each update once an inner epoch; returns what happened, means over updates and over tokens.
+
+        Raises:
+            NotFiniteError: the weights are those from before the update that came to no number.
+        """
+        losses: list[float] = []
+        norms: list[float] = []
+        sums = Sums()
+        parameters = list(self._policy.trained.values())
+        for _ in range(self._config.inner_epochs):
+            for update in updates:
+                # Before the first one the weights are still those that the answers were sampled with.
+                loss, found = self._accumulate(update, gaps if self._exact and not losses else None)
+                norm = float(nn.utils.clip_grad_norm_(parameters, self._config.clip_norm or math.inf))
+                if not math.isfinite(loss) or not math.isfinite(norm):
+                    raise NotFiniteError(f"loss {loss}, length of the gradient {norm}")
+                self._policy.optimizer.step()
+                losses.append(loss)
+                norms.append(norm)
+                sums = sums.plus(found)
+        count, tokens = max(1, len(losses)), max(1.0, sums.tokens)
+        return {
+            "updates": len(losses),
+            "loss": math.fsum(losses) / count,
+            "grad_norm": math.fsum(norms) / count,
+            "clip_share": sums.clipped / tokens,
+            "kl": sums.kl / tokens,
+            "drift": sums.drift / tokens,
+            "entropy": sums.entropy / tokens,
+        }
+
+    def _has_loss(self, rollout: Rollout) -> bool:
+        cut_off = rollout.trace.finish in (Finish.LENGTH, Finish.CONTEXT)
+        return self._config.unfinished == "train" or not cut_off
+
+    def _pass(self, part: Part, own: Sequence[Rollout], weights: Sequence[float], gaps: Gaps) -> Pass:
+        """What is known of the tokens of `own`, the answers of `part`; `weights` are those of their tokens."""
+        sampled = self._tensor(value for one in own for value in one.trace.logprobs)
+        old, importance = sampled, None
+        if not self._exact:
+            [old] = scored(self._policy.scorer, [part])
+            gaps.add(old, sampled)
+            importance = importance_weights(old, sampled, self._config.importance_cap)
+        each = [
+            (one.advantage or 0.0, weight, len(one.trace.logprobs))
+            for one, weight in zip(own, weights, strict=True)
+        ]
+        advantages = self._tensor(advantage for advantage, _, length in each for _ in range(length))
+        spread = self._tensor(weight for _, weight, length in each for _ in range(length))
+        reference = self._policy.reference_logprobs(part)
+        return Pass(part, Tokens(old, advantages, spread, reference, importance), sampled)
+
+    def _accumulate(self, update: Sequence[Pass], gaps: Gaps | None) -> tuple[float, Sums]:
+        """Gradients of one update; its loss, and what happened in it."""
+        policy = self._policy
+        policy.optimizer.zero_grad(set_to_none=True)
+        total, sums = 0.0, Sums()
+        # Activations are given up and computed again in training mode alone; there is no dropout.
+        policy.family.thinker.train(self._config.gradient_checkpointing)
+        for one in update:
+            scores = policy.scorer(one.part)
+            if gaps is not None:
+                gaps.add(scores.logprobs, one.sampled)
+            loss, found = policy_loss(scores.logprobs, scores.entropies, one.tokens, self._objective)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+            sums = sums.plus(found)
+        policy.family.thinker.eval()
+        return total, sums
+
+    def _tensor(self, values: Iterable[float]) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.float32, device=self._policy.family.device)

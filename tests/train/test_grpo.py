@@ -1,0 +1,303 @@
+"""Whole runs at the smallest size: learning, guards, going on after a kill, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.cli import lines, run
+from support.sounds import noise_clip
+
+from relisten import models
+from relisten.audio import write_clip
+from relisten.errors import EngineError, InputError
+from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.question import Question
+from relisten.trace import Trace
+from relisten.train import grpo
+from relisten.train.finetune import DivergedError
+from relisten.train.grpo import Watch, train_grpo
+from relisten.train.grpo_config import GrpoConfig
+from relisten.train.settings import dump_settings, make_config, read_settings
+
+TIMES = ("seconds_rollout", "seconds_prepare", "seconds_update", "peak_megabytes")
+
+
+def evenness(trace: Trace, question: Question) -> float:
+    """A reward that a random model earns in different amounts: the share of its tokens with even ids."""
+    ids = [i for span in trace.generated for i in span.ids]
+    return sum(i % 2 == 0 for i in ids) / len(ids)
+
+
+def constant(trace: Trace, question: Question) -> float:
+    return 1.0
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("questions")
+    rows = []
+    for i in range(6):
+        write_clip(folder / f"{i}.wav", noise_clip(2.0 + 0.5 * (i % 2), i))
+        rows.append(
+            {"id": f"q{i}", "audio": f"{i}.wav", "question": f"How many {i}?", "answer": "1", "kind": "count"}
+        )
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "questions.jsonl"
+
+
+@pytest.fixture
+def config(tiny_folder: Path, questions: Path) -> GrpoConfig:
+    return GrpoConfig(
+        model=str(tiny_folder),
+        questions=str(questions),
+        reward=f"{__name__}:evenness",
+        batch_size=3,
+        group_size=4,
+        update_size=2,
+        steps=4,
+        max_tokens=8,
+        lr=1e-3,
+        save_every=1,
+        tensorboard=False,
+        train_audio=False,
+        device="cpu",
+    )
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in lines(out / "metrics.jsonl")]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(models.load(folder, dtype="float32").thinker.state_dict())
+
+
+def test_reward_rises_and_every_guard_is_logged(config: GrpoConfig, questions: Path, tmp_path: Path) -> None:
+    config = replace(
+        config, steps=12, kl=0.01, lr=3e-3, validation=str(questions), validation_size=2, validate_every=6
+    )
+    seen: list[int] = []
+    trained = train_grpo(config, tmp_path / "run", watch=Watch(on_step=lambda done, *_: seen.append(done)))
+    assert seen == [*range(1, 13)]
+    found = rows(tmp_path / "run")
+    assert [row["step"] for row in found] == [*range(13)]
+    first, last = found[1:4], found[-3:]
+    assert sum(row["reward"] for row in last) > sum(row["reward"] for row in first) + 0.15
+    for row in found[1:]:
+        assert row["gap_max"] < 1e-4
+        assert row["groups"] == 3
+        assert row["updates"] == math.ceil((3 - row["groups_even"]) / 2)
+        assert {"kl", "drift", "entropy", "clip_share", "grad_norm", "loss", "lr"} <= row.keys()
+        assert {"listens", "listens_none", "listens_full", "tokens", "unfinished", "failed"} <= row.keys()
+        assert row[f"reward_{__name__}:evenness"] == pytest.approx(row["reward"])
+    assert found[1]["kl"] == pytest.approx(0.0, abs=1e-6) or found[1]["updates"] > 1
+    assert found[-1]["kl"] > 0
+    assert [row["step"] for row in found if "val_reward" in row] == [0, 6, 12]
+    assert "val_right_count" in found[0]
+    told = lines(tmp_path / "run" / "rollouts" / "step-000001.jsonl")
+    assert len(told) == 12
+    assert {"id", "text", "earned", "advantage", "reference", "error"} <= told[0].keys()
+    assert "spans" not in told[0]
+    assert sum(row["advantage"] for row in told[:4]) == pytest.approx(0.0, abs=1e-6)
+    assert trained.last["val_reward"] == found[-1]["val_reward"]
+    before, after = weights(Path(config.model)), weights(trained.checkpoint)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("language_model.layers.0" in name for name in moved)
+    assert not any("audio_tower" in name for name in moved)
+    assert json.loads((trained.checkpoint / "training.json").read_text())["steps"] == 12
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("alive", [1, 3])
+def test_a_killed_run_goes_on_with_the_same_losses(
+    config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: int
+) -> None:
+    config = replace(config, train_audio=True, save_every=2, inner_epochs=2)
+    train_grpo(config, tmp_path / "whole")
+    step = grpo._Run._step
+
+    def dies(run: grpo._Run, number: int) -> dict[str, float]:
+        if number == alive:
+            raise KilledError
+        return step(run, number)
+
+    monkeypatch.setattr(grpo._Run, "_step", dies)
+    with pytest.raises(KilledError):
+        train_grpo(config, tmp_path / "cut")
+    monkeypatch.undo()
+    train_grpo(config, tmp_path / "cut")
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    first, second = weights(tmp_path / "whole" / "checkpoint"), weights(tmp_path / "cut" / "checkpoint")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (tmp_path / "cut" / "rollouts" / "step-000004.jsonl").read_text() == (
+        tmp_path / "whole" / "rollouts" / "step-000004.jsonl"
+    ).read_text()
+
+
+def test_a_folder_of_another_run_is_refused_and_unimportant_settings_may_change(
+    config: GrpoConfig, tmp_path: Path
+) -> None:
+    train_grpo(replace(config, steps=1), tmp_path)
+    with pytest.raises(InputError, match=r"lr 0\.001 instead of 0\.1"):
+        train_grpo(replace(config, steps=1, lr=0.1), tmp_path)
+    train_grpo(replace(config, steps=1, record="full", save_every=9), tmp_path)
+    assert make_config(GrpoConfig, read_settings(tmp_path / "config.toml")).save_every == 9
+
+
+def test_even_groups_are_counted_and_teach_nothing(config: GrpoConfig, tmp_path: Path) -> None:
+    notes: list[str] = []
+    config = replace(config, steps=1, reward=f"{__name__}:constant")
+    trained = train_grpo(config, tmp_path, watch=Watch(on_note=notes.append))
+    [row] = rows(tmp_path)
+    assert row["groups_even"] == row["groups"] == 3
+    assert row["updates"] == 0
+    assert row["loss"] == 0.0
+    assert any("teaches nothing" in note for note in notes)
+    before, after = weights(Path(config.model)), weights(trained.checkpoint)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_failed_answers_are_recorded_and_left_out(config: GrpoConfig, questions: Path, tmp_path: Path) -> None:
+    folder = questions.parent
+    missing = folder / "missing.jsonl"
+    broken = {"id": "gone", "audio": "nowhere.wav", "question": "How?", "answer": "1"}
+    extra = ['{"id": "x"}\n', '{"id": "open", "audio": "0.wav", "question": "How?"}\n']
+    text = "".join(questions.read_text().splitlines(keepends=True)[:2])
+    missing.write_text(text + json.dumps(broken) + "\n" + "".join(extra))
+    notes: list[str] = []
+    train_grpo(
+        replace(config, steps=1, questions=str(missing)), tmp_path / "run", watch=Watch(on_note=notes.append)
+    )
+    [row] = rows(tmp_path / "run")
+    assert row["failed"] == 4
+    told = [r for r in lines(tmp_path / "run" / "rollouts" / "step-000001.jsonl") if r["id"] == "gone"]
+    assert len(told) == 4
+    assert all(r["earned"] is None and r["advantage"] is None and "nowhere.wav" in r["error"] for r in told)
+    assert any("2 questions are left out" in note for note in notes)
+    missing.write_text(json.dumps(broken) + "\n")
+    with pytest.raises(EngineError, match=r"every answer failed.*nowhere\.wav"):
+        train_grpo(replace(config, steps=1, questions=str(missing)), tmp_path / "none")
+
+
+def test_what_is_no_number_stops_the_run_and_leaves_what_was_saved(
+    config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from relisten.train import updates
+
+    calls: list[int] = []
+    real = updates.policy_loss
+
+    def breaks(logprobs: torch.Tensor, *rest: Any) -> Any:
+        calls.append(1)
+        loss, sums = real(logprobs, *rest)
+        return loss * (math.nan if len(calls) > 4 else 1.0), sums
+
+    monkeypatch.setattr(updates, "policy_loss", breaks)
+    with pytest.raises(DivergedError, match=r"step [23]: loss nan"):
+        train_grpo(config, tmp_path)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert all(value.isfinite().all() for value in state["weights"].values())
+    assert state["step"] == rows(tmp_path)[-1]["step"]
+
+
+def test_adapters_are_trained_alone_against_the_base(config: GrpoConfig, tmp_path: Path) -> None:
+    config = replace(config, lora_rank=2, steps=3, lr=1e-2, gradient_checkpointing=True)
+    trained = train_grpo(config, tmp_path)
+    found = rows(tmp_path)
+    assert all(row["gap_max"] < 1e-4 for row in found)
+    assert found[0]["kl"] < found[-1]["kl"]
+    before, after = weights(Path(config.model)), weights(trained.checkpoint)
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.endswith("_proj.weight") and ".layers." in name for name in moved)
+
+
+@pytest.mark.parametrize("change", [{"old": "trainer"}, {"precision": "bf16"}])
+def test_an_engine_that_differs_is_weighed(config: GrpoConfig, tmp_path: Path, change: dict[str, Any]) -> None:
+    train_grpo(replace(config, steps=2, **change), tmp_path)
+    gaps = [row["gap_max"] for row in rows(tmp_path)]
+    assert all(gap < (1e-4 if "old" in change else 0.3) for gap in gaps)
+    assert all(gap > 1e-4 for gap in gaps) == ("precision" in change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalise": False, "averaging": "constant"},
+        {"averaging": "sequence", "unfinished": "mask"},
+        {"kl": 0.0, "entropy": 0.01, "format": "grounded"},
+    ],
+)
+def test_other_objectives_run(config: GrpoConfig, tmp_path: Path, change: dict[str, Any]) -> None:
+    values = {**read_settings_of(config), **change, "steps": 1}
+    train_grpo(make_config(GrpoConfig, values), tmp_path)
+    [row] = rows(tmp_path)
+    assert row["unfinished"] > 0.8  # a random model hardly ever ends its turn
+    assert math.isfinite(row["loss"])
+
+
+def read_settings_of(config: GrpoConfig) -> dict[str, Any]:
+    import tomllib
+
+    return tomllib.loads(dump_settings(config))
+
+
+def test_settings_come_back_from_their_file(config: GrpoConfig) -> None:
+    assert make_config(GrpoConfig, read_settings_of(config)) == config
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"group_size": 1}, {"lr": 0.0}, {"clip_low": 1.0}, {"kl": -1.0}, {"betas": (0.9, 1.0)}, {"batch_size": 0}],
+)
+def test_settings_that_make_no_sense_are_refused(config: GrpoConfig, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        replace(config, **wrong)
+
+
+def test_learning_rate_by_hand(config: GrpoConfig) -> None:
+    config = replace(config, lr=1.0, warmup=2, schedule="linear")
+    assert [config.lr_at(step, 4) for step in range(4)] == [0.5, 0.75, 0.5, 0.25]
+    assert replace(config, schedule="constant", warmup=0).lr_at(3, 4) == 1.0
+
+
+def test_the_command_trains_goes_on_and_reads_a_file(
+    config: GrpoConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(dump_settings(replace(config, steps=2)))
+    arguments: Sequence[object] = ("train", "grpo", "--out", tmp_path / "run", "--config", file, "--json")
+    code, out, err = run(capsys, *arguments)
+    assert code == 0, err
+    assert json.loads(out)["steps"] == 2
+    assert "step 2 of 2: reward" in err
+    code, _, err = run(capsys, *arguments, "--lr", "0.5")
+    assert code == 2
+    assert "lr 0.001 instead of 0.5" in err
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    file.write_text(dump_settings(config) + "epoch = 3\n")
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "did you mean epochs?" in err
+    code, _, err = run(capsys, "train", "grpo", "--out", tmp_path / "new")
+    assert code == 2
+    assert "'model' is not given" in err
+
+
+def test_a_trained_model_answers(config: GrpoConfig, tmp_path: Path) -> None:
+    trained = train_grpo(replace(config, steps=1, saved_as="float32"), tmp_path)
+    family = models.load(trained.checkpoint)
+    assert isinstance(family, Qwen2_5Omni)
+    assert family.dtype is torch.float32
