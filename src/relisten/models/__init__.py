@@ -10,12 +10,19 @@ from relisten.errors import InputError
 from relisten.models.base import Family, Prompt, TextDecoder
 from relisten.models.checkpoint import find_folder, read_json
 
-__all__ = ["ECHO_TINY", "Family", "Prompt", "TextDecoder", "load"]
+__all__ = ["ECHO_TINY", "Family", "Prompt", "TextDecoder", "load", "locate"]
 
 ECHO_TINY = "echo-tiny"
 """Name of the checkpoint that comes with the package."""
 
 _FAMILIES = ("qwen2_5_omni", "qwen2_5_omni_thinker")
+
+
+def locate(name: str | Path) -> str | Path:
+    """The folder of a shipped checkpoint for its name; anything else is what it is."""
+    if name == ECHO_TINY and not Path(name).is_dir():
+        return Path(__file__).parent / "checkpoints" / ECHO_TINY
+    return name
 
 
 def load(
@@ -30,8 +37,7 @@ def load(
     Raises:
         InputError: there is no such model, no family reads it, or the checkpoint is not whole.
     """
-    if path == ECHO_TINY and not Path(path).is_dir():
-        path = Path(__file__).parent / "checkpoints" / ECHO_TINY
+    path = locate(path)
     folder = find_folder(path)
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in _FAMILIES:

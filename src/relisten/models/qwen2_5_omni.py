@@ -85,17 +85,22 @@ class Qwen2_5Omni:  # noqa: N801
         """
         folder = find_folder(path, wanted=_is_heard)
         source = Checkpoint.open(folder)
-        config = _thinker_config(source)
-        mel = LogMel.from_config(read_json(folder / "preprocessor_config.json"), device)
-        if mel.n_mels != config.audio_config.num_mel_bins:
-            raise InputError(
-                f"{folder}: preprocessor_config.json has {mel.n_mels} mel bands, config.json "
-                f"{config.audio_config.num_mel_bins}; copy both from the original checkpoint"
-            )
-        text = TextCodec.load(folder, config)
-        thinker = _build(config)
+        config, text, mel = _front(source, device)
+        thinker = build_outline(config)
         _fill(thinker, source, dtype, torch.device(device))
         return cls(thinker.eval(), text, mel, source)
+
+    @classmethod
+    def outline(cls, path: str | Path) -> Qwen2_5Omni:
+        """The model without its weights: prompts, token counts and sizes, its modules on torch's "meta" device.
+
+        Raises:
+            InputError: as `load`; the weights need not be there.
+        """
+        folder = find_folder(path)
+        source = Checkpoint(folder, read_json(folder / "config.json"), {})
+        config, text, mel = _front(source, "cpu")
+        return cls(build_outline(config), text, mel, source)
 
     def save(
         self,
@@ -243,6 +248,19 @@ class Qwen2_5Omni:  # noqa: N801
         return self.text.added[content]
 
 
+def _front(source: Checkpoint, device: torch.device | str) -> tuple[Qwen2_5OmniThinkerConfig, TextCodec, LogMel]:
+    """All of a checkpoint but its weights."""
+    folder = source.folder
+    config = _thinker_config(source)
+    mel = LogMel.from_config(read_json(folder / "preprocessor_config.json"), device)
+    if mel.n_mels != config.audio_config.num_mel_bins:
+        raise InputError(
+            f"{folder}: preprocessor_config.json has {mel.n_mels} mel bands, config.json "
+            f"{config.audio_config.num_mel_bins}; copy both from the original checkpoint"
+        )
+    return config, TextCodec.load(folder, config), mel
+
+
 def _thinker_config(source: Checkpoint) -> Qwen2_5OmniThinkerConfig:
     kind = source.config.get("model_type")
     content: Any = source.config if kind == THINKER else source.config.get("thinker_config")
@@ -259,7 +277,7 @@ def _thinker_config(source: Checkpoint) -> Qwen2_5OmniThinkerConfig:
         ) from error
 
 
-def _build(config: Qwen2_5OmniThinkerConfig) -> Qwen2_5OmniThinkerForConditionalGeneration:
+def build_outline(config: Qwen2_5OmniThinkerConfig) -> Qwen2_5OmniThinkerForConditionalGeneration:
     """The module without its vision tower and without memory for its weights."""
     with torch.device("meta"), no_init_weights():
         thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)

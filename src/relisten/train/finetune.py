@@ -99,6 +99,8 @@ def begin(config: FinetuneConfig, out: Path) -> None:
     Raises:
         InputError: it holds a run of other settings, or cannot be written.
     """
+    if not config.data:
+        raise InputError("no data: give --data, a JSONL file or a folder that `relisten data export` wrote")
     written = out / "config.toml"
     if written.exists():
         before = make_config(FinetuneConfig, read_settings(written), str(written))

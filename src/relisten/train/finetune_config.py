@@ -26,7 +26,7 @@ class FinetuneConfig:
     """One supervised run on questions with responses. Defaults are those of the paper where it tells them."""
 
     model: Annotated[str, "echo-tiny, a checkpoint folder, or a hub id such as Qwen/Qwen2.5-Omni-7B."]
-    data: Annotated[str, "JSONL (ours or ms-swift), or a folder that `relisten data export` wrote."]
+    data: Annotated[str, "JSONL (ours or ms-swift), or a folder that `relisten data export` wrote."] = ""
     validation: Annotated[str, "Likewise; empty: the validation split of a folder, if it has one."] = ""
     format: Annotated[Format, "Which layout is trained; only interleaved inserts sound."] = Format.GROUNDED
     answer_weight: Annotated[float, "Loss weight of the text of <answer>."] = 1.0

@@ -10,24 +10,32 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from relisten.errors import InputError
 
 T = TypeVar("T")
 
+_FOLDER: Final = Path(__file__).parent / "configs"
+SHIPPED: Final = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+"""Names of the configurations that come with the package."""
+
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The content of a TOML file.
+    """The content of a TOML file, or of a shipped one, which goes by its name.
 
     Raises:
         InputError: it cannot be read or is no TOML.
     """
+    if str(path) in SHIPPED and not Path(path).exists():
+        path = _FOLDER / f"{path}.toml"
     try:
         with Path(path).open("rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); check the path, or name one of {', '.join(SHIPPED)}"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is no TOML ({error}); write lines like: steps = 100") from None
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import typer
 
 from relisten.cli.train.grpo import grpo
+from relisten.cli.train.sft import sft
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(sft)
 app.command()(grpo)
 
 
