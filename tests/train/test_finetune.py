@@ -1,0 +1,213 @@
+"""Fine-tuning of a checkpoint: what it learns, what it keeps, and that it goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.cli import lines
+from support.sounds import noise_clip
+from transformers import Qwen2_5OmniForConditionalGeneration
+
+from relisten.audio import write_clip
+from relisten.data.examples import Example, write_examples
+from relisten.errors import InputError
+from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.protocol import Format
+from relisten.question import Question
+from relisten.train.finetune import DivergedError, Finetuned, finetune
+from relisten.train.finetune_config import FinetuneConfig
+from relisten.train.parallel import Processes
+
+pytest.importorskip("accelerate", reason="training needs accelerate")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven examples to train on, two for validation."""
+    folder = tmp_path_factory.mktemp("data")
+    examples = []
+    for n in range(9):
+        write_clip(folder / f"{n}.wav", noise_clip(1.0 + 0.3 * (n % 4), n))
+        heard = "so " * n
+        response = f"<think>I hear <seg>0.2, 0.{6 + n % 3}</seg> {heard}</think><answer>{n % 2 + 1}</answer>"
+        question = Question(f"How many {n}?", ("1", "2"), folder / f"{n}.wav", f"q{n}", str(n % 2 + 1))
+        examples.append(Example(question, response, "count"))
+    write_examples(folder / "train.jsonl", examples[:7])
+    write_examples(folder / "validation.jsonl", examples[7:])
+    return folder
+
+
+@pytest.fixture
+def config(tiny_folder: Path, data: Path) -> FinetuneConfig:
+    return FinetuneConfig(
+        model=str(tiny_folder), data=str(data), format=Format.INTERLEAVED, train_audio=True, batch_size=4,
+        max_length=300, pass_tokens=400, lr=3e-3, epochs=3, validate_every=2, save_every=2, device="cpu",
+        tensorboard=False,
+    )  # fmt: skip
+
+
+def run(config: FinetuneConfig, out: Path, stop_after: int | None = None) -> Finetuned:
+    def on_step(done: int, steps: int, values: Mapping[str, float]) -> None:
+        if done == stop_after:
+            raise KeyboardInterrupt
+
+    return finetune(config, out, Processes("cpu"), on_step)
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in row.items() if name != "seconds"} for row in lines(out / "metrics.jsonl")
+    ]
+
+
+def test_it_learns_and_says_how_the_checkpoint_was_made(config: FinetuneConfig, tmp_path: Path) -> None:
+    result = run(config, tmp_path / "run")
+    rows = metrics(tmp_path / "run")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert result.validation_loss == pytest.approx(rows[-1]["validation_loss"], rel=1e-5)
+    assert rows[-1]["validation_loss"] < rows[1]["validation_loss"]
+    made = json.loads((result.checkpoint / "training.json").read_text())
+    assert made["config"]["lr"] == config.lr
+    assert made["steps"] == 6
+    assert [path.name for path in (tmp_path / "run" / "states").iterdir()] == ["step-000006"]
+    stock, info = Qwen2_5OmniForConditionalGeneration.from_pretrained(result.checkpoint, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    trained = Qwen2_5Omni.load(result.checkpoint, "float32")
+    assert torch.equal(stock.thinker.lm_head.weight.float(), trained.lm_head.weight)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 6])
+def test_a_run_that_was_ended_goes_on_as_if_it_had_not(
+    config: FinetuneConfig, tmp_path: Path, stop_after: int
+) -> None:
+    config = replace(config, lora_rank=2, lora_dropout=0.2)
+    whole = run(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "parts", stop_after)
+    assert run(config, tmp_path / "parts").loss == whole.loss
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    before, after = (load_file(tmp_path / part / "checkpoint" / "model.safetensors") for part in ("whole", "parts"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert run(config, tmp_path / "parts").loss == whole.loss  # nothing is left to do
+
+
+def test_packed_and_padded_passes_learn_the_same(config: FinetuneConfig, tmp_path: Path) -> None:
+    packed = run(replace(config, epochs=1), tmp_path / "packed")
+    padded = run(replace(config, epochs=1, packing=False, pass_tokens=300), tmp_path / "padded")
+    assert padded.loss == pytest.approx(packed.loss, rel=1e-4)
+    assert padded.validation_loss == pytest.approx(packed.validation_loss, rel=1e-4)
+
+
+def test_a_frozen_tower_and_what_is_never_loaded_stay_as_they_are(
+    config: FinetuneConfig, tiny_folder: Path, tmp_path: Path
+) -> None:
+    source = shutil.copytree(tiny_folder, tmp_path / "source")
+    names = list(load_file(source / "model.safetensors"))
+    held = {**dict.fromkeys(names, "model.safetensors"), "talker.model.norm.weight": "talker.safetensors"}
+    (source / "talker.safetensors").write_bytes(b"must not be read")
+    (source / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": held}))
+    (source / "spk_dict.pt").write_bytes(b"must not be unpickled")
+    result = run(replace(config, model=str(source), train_audio=False, epochs=1), tmp_path / "run")
+    for name in ("talker.safetensors", "spk_dict.pt", "tokenizer.json"):
+        assert (result.checkpoint / name).read_bytes() == (source / name).read_bytes()
+    before, after = (load_file(folder / "model.safetensors") for folder in (source, result.checkpoint))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(("thinker.model.", "thinker.lm_head.")) for name in changed)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks by an old name
+def test_adapters_are_saved_alone_and_merged(config: FinetuneConfig, tiny_folder: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="adapters need peft")
+    config = replace(config, lora_rank=2, lr=3e-2, epochs=1, saved_as="float32")
+    result = run(config, tmp_path / "run")
+    merged, base = Qwen2_5Omni.load(result.checkpoint), Qwen2_5Omni.load(tiny_folder, "float32")
+    adapted = peft.PeftModel.from_pretrained(base.thinker, tmp_path / "run" / "adapter")
+    adapted.merge_and_unload()
+    weights = dict(base.thinker.state_dict())
+    name = "model.language_model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(Qwen2_5Omni.load(tiny_folder, "float32").thinker.get_parameter(name), weights[name])
+    for name, tensor in merged.thinker.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], msg=name)
+
+
+def test_half_precision_runs_on_a_cpu(config: FinetuneConfig, tmp_path: Path) -> None:
+    half = run(replace(config, precision="bf16", epochs=1), tmp_path / "half")
+    full = run(replace(config, epochs=1), tmp_path / "full")
+    assert half.loss == pytest.approx(full.loss, rel=0.02)
+    assert half.loss != full.loss
+
+
+def test_two_processes_learn_what_one_does(config: FinetuneConfig, tmp_path: Path) -> None:
+    alone = run(config, tmp_path / "alone")
+    options: list[str] = []
+    for name, value in vars(config).items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(option if value else option.replace("--", "--no-"))
+        elif value not in ("", 0) and name != "betas":
+            options += [option, str(value)]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += [
+        "--main_process_port",
+        "0",
+        "-m",
+        "relisten",
+        "train",
+        "sft",
+        "--out",
+        str(tmp_path / "two"),
+        "--json",
+    ]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == alone.steps
+    made = json.loads((tmp_path / "two" / "checkpoint" / "training.json").read_text())
+    assert made["processes"] == 2
+    for mine, other in zip(metrics(tmp_path / "alone"), metrics(tmp_path / "two"), strict=True):
+        assert other["loss"] == pytest.approx(mine["loss"], rel=1e-4)
+        assert other["gradient"] == pytest.approx(mine["gradient"], rel=1e-3)
+    before, after = (load_file(tmp_path / part / "checkpoint" / "model.safetensors") for part in ("alone", "two"))
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], atol=2e-3, rtol=1e-2, msg=name)
+
+
+def test_what_cannot_be_trained_is_told(config: FinetuneConfig, data: Path, tmp_path: Path) -> None:
+    run(replace(config, steps=1), tmp_path / "run")
+    with pytest.raises(InputError, match=r"holds a run with lr 0\.003 instead of 0\.1"):
+        run(replace(config, steps=1, lr=0.1), tmp_path / "run")
+    with pytest.raises(InputError, match="no example can be trained on"):
+        run(replace(config, max_length=20), tmp_path / "short")
+    assert len((tmp_path / "short" / "data" / "train-left-out.txt").read_text().splitlines()) == 7
+    with pytest.raises(InputError, match="no data"):
+        run(replace(config, data=""), tmp_path / "none")
+    with pytest.raises(InputError, match="has no 'w_proj'"):
+        run(replace(config, lora_rank=1, lora_layers="q_proj,w_proj"), tmp_path / "lora")
+    with pytest.raises(InputError, match="pass_tokens 200 is less than max_length 300"):
+        replace(config, pass_tokens=200)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(config: FinetuneConfig, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="lower lr"):
+        run(replace(config, lr=1e30, clip_norm=0.0, warmup=0.0), tmp_path / "run")
+
+
+def test_rates_rise_and_fall() -> None:
+    config = FinetuneConfig("m", lr=1.0, warmup=0.2)
+    rates = [config.lr_at(step, 10) for step in range(10)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert 0 < rates[-1] < 0.05
+    assert replace(config, schedule="constant").lr_at(9, 10) == 1.0
