@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -294,6 +296,42 @@ def test_the_command_trains_goes_on_and_reads_a_file(
     code, _, err = run(capsys, "train", "grpo", "--out", tmp_path / "new")
     assert code == 2
     assert "'model' is not given" in err
+
+
+def test_two_processes_learn_what_one_does(
+    config: GrpoConfig, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("accelerate")
+    (tmp_path / "even_reward.py").write_text(
+        "def even(trace, question):\n"
+        "    ids = [i for span in trace.generated for i in span.ids]\n"
+        "    return sum(i % 2 == 0 for i in ids) / len(ids)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    config = replace(
+        config, reward="even_reward:even", steps=2, train_audio=True, validation=str(questions), validation_size=3
+    )
+    file = tmp_path / "settings.toml"
+    file.write_text(dump_settings(config))
+    train_grpo(config, tmp_path / "alone")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--main_process_port", "0", "-m", "relisten", "train", "grpo", "--json"]
+    command += ["--config", str(file), "--out", str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 2
+    for mine, other in zip(rows(tmp_path / "alone"), rows(tmp_path / "two"), strict=True):
+        assert mine.keys() == other.keys()
+        gaps = {"gap_mean", "gap_max"}
+        numbers = [name for name in mine if name not in gaps]
+        assert [other[name] for name in numbers] == pytest.approx(
+            [mine[name] for name in numbers], rel=1e-3, abs=1e-5
+        )
+    first, second = weights(tmp_path / "alone" / "checkpoint"), weights(tmp_path / "two" / "checkpoint")
+    for name in first:
+        torch.testing.assert_close(second[name], first[name], atol=2e-3, rtol=1e-2, msg=name)
 
 
 def test_a_trained_model_answers(config: GrpoConfig, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from relisten.train.policy import Policy
 from relisten.train.policy_loss import Averaging
 from relisten.train.rewards import Score
 from relisten.train.rollouts import Rollout
+from relisten.train.team import Team
 from relisten.train.updates import Gaps, Updates, with_advantages
 
 REWARDS = (0.0, 1.0, None, 2.0)
@@ -98,7 +99,7 @@ def test_engine_log_probs_that_differ_become_importance_weights(config: GrpoConf
     gaps = Gaps()
     [made] = Updates(policy, replace(config, importance_cap=1.05), exact=False).prepare([other], gaps)
     assert gaps.most == pytest.approx(0.1, abs=1e-4)
-    assert 0.0 < gaps.mean < 0.1  # the answer that listens differs behind its listen alone
+    assert 0.0 < gaps.over(Team())["gap_mean"] < 0.1  # the answer that listens differs behind its listen alone
     assert made.tokens.importance is not None
     assert made.tokens.importance.max().item() == pytest.approx(1.05)
     assert made.tokens.importance.min().item() == pytest.approx(1.0, abs=1e-4)

@@ -43,12 +43,14 @@ from relisten.trace import Sampling
 from relisten.train.finetune import DivergedError
 from relisten.train.grpo_config import MAY_CHANGE, GrpoConfig
 from relisten.train.metrics import Metrics
+from relisten.train.parallel import Processes
 from relisten.train.planning import members_of_step, steps_of_epoch
 from relisten.train.policy import Policy
 from relisten.train.rewards import Reward
 from relisten.train.rollouts import Rollout, TakesWeights, roll_out
 from relisten.train.settings import differences, dump_settings, make_config, read_settings
 from relisten.train.step_stats import answers_stats, validation_stats, warnings
+from relisten.train.team import Team
 from relisten.train.updates import Gaps, NotFiniteError, Updates, with_advantages
 
 _TRAINING: Final = 0
@@ -84,8 +86,12 @@ def train_grpo(
     *,
     engine: Callable[[Qwen2_5Omni], Engine] | None = None,
     watch: Watch | None = None,
+    processes: Processes | None = None,
 ) -> Trained:
     """Run or go on with a run in `out`.
+
+    Of several processes each holds the whole model, and answers and learns from its share of a step's questions;
+    together they do what one would do, up to rounding. Every one of them calls this with the same arguments.
 
     Args:
         engine: makes what answers from the model in training; None takes the native one, which shares its weights.
@@ -96,9 +102,13 @@ def train_grpo(
         EngineError: every answer of a step failed.
         DivergedError: the loss or a gradient is no number; what was saved before stays.
     """
-    watch = watch or Watch()
-    _begin(config, out)
-    run = _Run(config, out, engine, watch)
+    team = Team(processes)
+    if processes is not None:
+        config = replace(config, device=str(processes.device))
+    if team.first:
+        _begin(config, out)
+    team.wait()
+    run = _Run(config, out, engine, watch or Watch(), team)
     try:
         return run.go()
     finally:
@@ -141,9 +151,16 @@ def read_referenced(path: str, on_note: Callable[[str], None]) -> list[Question]
 
 class _Run:
     def __init__(
-        self, config: GrpoConfig, out: Path, engine: Callable[[Qwen2_5Omni], Engine] | None, watch: Watch
+        self,
+        config: GrpoConfig,
+        out: Path,
+        engine: Callable[[Qwen2_5Omni], Engine] | None,
+        watch: Watch,
+        team: Team,
     ) -> None:
-        self.config, self.out, self.watch = config, out, watch
+        self.config, self.out, self.team = config, out, team
+        self.watch = watch if team.first else Watch()
+        watch = self.watch
         if config.threads:
             torch.set_num_threads(config.threads)
         self.reward = Reward.parse(config.reward)
@@ -154,9 +171,9 @@ class _Run:
         self.policy = Policy(config)
         self.state = out / "state.pt"
         self.done = self.policy.restore_state(self.state) if self.state.exists() else 0
-        self.metrics = Metrics(
-            out, self.done or -1, tensorboard=config.tensorboard, tracker=config.tracker, settings=vars(config)
-        )
+        self.metrics: Metrics | None = None
+        if team.first:
+            self.metrics = Metrics(out, self.done or -1, config.tensorboard, config.tracker, vars(config))
         if engine is None:
             # Lockstep, so that a run that goes on finds the very same answers.
             self.engine: Engine = NativeEngine(self.policy.family, max_rows=config.max_rows, lockstep=True)
@@ -164,32 +181,46 @@ class _Run:
             self.engine = engine(self.policy.family)
         same = isinstance(self.engine, NativeEngine) and config.precision == "fp32"
         self.exact = config.old == "rollout" or (config.old == "auto" and same)
-        self.updates = Updates(self.policy, config, self.exact)
+        self.updates = Updates(self.policy, config, self.exact, team)
         self.warned: set[str] = set()
 
     def go(self) -> Trained:
         values: dict[str, float] = {}
         if self.done == 0 and self.validation:
-            self.metrics.log(0, self._validate())
+            self._log(self._validate())
         while self.done < self.steps:
             values = self._step(self.done)
             self.done += 1
             last = self.done == self.steps
             if self.validation and (last or self.done % self.config.validate_every == 0):
                 values |= self._validate()
-            self.metrics.log(self.done, values)
-            self._warn(values)
-            if last or self.done % self.config.save_every == 0:
-                self.policy.save_state(self.state, self.done)
-            if self.config.export_every and self.done % self.config.export_every == 0:
-                self.policy.export(self.out / "checkpoints" / f"step-{self.done:06}", self.done)
+            self._log(values)
+            if self.team.first:
+                self._keep(last)
             self.watch.on_step(self.done, self.steps, values)
-        self.policy.export(self.out / "checkpoint", self.done)
+        if self.team.first:
+            self.policy.export(self.out / "checkpoint", self.done)
+        self.team.wait()
         return Trained(self.out / "checkpoint", self.done, values)
 
     def close(self) -> None:
         self.engine.close()
-        self.metrics.close()
+        if self.metrics is not None:
+            self.metrics.close()
+
+    def _log(self, values: Mapping[str, float]) -> None:
+        if self.metrics is not None:
+            self.metrics.log(self.done, values)
+        for warning in warnings(values, self.config, self.exact) if self.done else ():
+            if warning not in self.warned:
+                self.warned.add(warning)
+                self.watch.on_note(f"step {self.done}: {warning}")
+
+    def _keep(self, last: bool) -> None:
+        if last or self.done % self.config.save_every == 0:
+            self.policy.save_state(self.state, self.done)
+        if self.config.export_every and self.done % self.config.export_every == 0:
+            self.policy.export(self.out / "checkpoints" / f"step-{self.done:06}", self.done)
 
     def _step(self, step: int) -> dict[str, float]:
         config, began = self.config, time.perf_counter()
@@ -203,7 +234,7 @@ class _Run:
         values |= {"groups": len(groups), "groups_even": len(groups) - len(taught), "lr": lr}
         gaps = Gaps()
         parts = [taught[first : first + config.update_size] for first in range(0, len(taught), config.update_size)]
-        prepared = [update for part in parts if (update := self.updates.prepare(part, gaps))]
+        prepared = [update for part in parts if (update := self.updates.prepare(part, gaps)) is not None]
         ready = time.perf_counter()
         try:
             values |= self.updates.make(prepared, gaps)
@@ -215,8 +246,7 @@ class _Run:
         if isinstance(self.engine, TakesWeights):
             self.engine.take_weights(self.policy.weights().items())
         return values | {
-            "gap_mean": gaps.mean,
-            "gap_max": gaps.most,
+            **gaps.over(self.team),
             "seconds_rollout": rolled - began,
             "seconds_prepare": ready - rolled,
             "seconds_update": time.perf_counter() - ready,
@@ -233,10 +263,9 @@ class _Run:
             for group in self._ask(asked, config.group_size, 1.0, (config.seed, _TRAINING, step))
         ]
         everyone = [one for group in groups for one in group]
-        write_rows(
-            self.out / "rollouts" / f"step-{step + 1:06}.jsonl",
-            (one.to_json(config.record == "full") for one in everyone),
-        )
+        if self.team.first:
+            rows = (one.to_json(config.record == "full") for one in everyone)
+            write_rows(self.out / "rollouts" / f"step-{step + 1:06}.jsonl", rows)
         if all(one.score is None for one in everyone):
             raise EngineError(
                 f"step {step + 1}: every answer failed, the first with: {everyone[0].trace.error}. Mend that and "
@@ -247,28 +276,31 @@ class _Run:
     def _ask(
         self, questions: Sequence[Question], count: int, temperature: float, seed: Sequence[int]
     ) -> list[list[Rollout]]:
-        sampling = Sampling(temperature, max_tokens=self.config.max_tokens, max_listens=self.config.max_listens)
-        return roll_out(
+        """Every process asks its share, and learns what became of the others', but for their sound."""
+        places = self.team.share(len(questions))
+        own = roll_out(
             self.engine,
-            questions,
+            [questions[place] for place in places],
             count,
             self.reward,
             format=self.config.format,
-            sampling=sampling,
+            sampling=Sampling(temperature, max_tokens=self.config.max_tokens, max_listens=self.config.max_listens),
             seed=seed,
+            places=places,
             on_answer=self.watch.on_answer,
         )
+        if self.team.count == 1:
+            return own
+        everyone = self.team.gather([[replace(one, clip=None) for one in group] for group in own])
+        for place, group in zip(places, own, strict=True):
+            everyone[place] = group
+        return everyone
 
     def _validate(self) -> dict[str, float]:
-        """Greedy answers to the validation questions, as many at a time as the engine decodes side by side."""
+        """Greedy answers to the validation questions, as many at a time as the engines decode side by side."""
         rollouts: list[Rollout] = []
-        for first in range(0, len(self.validation), self.config.max_rows):
-            asked = self.validation[first : first + self.config.max_rows]
+        at_once = self.config.max_rows * self.team.count
+        for first in range(0, len(self.validation), at_once):
+            asked = self.validation[first : first + at_once]
             rollouts += [one for [one] in self._ask(asked, 1, 0.0, (self.config.seed, _VALIDATING, first))]
         return validation_stats(rollouts, self.config.max_listens)
-
-    def _warn(self, values: Mapping[str, float]) -> None:
-        for warning in warnings(values, self.config, self.exact):
-            if warning not in self.warned:
-                self.warned.add(warning)
-                self.watch.on_note(f"step {self.done}: {warning}")

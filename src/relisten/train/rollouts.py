@@ -36,7 +36,7 @@ class Rollout:
 
     question: Question
     clip: Clip | None
-    """None where the question's sound could not be read."""
+    """None where the question's sound could not be read, or is with the process that this answer comes from."""
     trace: Trace
     score: Score | None
     """None for an answer that failed: it earned nothing and teaches nothing."""
@@ -62,6 +62,7 @@ def roll_out(
     format: Format,
     sampling: Sampling,
     seed: Sequence[int],
+    places: Sequence[int] | None = None,
     on_answer: Callable[[], None] = lambda: None,
 ) -> list[list[Rollout]]:
     """`count` answers to each question, all of them at once; a group for each question, in order.
@@ -72,9 +73,11 @@ def roll_out(
     Args:
         sampling: of every answer but for the seed, which is drawn for each from `seed`, the question's place and
             the answer's.
+        places: of the questions; None counts them.
         on_answer: called when one is there.
     """
-    return asyncio.run(_all(engine, questions, count, reward, format, sampling, seed, on_answer))
+    seeds = [(*seed, place) for place in places or range(len(questions))]
+    return asyncio.run(_all(engine, questions, count, reward, format, sampling, seeds, on_answer))
 
 
 async def _all(
@@ -84,7 +87,7 @@ async def _all(
     reward: Reward,
     format: Format,
     sampling: Sampling,
-    seed: Sequence[int],
+    seeds: Sequence[tuple[int, ...]],
     on_answer: Callable[[], None],
 ) -> list[list[Rollout]]:
     clips = await asyncio.gather(*(asyncio.to_thread(_clip, question) for question in questions))
@@ -94,7 +97,7 @@ async def _all(
         if isinstance(clip, InputError):
             trace = failed_trace(question, str(clip), format, engine.model)
         else:
-            own = replace(sampling, seed=_draw_seed((*seed, place, member)))
+            own = replace(sampling, seed=_draw_seed((*seeds[place], member)))
             # The very same clip for the whole group, so that the engine encodes it once.
             trace = await answer_or_failure(engine, replace(question, audio=clip), format=format, sampling=own)
         on_answer()

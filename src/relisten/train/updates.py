@@ -24,6 +24,7 @@ from relisten.train.policy_loss import (
     token_weights,
 )
 from relisten.train.rollouts import Rollout
+from relisten.train.team import Team
 
 
 class NotFiniteError(RelistenError, ArithmeticError):
@@ -48,9 +49,10 @@ class Gaps:
         self._count = 0
         self.most = 0.0
 
-    @property
-    def mean(self) -> float:
-        return self._total / max(1, self._count)
+    def over(self, team: Team) -> dict[str, float]:
+        """Mean and largest over all processes."""
+        total, count = team.sum([self._total, self._count])
+        return {"gap_mean": total / max(1.0, count), "gap_max": team.most(self.most)}
 
     def add(self, trainer: Tensor, engine: Tensor) -> None:
         gaps = (trainer.detach() - engine).abs()
@@ -73,29 +75,36 @@ class Updates:
 
     Args:
         exact: the engine's log-probs are the trainer's own; else they are computed anew, and the engine's weigh.
+        team: those who make the same updates, each with gradients of the answers it has the sound of.
     """
 
-    def __init__(self, policy: Policy, config: GrpoConfig, exact: bool) -> None:
+    def __init__(self, policy: Policy, config: GrpoConfig, exact: bool, team: Team | None = None) -> None:
         self._policy = policy
+        self._team = team or Team()
         self._config = config
         self._exact = exact
         self._objective = Objective(config.clip_low, config.clip_high, config.kl, config.entropy)
 
-    def prepare(self, groups: Sequence[Sequence[Rollout]], gaps: Gaps) -> list[Pass]:
+    def prepare(self, groups: Sequence[Sequence[Rollout]], gaps: Gaps) -> list[Pass] | None:
         """One update's answers, laid out and divided, with everything that stays as it is while updates are made.
 
-        An answer without loss (`GrpoConfig.unfinished`) still counts as one where tokens are averaged.
+        An answer without loss (`GrpoConfig.unfinished`) still counts as one where tokens are averaged, and so does
+        one of another process, which has its sound.
+
+        Returns:
+            This process's passes; None where no process has anything to learn.
         """
         config = self._config
         members = [one for group in groups for one in group if one.advantage is not None]
         lengths = [len(one.trace.logprobs) if self._has_loss(one) else 0 for one in members]
         weights = token_weights(lengths, config.averaging, config.max_tokens)
-        chosen = [i for i, length in enumerate(lengths) if length]
-        laid = []
-        for i in chosen:
-            clip = members[i].clip
-            assert clip is not None  # for the type checker: an answer with an advantage heard its clip
-            laid.append(lay_out(members[i].trace, clip, self._policy.family))
+        if not any(lengths):
+            return None
+        chosen, laid = [], []
+        for i, one in enumerate(members):
+            if lengths[i] and one.clip is not None:
+                chosen.append(i)
+                laid.append(lay_out(one.trace, one.clip, self._policy.family))
         passes = []
         for part in self._policy.scorer.split(laid) if laid else ():
             own = [chosen[i] for i in part.members]
@@ -171,7 +180,9 @@ class Updates:
             total += float(loss.detach())
             sums = sums.plus(found)
         policy.family.thinker.eval()
-        return total, sums
+        self._team.sum_gradients(policy.trained.values())
+        total, *each = self._team.sum([total, *sums])
+        return total, Sums(*each)
 
     def _tensor(self, values: Iterable[float]) -> Tensor:
         return torch.tensor(list(values), dtype=torch.float32, device=self._policy.family.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,22 +38,33 @@ def grpo(
     Every step samples a group of answers to each of some questions, re-listening as they go, and learns from the
     tokens that were sampled. Stop it or kill it when you like, and give the same command to go on.
 
+    On several processors or GPUs: `accelerate launch --multi_gpu --num_processes N -m relisten train grpo ...`;
+    each holds the whole model and has its share of the answers.
+
     Exit status: 0 trained, 1 the loss is no number any more, 2 bad input.
     """
     # Slow to import, and needless for --help.
     from relisten.train.finetune import DivergedError
     from relisten.train.grpo import Watch, train_grpo
+    from relisten.train.parallel import Processes
 
-    with _Show() as show:
+    group = Processes(config.device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+    speaks = group is None or group.first
+    with _Show(speaks) as show:
         watch = Watch(show.answered, show.stepped, show.note)
         try:
-            trained = train_grpo(config, out, watch=watch)
+            trained = train_grpo(config, out, watch=watch, processes=group)
         except KeyboardInterrupt:
             show.note("stopped; the same command goes on from the last saved state")
             raise typer.Exit(_INTERRUPTED) from None
         except DivergedError as error:
             show.note(f"relisten: {error}")
             raise typer.Exit(_NOT_A_NUMBER) from None
+        finally:
+            if group is not None:
+                group.close()
+    if not speaks:
+        return
     if as_json:
         row = {"checkpoint": str(trained.checkpoint), "steps": trained.steps, **trained.last}
         print(json.dumps(row, indent=1))
@@ -61,9 +73,10 @@ def grpo(
 
 
 class _Show:
-    """Steps and answers on standard error: a bar on a terminal, else a line a step."""
+    """Steps and answers on standard error: a bar on a terminal, else a line a step; of several processes by one."""
 
-    def __init__(self) -> None:
+    def __init__(self, speaks: bool) -> None:
+        self._speaks = speaks
         self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -74,7 +87,7 @@ class _Show:
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=not (speaks and self._console.is_terminal),
         )
         self._task = self._bar.add_task("steps", total=None, note="")
         self._answers = 0
@@ -99,10 +112,12 @@ class _Show:
             told += f"; validation {100 * values['val_right']:.1f} % right"
         self._told = told
         self._bar.update(self._task, completed=done, total=steps, note=told)
-        if not self._console.is_terminal:
+        if self._speaks and not self._console.is_terminal:
             print(f"step {done} of {steps}: {told}", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
+        if not self._speaks:
+            return
         if self._console.is_terminal:
             self._bar.console.print(text, markup=False, highlight=False)
         else:

@@ -1,0 +1,74 @@
+"""Several processes that train copies of one policy, each on its share of the answers; also one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from relisten.train.parallel import Processes
+
+T = TypeVar("T")
+
+
+class Team:
+    """
+    Args:
+        processes: None for a process alone, which needs nothing installed.
+    """
+
+    def __init__(self, processes: Processes | None = None) -> None:
+        self._processes = processes
+        self.count = processes.count if processes is not None else 1
+        self.index = processes.index if processes is not None else 0
+        self.first = self.index == 0
+
+    def share(self, length: int) -> range:
+        """The places among `length` that are this process's."""
+        return range(self.index, length, self.count)
+
+    def gather(self, values: Sequence[T]) -> list[T]:
+        """What every process has for the places of its `share`, in the order of the places."""
+        if self.count == 1:
+            return list(values)
+        parts: list[Sequence[T]] = [[] for _ in range(self.count)]
+        dist.all_gather_object(parts, values)
+        everything: list[T] = []
+        for turn in range(max(map(len, parts))):
+            everything += [part[turn] for part in parts if turn < len(part)]
+        return everything
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Leave every process with the sum of all processes' gradients."""
+        if self.count == 1:
+            return
+        listed = list(parameters)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in listed]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        sizes = [p.numel() for p in listed]
+        for parameter, part in zip(listed, torch.split(flat, sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Sums over all processes, of one number at a time."""
+        return self._reduce(values, dist.ReduceOp.SUM) if self.count > 1 else list(values)
+
+    def most(self, value: float) -> float:
+        """The largest of all processes' numbers."""
+        return self._reduce([value], dist.ReduceOp.MAX)[0] if self.count > 1 else value
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self._processes is not None:
+            self._processes.wait()
+
+    def _reduce(self, values: Sequence[float], how: dist.ReduceOp.RedOpType) -> list[float]:
+        assert self._processes is not None  # for the type checker: several processes are in a group
+        summed: Tensor = torch.tensor(values, dtype=torch.float64, device=self._processes.device)
+        dist.all_reduce(summed, how)
+        numbers: list[float] = summed.tolist()
+        return numbers
