@@ -36,6 +36,10 @@ from inspect_ai.model import (
     ContentText,
     GenerateConfig,
     Model,
+    ModelAPI,
+    ModelOutput,
+    ModelUsage,
+    modelapi,
 )
 from inspect_ai.scorer import choice, exact
 from inspect_ai.solver import generate
@@ -170,6 +174,24 @@ def test_the_model_alone_answers_a_task_of_somebody_else(tmp_path: Path, sound: 
     assert "2 sounds" in errors["two sounds"]
     assert "0 sounds" in errors["no sound"]
     assert "cannot be decoded" in errors["not base64"]
+
+
+@modelapi(name="other")
+class OtherAPI(ModelAPI):
+    async def generate(self, *_: Any, **options: Any) -> ModelOutput:
+        usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)  # else inspect downloads a tokenizer
+        return ModelOutput.from_content("other", "one").model_copy(update={"usage": usage})
+
+
+def test_another_model_is_refused_by_solver_and_scorer(tmp_path: Path, sound: Path) -> None:
+    for solver in (listen(), generate()):
+        task = Task(dataset=[Sample([message("What?", str(sound))], target="one")], solver=solver, scorer=rules())
+        model = Model(OtherAPI("other"), GenerateConfig())
+        (log,) = eval(task, model=model, log_dir=str(tmp_path), display="none", fail_on_error=False)
+        gc.collect()
+        (sample,) = log.samples or ()
+        assert sample.error is not None
+        assert "is no listener" in sample.error.message
 
 
 class CountingEngine(ScriptedEngine):

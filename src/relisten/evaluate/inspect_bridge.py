@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
@@ -119,9 +118,9 @@ def _asked(messages: list[ChatMessage]) -> Question:
         raise InputError(f"messages of {roles}; a listener takes exactly one, of the user")
     parts = (messages[0].metadata or {}).get(_KEY) or {"text": messages[0].text, "choices": [], "id": ""}
     sound = _sound(messages[0])
-    audio = Path(unquote(urlsplit(sound).path)) if sound.startswith("file:") else sound
-    clip = _inline_clip(sound) if sound.startswith("data:") else Path(audio)
-    return Question(parts["text"], tuple(parts["choices"]), clip, parts["id"])
+    # inspect reads files before a sample begins; what a solver adds later is still a path.
+    audio = _inline_clip(sound) if sound.startswith("data:") else Path(sound)
+    return Question(parts["text"], tuple(parts["choices"]), audio, parts["id"])
 
 
 def _sound(message: ChatMessageUser) -> str:
@@ -192,16 +191,21 @@ def listen() -> Solver:
         parts = {"text": question.text, "choices": choices, "id": question.id}
         asked.metadata = {**(asked.metadata or {}), _KEY: parts}
         state = await generate(state)
-        trace = (state.output.metadata or {}).get(_TRACE)
-        if trace is None:
-            raise InputError(f"model {state.model}: is no listener; give --model relisten/MODEL")
-        state.metadata[_TRACE] = trace
+        trace = state.metadata[_TRACE] = _trace(state)
         named = chosen(trace["answer"], choices) if trace["answer"] is not None else None
         for number in range(len(choices)):
             state.choices.mark_choice(number, number == named)
         return state
 
     return solve
+
+
+def _trace(state: TaskState) -> dict[str, Any]:
+    """Raises InputError where another model wrote the output."""
+    trace: dict[str, Any] | None = (state.output.metadata or {}).get(_TRACE)
+    if trace is None:
+        raise InputError(f"model {state.model}: is no listener; give --model relisten/MODEL")
+    return trace
 
 
 @task
@@ -252,7 +256,7 @@ def rules() -> Scorer:
         choices = [choice.value for choice in state.choices]
         own = state.metadata.get(_KEY, {})
         reference = own["answer"] if "answer" in own else _reference(target, choices)
-        prediction = state.metadata[_TRACE]["answer"]
+        prediction = _trace(state)["answer"]
         if reference is None:
             return Score.unscored(answer=prediction, explanation="there is no reference answer")
         outcomes = grade(prediction, reference, choices)
