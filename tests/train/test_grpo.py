@@ -19,7 +19,7 @@ from support.sounds import noise_clip
 from relisten import models
 from relisten.audio import write_clip
 from relisten.errors import EngineError, InputError
-from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.listener import Listener
 from relisten.question import Question
 from relisten.trace import Trace
 from relisten.train import grpo
@@ -334,8 +334,13 @@ def test_two_processes_learn_what_one_does(
         torch.testing.assert_close(second[name], first[name], atol=2e-3, rtol=1e-2, msg=name)
 
 
-def test_a_trained_model_answers(config: GrpoConfig, tmp_path: Path) -> None:
-    trained = train_grpo(replace(config, steps=1, saved_as="float32"), tmp_path)
-    family = models.load(trained.checkpoint)
-    assert isinstance(family, Qwen2_5Omni)
-    assert family.dtype is torch.float32
+def test_a_trained_model_answers_and_transformers_loads_it(config: GrpoConfig, tmp_path: Path) -> None:
+    from transformers import Qwen2_5OmniForConditionalGeneration
+
+    trained = train_grpo(replace(config, steps=1, saved_as="float32", export_every=1), tmp_path)
+    stock = Qwen2_5OmniForConditionalGeneration.from_pretrained(trained.checkpoint, dtype="auto").state_dict()
+    mine = weights(trained.checkpoint)
+    assert all(torch.equal(stock[f"thinker.{name}"], value) for name, value in mine.items())
+    assert weights(tmp_path / "checkpoints" / "step-000001").keys() == mine.keys()
+    with Listener.load(trained.checkpoint) as listener:
+        assert listener.ask(noise_clip(2.0), "How many?", max_tokens=4).token_ids

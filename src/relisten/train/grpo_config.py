@@ -18,6 +18,7 @@ MAY_CHANGE: Final = (
     "tracker",
     "max_rows",
     "threads",
+    "device",
 )
 """What may differ when a run goes on: none of it touches a number of the model, but for rounding."""
 
