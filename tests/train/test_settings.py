@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from relisten.cli.train.options import configured
 from relisten.errors import InputError
 from relisten.protocol import Format
-from relisten.train.settings import differences, dump_settings, make_config, read_settings
+from relisten.train.grpo_config import GrpoConfig
+from relisten.train.settings import SHIPPED, differences, dump_settings, make_config, read_settings
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,14 @@ def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("rate: 3")
     with pytest.raises(InputError, match="is no TOML"):
         read_settings(tmp_path / "bad.toml")
+
+
+def test_shipped_settings_for_grpo_make_sense() -> None:
+    names = [name for name in SHIPPED if name.startswith("grpo")]
+    assert names
+    for name in names:
+        config = make_config(GrpoConfig, read_settings(name) | {"questions": "q.jsonl"}, name)
+        assert (config.group_size, config.batch_size, config.update_size, config.kl) == (8, 64, 32, 0.04)
 
 
 def test_differences_are_named() -> None:
