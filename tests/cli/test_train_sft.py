@@ -38,13 +38,13 @@ def test_it_trains_with_a_file_and_options_over_it(
     settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    options = ("--config", settings, "--out", out, "--batch-size", 2, "--no-packing", "--device", "cpu")
+    options = ("--config", settings, "--out", out, "--batch-size", 2, "--packing", "--device", "cpu")
     code, printed, _ = run(capsys, "train", "sft", *options, "--json")
     assert code == 0
     assert json.loads(printed)["steps"] == 2
     assert [row["step"] for row in lines(out / "metrics.jsonl")] == [1, 2]
     assert list((out / "tensorboard").iterdir())
-    assert "packing = false" in (out / "config.toml").read_text()
+    assert "packing = true" in (out / "config.toml").read_text()
     code, printed, _ = run(capsys, "train", "sft", *options)
     assert code == 0
     assert str(out / "checkpoint") in printed

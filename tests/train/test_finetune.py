@@ -104,8 +104,8 @@ def test_a_run_that_was_ended_goes_on_as_if_it_had_not(
 
 
 def test_packed_and_padded_passes_learn_the_same(config: FinetuneConfig, tmp_path: Path) -> None:
-    packed = run(replace(config, epochs=1), tmp_path / "packed")
-    padded = run(replace(config, epochs=1, packing=False, pass_tokens=300), tmp_path / "padded")
+    packed = run(replace(config, epochs=1, packing=True), tmp_path / "packed")
+    padded = run(replace(config, epochs=1, pass_tokens=300), tmp_path / "padded")
     assert padded.loss == pytest.approx(packed.loss, rel=1e-4)
     assert padded.validation_loss == pytest.approx(packed.validation_loss, rel=1e-4)
 
@@ -151,6 +151,7 @@ def test_half_precision_runs_on_a_cpu(config: FinetuneConfig, tmp_path: Path) ->
 
 
 def test_two_processes_learn_what_one_does(config: FinetuneConfig, tmp_path: Path) -> None:
+    config = replace(config, packing=True)
     alone = run(config, tmp_path / "alone")
     options: list[str] = []
     for name, value in vars(config).items():

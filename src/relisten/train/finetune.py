@@ -313,6 +313,7 @@ class _Run:
             folder = self.out / f"checkpoint{suffix}"
             shutil.rmtree(folder, ignore_errors=True)
             self.model.save(weights, folder, self.whole)
+            (folder / "metrics.json").unlink(missing_ok=True)  # figures of the model that it was trained from
             if self.model.adapters is not None:
                 self.model.save_adapters(weights, self.out / f"adapter{suffix}")
             made = {
