@@ -150,6 +150,19 @@ def test_half_precision_runs_on_a_cpu(config: FinetuneConfig, tmp_path: Path) ->
     assert half.loss != full.loss
 
 
+def test_small_steps_add_up_where_weights_are_stored_in_half_precision(
+    config: FinetuneConfig, tiny_folder: Path, tmp_path: Path
+) -> None:
+    half = tmp_path / "half"
+    Qwen2_5Omni.load(tiny_folder).save(half, whole=True, dtype=torch.bfloat16)
+    # A step of 1e-6 is lost on a bfloat16 weight of 0.05.
+    config = replace(config, model=str(half), precision="bf16", lr=1e-6, warmup=0.0, steps=1, weight_decay=0.0)
+    exact = run(replace(config, saved_as="float32"), tmp_path / "exact").checkpoint
+    before, after = (Qwen2_5Omni.load(folder, "float32").lm_head.weight.detach() for folder in (half, exact))
+    assert 0.5e-6 < float((after - before).abs().mean()) < 1.1e-6
+    assert Qwen2_5Omni.load(run(config, tmp_path / "run").checkpoint).dtype == torch.bfloat16
+
+
 def test_two_processes_learn_what_one_does(config: FinetuneConfig, tmp_path: Path) -> None:
     config = replace(config, packing=True)
     alone = run(config, tmp_path / "alone")

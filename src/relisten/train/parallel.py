@@ -73,7 +73,8 @@ class Processes:
     def shard(
         self, module: nn.Module, units: Iterable[nn.Module], dtype: torch.dtype | None, reshard: bool
     ) -> None:
-        """Move `module` to the device, and with several processes leave each a part of every weight.
+        """Move `module` to the device, and with several processes leave each a part of every weight. What is
+        trained becomes float32: steps are too small for half precision.
 
         Args:
             units: parts that are gathered one at a time, inner ones first.
@@ -81,11 +82,18 @@ class Processes:
             reshard: give gathered weights up again between forward and backward.
         """
         if self.count == 1:
-            module.to(self.device)
+            self._place(module)
             return
         policy = MixedPrecisionPolicy() if dtype is None else MixedPrecisionPolicy(dtype, torch.float32)
         mesh = init_device_mesh(self.device.type, (self.count,))
         options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy}
         for unit in units:
-            fully_shard(unit.to(self.device), reshard_after_forward=reshard, **options)
-        fully_shard(module.to(self.device), **options)
+            fully_shard(self._place(unit), reshard_after_forward=reshard, **options)
+        fully_shard(self._place(module), **options)
+
+    def _place(self, module: nn.Module) -> nn.Module:
+        module.to(self.device)
+        for parameter in module.parameters():
+            if parameter.requires_grad and parameter.dtype != torch.float32:
+                parameter.data = parameter.data.float()
+        return module
