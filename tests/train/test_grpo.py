@@ -296,6 +296,37 @@ def test_the_command_trains_goes_on_and_reads_a_file(
     code, _, err = run(capsys, "train", "grpo", "--out", tmp_path / "new")
     assert code == 2
     assert "'model' is not given" in err
+    code, _, err = run(capsys, "train", "grpo", "--config", file)
+    assert code == 2
+    file.write_text(dump_settings(config))
+    code, _, err = run(capsys, "train", "grpo", "--config", file)
+    assert code == 2
+    assert "--out is not given" in err
+
+
+def test_a_dry_run_counts(config: GrpoConfig, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(dump_settings(config))
+    code, out, err = run(capsys, "train", "grpo", "--config", file, "--dry-run", "--json", "--processes", "2")
+    assert code == 0, err
+    found = json.loads(out)
+    parameters, memory = found["parameters"], found["memory"]
+    assert parameters["trained"] == parameters["language model"]
+    assert memory["weights"] == 4 * parameters["total"]
+    assert memory["reference"] == memory["gradients"] == 4 * parameters["trained"]
+    assert memory["optimizer"] == 2 * memory["gradients"]
+    # 12 answers, 512 + 8 + 8 x 75 tokens, keys and values, 2 layers of 64, 4 bytes
+    assert memory["rollouts"] == 12 * 1120 * 2 * 2 * 64 * 4
+    assert found["data"]["questions"] == 6
+    assert found["data"]["answers a step"] == 12
+    assert found["data"]["answers a step and process"] == 8
+    code, out, _ = run(capsys, "train", "grpo", "--config", "grpo-qwen2.5-omni-7b", "--dry-run", "--processes", "8")
+    assert code == 0
+    assert "adapters" in out
+    assert "of each of 8 processes" in out
+    code, _, err = run(capsys, "train", "grpo", "--config", "grpo-qwen2.5-omni-7b", "--out", tmp_path / "x")
+    assert code == 2
+    assert "questions is not given" in err
 
 
 def test_two_processes_learn_what_one_does(

@@ -68,9 +68,9 @@ def dry_run(config: FinetuneConfig, processes: int, device: str = "cuda") -> Dry
     Raises:
         InputError: the model is neither at hand nor known, or the data cannot be read.
     """
-    family, thinker = _outline(config.model)
+    family, thinker = outline(config.model)
     freeze(thinker, config)
-    parameters = _count(thinker)
+    parameters = count_parameters(thinker)
     half = half_precision(config, torch.device(device)) is not None
     data = None
     if config.data:
@@ -78,11 +78,16 @@ def dry_run(config: FinetuneConfig, processes: int, device: str = "cuda") -> Dry
         if not len(lengths):
             raise InputError(f"{config.data}: no example can be trained on ({left_out} left out)")
         data = _work(config, lengths, left_out, processes)
-    memory = _memory(config, thinker, processes, half)
+    memory = pass_memory(config, thinker, processes, half)
     return DryRun(config.model, family is not None, processes, parameters, memory, data)
 
 
-def _outline(model: str) -> tuple[Qwen2_5Omni | None, Any]:
+def outline(model: str) -> tuple[Qwen2_5Omni | None, Any]:
+    """A model without weights: its family where the checkpoint is at hand, and its thinker.
+
+    Raises:
+        InputError: it is neither at hand nor known.
+    """
     try:
         family = Qwen2_5Omni.outline(locate(model))
     except InputError:
@@ -92,7 +97,8 @@ def _outline(model: str) -> tuple[Qwen2_5Omni | None, Any]:
     return family, family.thinker
 
 
-def _count(thinker: nn.Module) -> dict[str, int]:
+def count_parameters(thinker: nn.Module) -> dict[str, int]:
+    """How many there are, by what they are."""
     everything = dict(thinker.named_parameters())
     tower = sum(p.numel() for name, p in everything.items() if ".audio_tower." in name and "lora_" not in name)
     adapters = sum(p.numel() for name, p in everything.items() if "lora_" in name)
@@ -106,7 +112,7 @@ def _count(thinker: nn.Module) -> dict[str, int]:
     }
 
 
-def _memory(config: FinetuneConfig, thinker: Any, processes: int, half: bool) -> dict[str, int]:
+def pass_memory(config: FinetuneConfig, thinker: Any, processes: int, half: bool) -> dict[str, int]:
     """The peak of a pass that is full, by what it is for."""
     trained = sum(p.numel() for p in thinker.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in thinker.parameters()) - trained

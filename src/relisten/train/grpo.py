@@ -164,6 +164,8 @@ class _Run:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.reward = Reward.parse(config.reward)
+        if not config.questions:
+            raise InputError("questions is not given; name a JSONL file of questions with reference answers")
         self.questions = read_referenced(config.questions, watch.on_note)
         self.validation = read_referenced(config.validation, watch.on_note) if config.validation else []
         self.validation = self.validation[: config.validation_size or None]

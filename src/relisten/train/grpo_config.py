@@ -28,7 +28,7 @@ class GrpoConfig:
     """One run of reinforcement learning on questions with reference answers. Defaults are the paper's."""
 
     model: Annotated[str, "echo-tiny, a checkpoint folder, or a hub id such as Qwen/Qwen2.5-Omni-7B."]
-    questions: Annotated[str, "JSONL of questions with reference answers."]
+    questions: Annotated[str, "JSONL of questions with reference answers."] = ""
     validation: Annotated[str, "Likewise, to be asked now and then; empty: none."] = ""
     format: Annotated[Format, "How to reason; only interleaved listens again."] = Format.INTERLEAVED
     reward: Annotated[str, "A named sum, or a sum such as: format + 2*accuracy + my_module:my_part"] = "paper"

@@ -42,7 +42,7 @@ class Policy:
         assert isinstance(family, Qwen2_5Omni)
         self.family = family
         self._whole = _is_whole(family, config.layout)
-        self._adapters = freeze(family.thinker, _frozen_as(config))
+        self._adapters = freeze(family.thinker, as_stage_one(config))
         if config.gradient_checkpointing:
             family.thinker.activation_checkpointing_enable({"use_reentrant": False})
         self.trained = {name: p for name, p in family.thinker.named_parameters() if p.requires_grad}
@@ -139,13 +139,17 @@ def _is_whole(family: Qwen2_5Omni, layout: str) -> bool:
     return True
 
 
-def _frozen_as(config: GrpoConfig) -> FinetuneConfig:
-    """What is trained is chosen as in stage 1."""
+def as_stage_one(config: GrpoConfig) -> FinetuneConfig:
+    """What is trained, and how much at once, said as in stage 1, which chooses and counts it."""
     return FinetuneConfig(
         model=config.model,
-        data=config.questions,
         train_audio=config.train_audio,
         lora_rank=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_layers=config.lora_layers,
+        precision=config.precision,
+        gradient_checkpointing=config.gradient_checkpointing,
+        pass_tokens=config.pass_tokens,
+        max_length=1,
+        packing=True,
     )

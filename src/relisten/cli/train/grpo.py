@@ -21,6 +21,8 @@ from rich.progress import (
 )
 
 from relisten.cli.train.options import configured
+from relisten.cli.train.sizes import positive, print_sizes
+from relisten.errors import InputError
 from relisten.train.grpo_config import GrpoConfig
 
 _NOT_A_NUMBER = 1
@@ -30,7 +32,11 @@ _INTERRUPTED = 130
 @configured(GrpoConfig)
 def grpo(
     config: GrpoConfig,
-    out: Annotated[Path, typer.Option(help="The run's folder. One that is there goes on where it stopped.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command goes on with it.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it would take, and train nothing.")
+    ] = False,
+    processes: Annotated[int, typer.Option(help="With --dry-run: for so many processes (GPUs).")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the last step's numbers as JSON.")] = False,
 ) -> None:
     """Reinforce answers that earn more than their group (Echo, stage 2).
@@ -43,6 +49,13 @@ def grpo(
 
     Exit status: 0 trained, 1 the loss is no number any more, 2 bad input.
     """
+    if dry_run:
+        from relisten.train.grpo_dryrun import dry_run_grpo
+
+        print_sizes(dry_run_grpo(config, positive(processes)), as_json)
+        return
+    if out is None:
+        raise InputError("--out is not given: name a folder for the run, or try --dry-run")
     # Slow to import, and needless for --help.
     from relisten.train.finetune import DivergedError
     from relisten.train.grpo import Watch, train_grpo

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from relisten.cli.train.options import configured
+from relisten.cli.train.sizes import positive, print_sizes
 from relisten.errors import InputError
 from relisten.train.finetune_config import FinetuneConfig
 
@@ -41,7 +42,9 @@ def sft(
     model is divided among them. OUT/checkpoint is the trained model. Exit status: 0, or 2 for bad input.
     """
     if dry_run:
-        _print_dry_run(config, processes, as_json)
+        from relisten.train.dryrun import dry_run as dry
+
+        print_sizes(dry(config, positive(processes)), as_json)
         return
     if out is None:
         raise InputError("--out is not given: name a folder for the run, or try --dry-run")
@@ -78,32 +81,3 @@ def sft(
     validated = "" if result.validation_loss is None else f", on the validation set {result.validation_loss:.4f}"
     print(f"{result.steps} steps over {result.examples} examples; loss {result.loss:.4f}{validated}")
     print(f"-> {result.checkpoint}")
-
-
-def _print_dry_run(config: FinetuneConfig, processes: int, as_json: bool) -> None:
-    from relisten.train.dryrun import dry_run
-
-    if processes < 1:
-        raise InputError(f"--processes {processes}: it must be 1 or more")
-    found = dry_run(config, processes)
-    if as_json:
-        print(json.dumps(found.to_json()))
-        return
-    about = "" if found.exact else " (not at hand: sizes of the published model, lengths from the size of texts)"
-    print(f"{found.model}{about}")
-    print("parameters")
-    for name, number in found.parameters.items():
-        print(f"  {name:<18}{number / 1e6:>12,.1f} M")
-    print(f"memory of each of {processes} processes, estimated")
-    for name, size in {**found.memory, "total": sum(found.memory.values())}.items():
-        print(f"  {name:<18}{size / 2**30:>12,.2f} GiB")
-    if found.data is None:
-        print("no --data: steps and tokens are not known")
-        return
-    print("data")
-    for name, value in found.data.items():
-        print(
-            f"  {name:<18}{value:>12,.0f}"
-            if value >= 100 or value == int(value)
-            else f"  {name:<18}{value:>12,.1f}"
-        )

@@ -1,0 +1,73 @@
+"""What a run of reinforcement learning would take, without running it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+
+from relisten.train.dryrun import DryRun, count_parameters, outline, pass_memory
+from relisten.train.grpo import read_referenced
+from relisten.train.grpo_config import GrpoConfig
+from relisten.train.planning import steps_of_epoch
+from relisten.train.policy import as_stage_one
+from relisten.train.rewards import Reward
+from relisten.train.trained_model import freeze, half_precision
+
+PROMPT: Final = 512
+"""Tokens of a prompt: the instruction, a question, and 10 to 15 s of sound."""
+HEARD: Final = 75
+"""Tokens of a listen: 3 s of sound."""
+
+
+def dry_run_grpo(config: GrpoConfig, processes: int, device: str = "cuda") -> DryRun:
+    """Build what `config` trains without weights, and count. Every process holds all of the model.
+
+    Memory is for answers that are as long as they may be, behind a prompt of `PROMPT` tokens.
+
+    Raises:
+        InputError: the model is neither at hand nor known, the reward is none, or the questions cannot be read.
+    """
+    Reward.parse(config.reward)
+    family, thinker = outline(config.model)
+    like = as_stage_one(config)
+    freeze(thinker, like)
+    half = half_precision(like, torch.device(device)) is not None
+    memory = pass_memory(like, thinker, 1, half)
+    memory |= {"weights": 4 * _size(thinker), "reference": 4 * _reference(config, thinker)}
+    memory["rollouts"] = _cache(config, thinker)
+    data = None
+    if config.questions:
+        count = len(read_referenced(config.questions, lambda note: None))
+        steps = config.steps or config.epochs * steps_of_epoch(count, config.batch_size)
+        asked = min(config.batch_size, count)
+        data = {
+            "questions": float(count),
+            "steps": float(steps),
+            "answers a step": float(asked * config.group_size),
+            "answers a step and process": float(-(-asked // processes) * config.group_size),
+            "updates a step, at most": float(-(-asked // config.update_size) * config.inner_epochs),
+            "sampled tokens a step, at most": float(asked * config.group_size * config.max_tokens),
+        }
+    return DryRun(config.model, family is not None, processes, count_parameters(thinker), memory, data)
+
+
+def _size(module: Any) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _reference(config: GrpoConfig, thinker: Any) -> int:
+    """Parameters of the frozen copy; adapters need none, and a frozen audio tower is shared."""
+    if not config.kl or config.lora_rank:
+        return 0
+    return _size(thinker) - (0 if config.train_audio else _size(thinker.model.audio_tower))
+
+
+def _cache(config: GrpoConfig, thinker: Any) -> int:
+    """Bytes of keys and values while answers are sampled."""
+    text = thinker.config.text_config
+    width: int = text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
+    layers: int = text.num_hidden_layers
+    longest = PROMPT + config.max_tokens + HEARD * config.max_listens
+    rows = min(config.max_rows, config.batch_size * config.group_size)
+    return rows * longest * 2 * layers * width * 4
