@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from support.sounds import noise_clip
 
 from relisten import models
 from relisten.audio import write_clip
+from relisten.engines.base import Stream
+from relisten.engines.native import NativeEngine
 from relisten.errors import EngineError, InputError
 from relisten.listener import Listener
+from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.question import Question
 from relisten.trace import Trace
 from relisten.train import grpo
@@ -231,6 +234,44 @@ def test_an_engine_that_differs_is_weighed(config: GrpoConfig, tmp_path: Path, c
     gaps = [row["gap_max"] for row in rows(tmp_path)]
     assert all(gap < (1e-4 if "old" in change else 0.3) for gap in gaps)
     assert all(gap > 1e-4 for gap in gaps) == ("precision" in change)
+
+
+class Remote:
+    """An engine with weights of its own, which know nothing of training unless they are handed over."""
+
+    def __init__(self, folder: str) -> None:
+        self.family = models.load(folder, dtype="float32")
+        self.engine = NativeEngine(self.family)
+        self.model = "remote"
+        self.taken = 0
+
+    def open(self, *arguments: Any) -> Stream:
+        return self.engine.open(*arguments)
+
+    def take_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        self.taken += 1
+        self.family.thinker.load_state_dict(dict(weights))
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+def test_an_engine_with_weights_of_its_own_is_kept_up_to_date(config: GrpoConfig, tmp_path: Path) -> None:
+    made: list[Remote] = []
+
+    def make(family: Qwen2_5Omni) -> Remote:
+        made.append(Remote(config.model))
+        return made[-1]
+
+    config = replace(config, lora_rank=2, lr=1e-2)
+    train_grpo(replace(config, steps=3), tmp_path / "run", engine=make)
+    assert made[0].taken == 3
+    assert all(row["gap_max"] < 1e-4 for row in rows(tmp_path / "run"))
+    assert rows(tmp_path / "run")[-1]["kl"] > 0
+    (tmp_path / "run" / "config.toml").write_text(dump_settings(replace(config, steps=4)))
+    train_grpo(replace(config, steps=4), tmp_path / "run", engine=make)
+    assert made[1].taken == 2  # at the start, and after the step
+    assert rows(tmp_path / "run")[-1]["gap_max"] < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,8 @@ class _Run:
             self.engine: Engine = NativeEngine(self.policy.family, max_rows=config.max_rows, lockstep=True)
         else:
             self.engine = engine(self.policy.family)
+        if self.done and isinstance(self.engine, TakesWeights):
+            self.engine.take_weights(self.policy.weights().items())
         same = isinstance(self.engine, NativeEngine) and config.precision == "fp32"
         self.exact = config.old == "rollout" or (config.old == "auto" and same)
         self.updates = Updates(self.policy, config, self.exact, team)
