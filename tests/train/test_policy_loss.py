@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from relisten.train.grpo_config import Averaging
 from relisten.train.policy_loss import (
-    Averaging,
     Objective,
     Sums,
     Tokens,

@@ -13,9 +13,8 @@ from support.sounds import noise_clip
 from relisten.protocol import Finish
 from relisten.question import Question
 from relisten.trace import GeneratedSpan
-from relisten.train.grpo_config import GrpoConfig
+from relisten.train.grpo_config import Averaging, GrpoConfig
 from relisten.train.policy import Policy
-from relisten.train.policy_loss import Averaging
 from relisten.train.rewards import Score
 from relisten.train.rollouts import Rollout
 from relisten.train.team import Team

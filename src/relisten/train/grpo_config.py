@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 from relisten.errors import InputError
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format
-from relisten.train.policy_loss import Averaging
 
 MAY_CHANGE: Final = (
     "save_every",
@@ -21,6 +21,18 @@ MAY_CHANGE: Final = (
     "device",
 )
 """What may differ when a run goes on: none of it touches a number of the model, but for rounding."""
+
+
+class Averaging(StrEnum):
+    """How the tokens of one update are averaged into its loss."""
+
+    TOKEN = "token"
+    """Every token counts alike, so that long answers weigh more."""
+    SEQUENCE = "sequence"
+    """Every answer counts alike: the mean over its tokens, then over answers (GRPO as first stated)."""
+    CONSTANT = "constant"
+    """The sum over tokens by the number of answers and a constant (Dr. GRPO): no answer is favoured for its
+    length."""
 
 
 @dataclass(frozen=True)

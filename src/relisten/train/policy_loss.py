@@ -14,27 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
+from relisten.train.grpo_config import Averaging
+
 EPSILON: Final = 1e-6
 """Added to the deviation that normalises advantages."""
 _MOST = 20.0  # of a log-ratio: e^20 is as good as infinite, and finite
-
-
-class Averaging(StrEnum):
-    """How the tokens of one update are averaged into its loss."""
-
-    TOKEN = "token"
-    """Every token counts alike, so that long answers weigh more."""
-    SEQUENCE = "sequence"
-    """Every answer counts alike: the mean over its tokens, then over answers (GRPO as first stated)."""
-    CONSTANT = "constant"
-    """The sum over tokens by the number of answers and a constant (Dr. GRPO): no answer is favoured for its
-    length."""
 
 
 def group_advantages(rewards: Sequence[float], normalise: bool = True) -> tuple[float, ...] | None:
