@@ -18,7 +18,6 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from types import TracebackType
 from typing import Literal
@@ -29,10 +28,11 @@ from torch import Tensor
 
 from relisten.audio import Clip
 from relisten.engines.base import Feed
+from relisten.engines.rows import PromptKey, Row, pack, prompt_key
 from relisten.engines.sampling import draw
 from relisten.errors import EngineError, InputError
-from relisten.models.base import Family, Prompt, TextDecoder
-from relisten.models.decoder import Chunk, PackedDecoder
+from relisten.models.base import Family, Prompt
+from relisten.models.decoder import PackedDecoder
 from relisten.protocol import Format, Segment
 from relisten.question import Question
 from relisten.trace import GeneratedSpan, ListenSpan, PromptSpan, Sampling, Timings
@@ -42,32 +42,6 @@ MAX_STEP_TOKENS = 4096
 """New tokens in one step beyond which further prompts and crops wait for the next, so that rows that decode are
 not held up."""
 _ENCODE_SECONDS = 240.0  # sound encoded in one batch; bounds memory, not speed
-
-
-@dataclass(eq=False)
-class _Row:
-    """One answer, as the engine's thread sees it. Between two `decode` calls only its stream touches it."""
-
-    prompt: PromptSpan
-    pending: list[tuple[int, ...] | Clip]  # what the model has not seen yet
-    num_pending: int
-    sampling: Sampling
-    decoder: TextDecoder
-    random: np.random.Generator
-    slot: int | None = None
-    length: int = 0  # tokens in the cache
-    heard_prompt: bool = False
-    feed: Feed | None = None
-    future: Future[GeneratedSpan] | None = None
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)
-    full: bool = False
-    closed: bool = False
-    timings: Timings = field(default_factory=Timings)
-
-    def spend(self, phase: Literal["encode", "prefill", "decode", "listen"], seconds: float) -> None:
-        self.timings = replace(self.timings, **{phase: getattr(self.timings, phase) + seconds})
 
 
 class NativeEngine:
@@ -115,7 +89,7 @@ class NativeEngine:
                 f"{clip.name or 'clip'}: clip and question make {len(span.ids)} tokens, the model takes fewer than "
                 f"{self._context}; give a shorter clip (this one lasts {clip.duration:g} s)"
             )
-        row = _Row(
+        row = Row(
             prompt=span,
             pending=list(prompt.parts),
             num_pending=len(span.ids),
@@ -156,7 +130,7 @@ class NativeEngine:
 class NativeStream:
     """See `Stream`."""
 
-    def __init__(self, worker: _Worker, family: Family, row: _Row, clip: Clip, context: int) -> None:
+    def __init__(self, worker: _Worker, family: Family, row: Row, clip: Clip, context: int) -> None:
         self._worker = worker
         self._family = family
         self._row = row
@@ -208,9 +182,9 @@ class _Worker:
         banned = torch.zeros(family.lm_head.out_features, dtype=torch.bool, device=family.device)
         banned[list(family.banned_ids)] = True
         self._banned = banned
-        self._rows: list[_Row] = []
-        self._waiting: deque[_Row] = deque()
-        self._inbox: queue.SimpleQueue[tuple[Literal["decode", "drop", "wake", "stop"], _Row | None]] = (
+        self._rows: list[Row] = []
+        self._waiting: deque[Row] = deque()
+        self._inbox: queue.SimpleQueue[tuple[Literal["decode", "drop", "wake", "stop"], Row | None]] = (
             queue.SimpleQueue()
         )
         self._ended: str | None = None  # why nothing is decoded any more
@@ -222,7 +196,7 @@ class _Worker:
     def open_rows(self) -> int:
         return len(self._rows) + len(self._waiting)
 
-    def decode(self, row: _Row, feed: Feed) -> Future[GeneratedSpan]:
+    def decode(self, row: Row, feed: Feed) -> Future[GeneratedSpan]:
         future: Future[GeneratedSpan] = Future()
         with self._ending:
             if self._ended is None and not row.closed:
@@ -232,7 +206,7 @@ class _Worker:
                 future.set_exception(EngineError(self._ended or "the answer was closed"))
         return future
 
-    def drop(self, row: _Row) -> None:
+    def drop(self, row: Row) -> None:
         if not row.closed:
             row.closed = True
             self._inbox.put(("drop", row))
@@ -291,7 +265,7 @@ class _Worker:
             row.slot = len(self._rows)
             self._rows.append(row)
 
-    def _remove(self, row: _Row) -> None:
+    def _remove(self, row: Row) -> None:
         """Free a row's slot; the last row moves into the gap."""
         if row.future is not None:
             row.future.cancel()
@@ -308,13 +282,13 @@ class _Worker:
             self._rows[row.slot] = last
         row.slot = None
 
-    def _running(self) -> list[_Row]:
+    def _running(self) -> list[Row]:
         return [row for row in self._rows if row.future is not None]
 
     def _must_wait(self) -> bool:
         return self.held or (self._lockstep and any(row.future is None for row in self._rows))
 
-    def _step(self, running: list[_Row]) -> None:
+    def _step(self, running: list[Row]) -> None:
         """One packed pass over the new tokens of `running`, and the next token of each."""
         began = time.perf_counter()
         rows = self._choose(running)
@@ -342,13 +316,13 @@ class _Worker:
                 row.heard_prompt = True
             self._take_token(row, token, logprob)
 
-    def _choose(self, running: list[_Row]) -> list[_Row]:
+    def _choose(self, running: list[Row]) -> list[Row]:
         """All rows that only decode, and of those with more to add as many as the step has room for."""
-        chosen: list[_Row] = []
-        prompts: set[_PromptKey] = set()
+        chosen: list[Row] = []
+        prompts: set[PromptKey] = set()
         room = MAX_STEP_TOKENS
         for row in running:
-            key = _prompt_key(row)
+            key = prompt_key(row)
             if row.num_pending == 1 or key in prompts:
                 chosen.append(row)
             elif room == MAX_STEP_TOKENS or row.num_pending <= room:
@@ -358,7 +332,7 @@ class _Worker:
                     prompts.add(key)
         return chosen
 
-    def _encode(self, rows: Sequence[_Row]) -> dict[int, Tensor]:
+    def _encode(self, rows: Sequence[Row]) -> dict[int, Tensor]:
         """Audio tokens of every clip that is new in this step, by the identity of the clip."""
         clips = {id(part): part for row in rows for part in row.pending if isinstance(part, Clip)}
         sounds: dict[int, Tensor] = {}
@@ -379,47 +353,19 @@ class _Worker:
                 batch.append(clip)
         return sounds
 
-    def _forward(self, rows: Sequence[_Row], sounds: dict[int, Tensor]) -> tuple[list[int], list[float]]:
+    def _forward(self, rows: Sequence[Row], sounds: dict[int, Tensor]) -> tuple[list[int], list[float]]:
         family = self._family
-        ids: list[int] = []
-        chunks: list[Chunk] = []
-        audio_at: list[int] = []
-        audio: list[Tensor] = []
-        firsts: dict[_PromptKey, tuple[int, _Row]] = {}  # of equal prompts the first is computed
-        copies: list[tuple[_Row, _Row]] = []
-        places: list[int] = []  # of each row's logits
-        for row in rows:
-            assert row.slot is not None  # for the type checker: only rows with a slot run
-            key = _prompt_key(row)
-            if key in firsts:
-                place, first = firsts[key]
-                places.append(place)
-                copies.append((first, row))
-                continue
-            if key is not None:
-                firsts[key] = (len(chunks), row)
-            places.append(len(chunks))
-            chunks.append(Chunk(row.slot, row.length, row.num_pending))
-            for part in row.pending:
-                if isinstance(part, Clip):
-                    sound = sounds[id(part)]
-                    inserted = family.audio_ids(len(sound))
-                    audio_at += range(len(ids) + 1, len(ids) + 1 + len(sound))  # behind the begin token
-                    audio.append(sound)
-                    ids += inserted
-                else:
-                    ids += part
-        self._cache.reserve(len(self._rows), max(chunk.end for chunk in chunks))
-        embeddings = family.embed(torch.tensor(ids, device=family.device))
-        if audio:
-            embeddings[torch.tensor(audio_at, device=family.device)] = torch.cat(audio).to(embeddings.dtype)
-        logits = self._decoder(embeddings, chunks, self._cache)
-        for first, row in copies:
-            assert first.slot is not None  # for the type checker, as above
-            assert row.slot is not None
-            self._cache.move(first.slot, row.slot, row.num_pending)
-        if copies:
-            logits = logits[torch.tensor(places, device=logits.device)]
+        packed = pack(rows, sounds, family)
+        self._cache.reserve(len(self._rows), max(chunk.end for chunk in packed.chunks))
+        embeddings = family.embed(torch.tensor(packed.ids, device=family.device))
+        if packed.audio:
+            at = torch.tensor(packed.audio_at, device=family.device)
+            embeddings[at] = torch.cat(packed.audio).to(embeddings.dtype)
+        logits = self._decoder(embeddings, packed.chunks, self._cache)
+        for source, target, length in packed.copies:
+            self._cache.move(source, target, length)
+        if packed.copies:
+            logits = logits[torch.tensor(packed.places, device=logits.device)]
         drawn = draw(
             logits,
             self._banned,
@@ -429,7 +375,7 @@ class _Worker:
         )
         return drawn.tokens, drawn.logprobs
 
-    def _take_token(self, row: _Row, token: int, logprob: float) -> None:
+    def _take_token(self, row: Row, token: int, logprob: float) -> None:
         row.length += row.num_pending
         row.pending, row.num_pending = [(token,)], 1
         row.full = row.length + 1 >= self._context
@@ -454,23 +400,13 @@ class _Worker:
             if future.set_running_or_notify_cancel():
                 future.set_result(span)
 
-    def _fail(self, row: _Row, error: Exception) -> None:
+    def _fail(self, row: Row, error: Exception) -> None:
         _fail(row, f"{type(error).__name__}: {error}")
         row.closed = True
         self._remove(row)
 
 
-_PromptKey = tuple[tuple[int, ...] | int, ...]
-
-
-def _prompt_key(row: _Row) -> _PromptKey | None:
-    """What a row has to hear before its first token, clips by identity; None for one that has begun."""
-    if row.length:
-        return None
-    return tuple(id(part) if isinstance(part, Clip) else part for part in row.pending)
-
-
-def _fail(row: _Row, message: str) -> None:
+def _fail(row: Row, message: str) -> None:
     future, row.future = row.future, None
     if future is not None and future.set_running_or_notify_cancel():
         future.set_exception(EngineError(message))
