@@ -27,6 +27,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -47,7 +48,9 @@ from relisten.train.settings import differences, dump_settings, make_config, rea
 from relisten.train.states import States
 from relisten.train.trained_model import TrainedModel, half_precision
 
-VALIDATION = "validation"
+VALIDATION: Final = "validation"
+_COUNTED: Final = ".counted"
+"""In a run's folder: its data is ready, or cannot be."""
 
 
 class DivergedError(RelistenError, RuntimeError):
@@ -83,9 +86,13 @@ def finetune(
         InputError: the model, the data or the folder cannot be used.
         DivergedError: training cannot go on; states that were saved stay.
     """
+    problem = None
     if processes.first:
-        begin(config, out)
-    processes.wait()
+        try:
+            begin(config, out)
+        except InputError as error:
+            problem = error
+    processes.agree(problem)
     run = _Run(config, out, processes, on_note)
     try:
         return run.go(on_step)
@@ -97,18 +104,24 @@ def begin(config: FinetuneConfig, out: Path) -> None:
     """Take `out` for a run of `config`.
 
     Raises:
-        InputError: it holds a run of other settings, or cannot be written.
+        InputError: it holds a run of other settings, or other files, or cannot be written.
     """
     if not config.data:
         raise InputError("no data: give --data, a JSONL file or a folder that `relisten data export` wrote")
     written = out / "config.toml"
-    if written.exists():
+    begun = (out / "data" / f"{VALIDATION}.json").exists()
+    if written.exists() and begun:
         before = make_config(FinetuneConfig, read_settings(written), str(written))
         unimportant = {name: getattr(config, name) for name in MAY_CHANGE}
         if different := differences(replace(before, **unimportant), config):
             raise InputError(f"{out}: holds a run with {different}; give the same settings, or another --out")
+    if not written.exists() and out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out}: holds other files and no run; give a new folder as --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if not begun:  # what an attempt that failed has counted may not be what this one needs
+            (out / "data" / f"{TRAIN}.json").unlink(missing_ok=True)
+        (out / _COUNTED).unlink(missing_ok=True)
         written.write_text(dump_settings(config), encoding="utf-8")
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
@@ -163,15 +176,15 @@ class _Run:
         self.family = load_family(config, processes.device)
         self.whole = config.layout != "thinker" and self._is_whole()
         self.left_out = 0
+        problem = None
         if processes.first:
-            for name, counts in ready_sets(config, out, self.family):
-                self.left_out += counts.bad + counts.too_long
-                if counts.bad or counts.too_long:
-                    on_note(
-                        f"{name}: {counts.kept} examples; {counts.bad} bad rows and {counts.too_long} longer than "
-                        f"max_length left out, see {out / 'data' / f'{name}-left-out.txt'}"
-                    )
-        processes.wait_for(out / "data" / f"{VALIDATION}.json")
+            try:
+                self._make_ready(on_note)
+            except InputError as error:
+                problem = error
+            (out / _COUNTED).touch()
+        processes.wait_for(out / _COUNTED)
+        processes.agree(problem)
         self.train = ReadySet(out / "data" / f"{TRAIN}.jsonl")
         self.validation = ReadySet(out / "data" / f"{VALIDATION}.jsonl")
         if not len(self.train):
@@ -189,6 +202,15 @@ class _Run:
         self.metrics = None
         if processes.first:
             self.metrics = Metrics(out, self.done, config.tensorboard, config.tracker, asdict(config))
+
+    def _make_ready(self, on_note: Callable[[str], None]) -> None:
+        for name, counts in ready_sets(self.config, self.out, self.family):
+            self.left_out += counts.bad + counts.too_long
+            if counts.bad or counts.too_long:
+                on_note(
+                    f"{name}: {counts.kept} examples; {counts.bad} bad rows and {counts.too_long} longer than "
+                    f"max_length left out, see {self.out / 'data' / f'{name}-left-out.txt'}"
+                )
 
     def _is_whole(self) -> bool:
         try:

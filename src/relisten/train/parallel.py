@@ -53,10 +53,18 @@ class Processes:
         self._state.wait_for_everyone()
 
     def wait_for(self, path: Path) -> None:
-        """Until `path` is there: for what may take longer than a group waits. Who fails ends them all."""
+        """Until `path` is there: for what may take longer than a group waits."""
         while not path.exists():
             time.sleep(0.2)
         self.wait()
+
+    def agree(self, problem: InputError | None) -> None:
+        """Every process raises what the first one found wrong."""
+        found = [problem and str(problem)]
+        if self.count > 1:
+            dist.broadcast_object_list(found, src=0)
+        if found[0] is not None:
+            raise InputError(found[0])
 
     def close(self) -> None:
         """Leave the group; the last thing a process does."""

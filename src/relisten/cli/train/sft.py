@@ -71,6 +71,10 @@ def sft(
                 progress.update(task, completed=done, total=steps, note=f"loss {values['loss']:.4f}")
 
             result = finetune(config, out, group, on_step, lambda note: print(note, file=sys.stderr))
+    except InputError:
+        if group.first:
+            raise
+        raise typer.Exit(2) from None  # the first process says it for all
     finally:
         group.close()
     if not group.first:
