@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import numpy as np
 
 from relisten.data.questions import make_examples
 from relisten.data.scenes import make_scene
+from relisten.data.timbres import LABELS
 from relisten.data.wording import NAMES, NUMBERS
 from relisten.protocol import parse_answer
-from relisten.train.tasks import reworded
+from relisten.train.tasks import conclude, reworded
 
 SAME_LABEL = {name: label for label, names in NAMES.items() for name, _ in names}
 
@@ -38,3 +42,28 @@ def test_reworded_choices_mean_the_same_and_the_answer_is_one_of_them() -> None:
             assert answer == said[example.question.choices.index(example.question.answer or "")]
     assert left_out > 10
     assert changed > 30
+
+
+def test_conclusions_are_drawn_from_what_is_said_to_be_heard() -> None:
+    rng = np.random.default_rng(0)
+    kinds, lengths = set(), []
+    for index in range(40):
+        for target in conclude(make_scene("train", 3, index), rng, 4):
+            kinds.add(target.question.metadata["kind"])
+            answer = target.question.answer
+            assert parse_answer(target.response) == answer
+            given = "".join(target.response[first:end] for first, end in target.given)
+            behind = target.response[max(end for _, end in target.given) :]
+            assert re.search(r"\d+\.\d (?:" + "|".join(LABELS) + ")", given)
+            assert "<answer>" in behind
+            assert not target.chooses
+            told = re.search(r" (\d+\.\d) seconds", given)
+            if target.question.metadata["kind"] == "duration" and told:
+                choices = [float(choice.split()[0]) for choice in target.question.choices]
+                told_length, right = float(told[1]), float(str(answer).split()[0])
+                lengths.append(told_length / right)
+                # The nearest choice is still the right one, up to the rounding to 0.1 s.
+                assert abs(math.log(told_length / right)) <= 0.22 + 0.05 / min(told_length, right)
+                assert right in choices
+    assert kinds == {"before", "after", "duration", "longest_gap", "louder", "higher"}
+    assert any(length != 1 for length in lengths)

@@ -106,6 +106,12 @@ _ANSWER = (
     ("describe", 0.01),
 )
 
+_REASON = (("reason", 0.55), ("interleaved", 0.37), ("transcribe", 0.05), ("grounded", 0.03))
+
+_LAST = (("interleaved", 0.6), ("reason", 0.3), ("transcribe", 0.04), ("grounded", 0.04), ("text", 0.02))
+
+_CONCLUDE = (("conclude", 0.65), ("interleaved", 0.35))
+
 PRESETS: Final[Mapping[str, SftConfig]] = {
     "echo-tiny": SftConfig(
         pool=PoolConfig(
@@ -117,8 +123,11 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
         stages=(
             Stage("encoder", 1000, 2e-3, rows=16, decay=0.5, last_lr=0.3, traits=0.05),
             Stage("hear", 500, 1.5e-3, _HEAR, decay=0.0, onsets=5.0, traits=0.05),
-            Stage("answer", 1600, 1.5e-3, _ANSWER, decay=0.0, heard=2.0, onsets=5.0, traits=0.05),
-            Stage("anneal", 1000, 1.5e-3, _ANSWER, heard=2.0, onsets=5.0, traits=0.05, longest=30.0, warmup=1),
+            Stage("answer", 1000, 1.5e-3, _ANSWER, decay=0.0, heard=2.0, onsets=5.0, traits=0.05),
+            Stage("reason", 800, 1.5e-3, _REASON, decay=0.0, heard=2.0, onsets=5.0, traits=0.05, warmup=1),
+            Stage("anneal", 1000, 1.5e-3, _LAST, heard=2.0, onsets=5.0, traits=0.05, longest=30.0, warmup=1,
+                  last_lr=0.208),
+            Stage("conclude", 600, 8e-4, _CONCLUDE, heard=2.0, onsets=5.0, traits=0.05, warmup=20),
         ),
     ),
     # Seconds long: shows that everything runs, learns next to nothing.

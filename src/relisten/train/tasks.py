@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,11 @@ KIND_WEIGHTS: Final[Mapping[str, float]] = {
     "louder": 12.0,
     "higher": 8.0,
 }
+CONCLUDE_WEIGHTS: Final[Mapping[str, float]] = {
+    "before": 4.0, "after": 1.5, "duration": 4.0, "longest_gap": 4.0, "louder": 4.0, "higher": 2.0,
+}  # fmt: skip
+_OFF: Final = 0.22
+"""Logarithm of how far a length may be told off: below half of the smallest step between choices, 1.6."""
 _LABEL = "|".join(re.escape(label) for label in LABELS)
 _HEARD = re.compile(
     rf"(?:,(?: a long gap,)?)? \d+\.\d (?:{_LABEL})|(?<!from) -?\d+ dB| key \d+|, a long gap| \d+\.\d seconds"
@@ -119,14 +125,21 @@ def reason(scene: Scene, rng: Rng, count: int) -> list[Target]:
 
     Cheap, since nothing is inserted and the clip can be short; what is asked, matched and counted is learned here.
     """
+    return [_given(target) for target in answer(scene, rng, count)]
+
+
+def conclude(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """The same for the questions whose conclusions take most thought. Lengths are told a little off: who hears them
+    is never exact, and has to take the choice that comes nearest."""
     targets = []
-    for target in answer(scene, rng, count):
-        end = _CONCLUSION.search(target.response)
-        until = end.start() if end else 0
-        given = tuple(
-            match.span() for match in _HEARD.finditer(target.response, target.response.find("</seg>"), until)
-        )
-        targets.append(replace(target, chooses=False, given=given))
+    for example in make_examples(scene, rng, CONCLUDE_WEIGHTS, per_scene=count):
+        target = reworded(example, rng)
+        off = math.exp(rng.uniform(-_OFF, _OFF))
+        heard, seconds, rest = target.response.partition(" seconds")
+        if example.kind == "duration" and seconds:
+            before, _, length = heard.rpartition(" ")
+            target = replace(target, response=f"{before} {float(length) * off:.1f}{seconds}{rest}")
+        targets.append(_given(target))
     return targets
 
 
@@ -134,10 +147,19 @@ TASKS: Final[Mapping[str, Task]] = {
     "interleaved": Task(Format.INTERLEAVED, answer),
     "grounded": Task(Format.GROUNDED, answer),
     "reason": Task(Format.GROUNDED, reason, seconds=0.5),
+    "conclude": Task(Format.GROUNDED, conclude, seconds=0.5),
     "text": Task(Format.TEXT, answer_in_text),
     "describe": Task(Format.TEXT, describe),
     "transcribe": Task(Format.INTERLEAVED, transcribe),
 }
+
+
+def _given(target: Target) -> Target:
+    """What is heard has no loss, what follows from it has."""
+    end = _CONCLUSION.search(target.response)
+    until = end.start() if end else 0
+    heard = _HEARD.finditer(target.response, target.response.find("</seg>"), until)
+    return replace(target, chooses=False, given=tuple(match.span() for match in heard))
 
 
 def _window(scene: Scene, rng: Rng, shortest: float, longest: float) -> tuple[float, float]:
