@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from relisten.cli import data, train
+from relisten.cli import data, router, train
 from relisten.cli.ask import Ask, ask
 from relisten.cli.evaluate import evaluate, score
 from relisten.cli.report import report
@@ -31,6 +31,7 @@ app.command()(rubrics)
 app.command()(report)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
+app.add_typer(router.app, name="router")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,16 @@
+"""`relisten router`: audio tools, and when to use them. One command a module; each is registered here."""
+
+from __future__ import annotations
+
+import typer
+
+from relisten.cli.router.tools import tool, tools
+
+app = typer.Typer(no_args_is_help=True)
+app.command()(tools)
+app.command()(tool)
+
+
+@app.callback()
+def router() -> None:
+    """Audio tools that help a model to answer."""

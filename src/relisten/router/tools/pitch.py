@@ -1,0 +1,117 @@
+"""Fundamental frequency over time: notes, range, contour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from relisten.audio import SAMPLE_RATE, Clip
+from relisten.errors import InputError
+from relisten.protocol import Segment
+from relisten.router.finding import Finding, listed
+from relisten.router.sections import INSTALL, LIBROSA, Floats, audible_level, cut, levels, note_name, runs
+from relisten.router.tool import tool
+
+_HOP: Final = 256
+_FRAME: Final = 1024
+_SHORTEST: Final = 0.06
+"""Seconds that a note must last."""
+_STEADY: Final = 0.6
+"""Semitones within which a pitch counts as steady."""
+
+_BACK: Final = 0.3
+"""Semitones that a rising pitch may fall back between two eighths of its course."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A stretch of one pitch; times in seconds from the clip's start."""
+
+    start: float
+    end: float
+    hertz: float
+    name: str
+
+
+@dataclass(frozen=True)
+class Pitch(Finding):
+    """`median`, `lowest` and `highest` (5 % and 95 % points) in Hz, None where nothing is pitched."""
+
+    median: float | None
+    lowest: float | None
+    highest: float | None
+    contour: str
+    """"steady", "rising", "falling", "varied" or "none": over all that is pitched."""
+    voiced: float
+    """Share of the window that has a pitch."""
+    notes: tuple[Note, ...]
+
+    def text(self) -> str:
+        if self.median is None or self.lowest is None or self.highest is None:
+            return "no pitch"
+        told = f"pitch {self.median:.0f} Hz ({note_name(self.median)}), {self.contour}"
+        told += f", {self.lowest:.0f} to {self.highest:.0f} Hz, in {self.voiced:.0%} of the time"
+        return f"{told}; notes {listed([f'{note.name} {note.start:.2f} s' for note in self.notes])}"
+
+
+@tool("pitch", "pitch over time: notes, range, rising or falling", max_duration=120, timeout=120, requires=LIBROSA,
+      install=INSTALL)  # fmt: skip
+def pitch(clip: Clip, window: Segment | None = None, *, lowest: float = 65.0, highest: float = 4200.0) -> Pitch:
+    """Probabilistic YIN (librosa) between `lowest` and `highest` Hz, in steps of 16 ms. One voice at a time: of a
+    chord it tells at most one note, or the period that all share.
+
+    Raises:
+        InputError: the bounds are reversed or outside 40 to 7,000 Hz.
+    """
+    from librosa import pyin
+
+    if not 40 <= lowest < highest <= 7000:
+        raise InputError(f"pitch: {lowest:g} to {highest:g} Hz; it needs 40 <= lowest < highest <= 7000")
+    section = cut(clip, window, least=2 * _FRAME / SAMPLE_RATE)
+    # An inaudible dither keeps the autocorrelation of digital silence defined.
+    dither = np.random.default_rng(0).normal(0, 1e-6, len(section.samples)).astype(np.float32)
+    track, voiced, _ = pyin(
+        section.samples + dither, fmin=lowest, fmax=highest, sr=SAMPLE_RATE, frame_length=_FRAME, hop_length=_HOP,
+        resolution=0.2,
+    )  # fmt: skip
+    # What is softer than anything audible has no pitch that matters: rumble of a background, the end of a tail.
+    measured = levels(section.samples, _HOP)
+    loud = np.append(measured, measured[-1])[: len(track)] >= audible_level(measured, 35.0)
+    voiced = voiced[: len(loud)] & loud[: len(voiced)]
+    track = track[: len(voiced)]
+    frames = min(len(track), 1 + round(section.window.duration * SAMPLE_RATE) // _HOP)
+    track, voiced = np.asarray(track[:frames], np.float64), np.asarray(voiced[:frames], bool) & (track[:frames] > 0)
+    found = tuple(_notes(track, voiced, section.start, section.window.end))
+    if not found:
+        return Pitch(None, None, None, "none", 0.0, ())
+    heard = track[voiced]
+    low, middle, high = (round(float(value), 1) for value in np.percentile(heard, (5, 50, 95)))
+    return Pitch(middle, low, high, _contour(heard), round(float(voiced.mean()), 3), found)
+
+
+def _notes(track: Floats, voiced: np.ndarray, offset: float, end: float) -> list[Note]:
+    """Stretches whose pitch rounds to one semitone."""
+    numbers = np.where(voiced, np.round(69 + 12 * np.log2(np.where(voiced, track, 440.0) / 440)), -1)
+    notes = []
+    for number in np.unique(numbers[numbers >= 0]):
+        for first, last in runs(numbers == number):
+            if (last - first) * _HOP / SAMPLE_RATE >= _SHORTEST:
+                hertz = round(float(np.median(track[first:last])), 1)
+                begin, stop = (offset + frame * _HOP / SAMPLE_RATE for frame in (first, last))
+                notes.append(Note(round(begin, 2), round(min(stop, end), 2), hertz, note_name(hertz)))
+    return sorted(notes, key=lambda note: note.start)
+
+
+def _contour(heard: Floats) -> str:
+    """How the pitch goes: by the spread of its semitones and by its ends."""
+    steps = 12 * np.log2(heard / heard[0])
+    if np.percentile(steps, 95) - np.percentile(steps, 5) < _STEADY:
+        return "steady"
+    # Every eighth must go the same way, or stay, else it is a melody.
+    parts = np.array([np.median(part) for part in np.array_split(steps, min(8, len(steps)))])
+    travelled = parts[-1] - parts[0]
+    if abs(travelled) < _STEADY or (np.diff(parts) * np.sign(travelled) < -_BACK).any():
+        return "varied"
+    return "rising" if travelled > 0 else "falling"
