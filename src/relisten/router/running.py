@@ -45,7 +45,7 @@ class ToolReport:
     window: Segment | None = None
     """None: the whole clip."""
     arguments: Mapping[str, Argument] = field(default_factory=dict)
-    """All of them, defaults included."""
+    """All of them, defaults included; none where they were refused, since these may hold anything."""
     finding: Finding | None = None
     failure: Failure | None = None
     error: str = ""
@@ -122,14 +122,14 @@ def run_tool(
         cache: where findings are kept and looked for.
     """
     began = time.perf_counter()
-    report = ToolReport(name, window, dict(arguments or {}))
+    report = ToolReport(name, window)
     try:
         tool = find_tool(name)
     except InputError as error:
         return _failed(report, Failure.UNKNOWN_TOOL, str(error))
     report = replace(report, version=tool.version)
     try:
-        report = replace(report, arguments=tool.arguments(report.arguments))
+        report = replace(report, arguments=tool.arguments(arguments or {}))
     except RelistenError as error:
         return _failed(report, Failure.BAD_ARGUMENTS, str(error))
     if window is not None:

@@ -117,6 +117,13 @@ def find_onsets(section: Section, threshold: float) -> tuple[float, ...]:
     return section.inside(np.maximum(found, -section.start) if section.start < 0 else found)
 
 
+def peak_between(power: Floats, at: int) -> float:
+    """The place of the peak at index `at`, between indices, by a parabola through the logarithms."""
+    left, here, right = np.log(power[at - 1 : at + 2] + 1e-30)
+    bend = left - 2 * here + right
+    return at + (0.5 * float((left - right) / bend) if bend < 0 else 0.0)
+
+
 def note_name(hertz: float) -> str:
     """The nearest note of equal temperament (A4 = 440 Hz): "F#3"."""
     number = round(69 + 12 * np.log2(hertz / 440))

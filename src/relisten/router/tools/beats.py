@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from relisten.audio import SAMPLE_RATE, Clip
+from relisten.errors import InputError
 from relisten.protocol import Segment
 from relisten.router.finding import Finding, counted, seconds
 from relisten.router.sections import HOP, INSTALL, LIBROSA, Floats, cut, onset_envelope
@@ -38,9 +39,15 @@ class Beats(Finding):
 @tool("beats", "tempo and beats", max_duration=600, timeout=60, requires=LIBROSA, install=INSTALL)
 def beats(clip: Clip, window: Segment | None = None, *, expected: float = 120.0) -> Beats:
     """Dynamic-programming beats (librosa). `expected` is the tempo that is likely beforehand; the tempo found may
-    be half or double of what somebody would tap."""
+    be half or double of what somebody would tap.
+
+    Raises:
+        InputError: the expected tempo is not 30 to 300.
+    """
     from librosa.beat import beat_track
 
+    if not 30 <= expected <= 300:
+        raise InputError(f"beats: expected is {expected:g} beats a minute; it must be 30 to 300")
     section = cut(clip, window)
     if section.window.duration < _SHORTEST or not section.samples.any():
         return Beats(None, 0.0, ())

@@ -6,12 +6,23 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from relisten.audio import SAMPLE_RATE, Clip
 from relisten.errors import InputError
 from relisten.protocol import Segment
 from relisten.router.finding import Finding, listed
-from relisten.router.sections import INSTALL, LIBROSA, Floats, audible_level, cut, levels, note_name, runs
+from relisten.router.sections import (
+    INSTALL,
+    LIBROSA,
+    Floats,
+    audible_level,
+    cut,
+    levels,
+    note_name,
+    peak_between,
+    runs,
+)
 from relisten.router.tool import tool
 
 _HOP: Final = 256
@@ -19,8 +30,10 @@ _FRAME: Final = 1024
 _SHORTEST: Final = 0.06
 """Seconds that a note must last."""
 _STEADY: Final = 0.6
-"""Semitones within which a pitch counts as steady."""
+"""Semitones within which a pitch counts as steady, and as one note."""
 
+_HIGH: Final = 600.0
+_FFT: Final = 4096
 _BACK: Final = 0.3
 """Semitones that a rising pitch may fall back between two eighths of its course."""
 
@@ -83,6 +96,7 @@ def pitch(clip: Clip, window: Segment | None = None, *, lowest: float = 65.0, hi
     track = track[: len(voiced)]
     frames = min(len(track), 1 + round(section.window.duration * SAMPLE_RATE) // _HOP)
     track, voiced = np.asarray(track[:frames], np.float64), np.asarray(voiced[:frames], bool) & (track[:frames] > 0)
+    track = _refined(section.samples, track, voiced)
     found = tuple(_notes(track, voiced, section.start, section.window.end))
     if not found:
         return Pitch(None, None, None, "none", 0.0, ())
@@ -91,17 +105,37 @@ def pitch(clip: Clip, window: Segment | None = None, *, lowest: float = 65.0, hi
     return Pitch(middle, low, high, _contour(heard), round(float(voiced.mean()), 3), found)
 
 
-def _notes(track: Floats, voiced: np.ndarray, offset: float, end: float) -> list[Note]:
-    """Stretches whose pitch rounds to one semitone."""
-    numbers = np.where(voiced, np.round(69 + 12 * np.log2(np.where(voiced, track, 440.0) / 440)), -1)
+def _notes(track: Floats, voiced: NDArray[np.bool_], offset: float, end: float) -> list[Note]:
+    """Stretches that stay near their own mean: rounding frame by frame would tear a note between two names."""
     notes = []
-    for number in np.unique(numbers[numbers >= 0]):
-        for first, last in runs(numbers == number):
-            if (last - first) * _HOP / SAMPLE_RATE >= _SHORTEST:
-                hertz = round(float(np.median(track[first:last])), 1)
-                begin, stop = (offset + frame * _HOP / SAMPLE_RATE for frame in (first, last))
-                notes.append(Note(round(begin, 2), round(min(stop, end), 2), hertz, note_name(hertz)))
-    return sorted(notes, key=lambda note: note.start)
+    for first, last in runs(voiced):
+        semitones = 12 * np.log2(track[first:last] / 440)
+        begin = 0
+        for at in range(1, last - first + 1):
+            if at < last - first and abs(semitones[at] - semitones[begin:at].mean()) <= _STEADY:
+                continue
+            if (at - begin) * _HOP / SAMPLE_RATE >= _SHORTEST:
+                hertz = round(float(np.median(track[first + begin : first + at])), 1)
+                start, stop = (offset + (first + edge) * _HOP / SAMPLE_RATE for edge in (begin, at))
+                notes.append(Note(round(start, 2), round(min(stop, end), 2), hertz, note_name(hertz)))
+            begin = at
+    return notes
+
+
+def _refined(samples: NDArray[np.float32], track: Floats, voiced: NDArray[np.bool_]) -> Floats:
+    """The track with high pitches moved to the spectral peak within 80 cents: of a period of few samples, YIN tells
+    up to half a semitone too much."""
+    refined = track.copy()
+    padded = np.pad(samples, _FRAME // 2)
+    step = SAMPLE_RATE / _FFT
+    for frame in np.flatnonzero(voiced & (track > _HIGH)):
+        part = padded[frame * _HOP : frame * _HOP + _FRAME]
+        power = np.abs(np.fft.rfft(part * np.hanning(len(part)), _FFT))
+        low, high = (int(track[frame] * 2 ** (cents / 1200) / step) for cents in (-80, 80))
+        peak = low + int(power[low : high + 2].argmax())
+        if low < peak < high + 1:
+            refined[frame] = peak_between(power, peak) * step
+    return refined
 
 
 def _contour(heard: Floats) -> str:

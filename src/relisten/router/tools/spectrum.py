@@ -11,7 +11,7 @@ from scipy import signal
 from relisten.audio import SAMPLE_RATE, Clip
 from relisten.protocol import Segment
 from relisten.router.finding import Finding, listed
-from relisten.router.sections import Floats, cut, decibels
+from relisten.router.sections import Floats, cut, decibels, peak_between
 from relisten.router.tool import tool
 
 _SIZE: Final = 2048
@@ -73,9 +73,5 @@ def _peaks(frequencies: Floats, shares: Floats) -> tuple[float, ...]:
     loud = decibels(shares)
     found, traits = signal.find_peaks(loud, prominence=_PROMINENT, height=float(loud.max()) - 30)
     order = np.argsort(-traits["peak_heights"])[:_PEAKS]
-    values = []
-    for at in found[order]:
-        left, here, right = loud[at - 1 : at + 2]
-        shift = 0.5 * (left - right) / (left - 2 * here + right)
-        values.append(round(float(frequencies[at] + shift * (frequencies[1] - frequencies[0])), 1))
-    return tuple(values)
+    step = float(frequencies[1] - frequencies[0])
+    return tuple(round(float(frequencies[0]) + peak_between(shares, int(at)) * step, 1) for at in found[order])

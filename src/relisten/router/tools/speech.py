@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -55,7 +57,20 @@ def _complete(given: Mapping[str, Argument]) -> Mapping[str, Argument]:
     # A key belongs to the endpoint of its environment, and is not sent to another one.
     if given["url"] and given["url"] != os.environ.get(URL, ""):
         filled["key_env"] = given["key_env"]
+    if filled["url"]:
+        _endpoint(filled)  # a URL that carries a secret must not come as far as a result or a cache
     return {**given, **filled}
+
+
+def _endpoint(given: Mapping[str, Argument]) -> Endpoint:
+    """
+    Raises:
+        InputError: the URL, the model or the key's variable cannot be used.
+    """
+    from relisten.data.llm.endpoint import Endpoint
+
+    url, model, key_env = (str(given[name]) for name in ("url", "model", "key_env"))
+    return Endpoint(url, model, key_env, timeout=_TIMEOUT, retries=_RETRIES)
 
 
 @tool(
@@ -90,10 +105,7 @@ def speech(
     if not part.samples.any():
         return Speech("")
     if url:
-        from relisten.data.llm.endpoint import Endpoint
-
-        endpoint = Endpoint(url, model, key_env, timeout=_TIMEOUT, retries=_RETRIES)
-        return _ask(endpoint, Clip(part.samples), language)
+        return _ask(_endpoint({"url": url, "model": model, "key_env": key_env}), Clip(part.samples), language)
     if model and find_spec("faster_whisper") is not None:
         return _whisper(model, Clip(part.samples), language)
     raise ToolError(_HELP)
@@ -109,8 +121,6 @@ def _ask(endpoint: Endpoint, clip: Clip, language: str) -> Speech:
         import httpx
     except ModuleNotFoundError:
         raise ToolError('speech: asking an endpoint needs httpx: pip install "relisten[llm]"') from None
-    import time
-
     from relisten.data.llm.chat import wav_bytes
     from relisten.data.llm.wire import error_message, retry_after
 
@@ -154,8 +164,6 @@ def _read(chunks: Any) -> str:
 
 
 def _parse(body: str) -> Speech:
-    import json
-
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):

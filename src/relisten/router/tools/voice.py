@@ -37,7 +37,7 @@ class Voice(Finding):
 
 
 @tool("voice", "where somebody speaks", max_duration=3600, requires=("webrtcvad",), install=INSTALL)
-def voice(clip: Clip, window: Segment | None = None, *, strictness: int = 2) -> Voice:
+def voice(clip: Clip, window: Segment | None = None, *, strictness: int = 3) -> Voice:
     """WebRTC's voice activity detector in frames of 30 ms; `strictness` 0 (keeps most) to 3. Made for calls: music
     and machines with a voice's spectrum are often taken for one.
 

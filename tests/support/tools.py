@@ -1,0 +1,60 @@
+"""Tools for tests, and what they find."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from relisten.audio import Clip
+from relisten.protocol import Segment
+from relisten.router import tool as registry
+from relisten.router.finding import Finding
+from relisten.router.tool import tool
+
+released = threading.Event()
+"""Lets `slow` end."""
+calls: list[tuple[str, Segment | None]] = []
+
+
+@dataclass(frozen=True)
+class Length(Finding):
+    seconds: float
+
+    def text(self) -> str:
+        return f"{self.seconds:g} s"
+
+
+@contextmanager
+def extra_tools() -> Iterator[None]:
+    """Registers `length`, `slow`, `broken` and `absent`, and takes them out again."""
+    registry.all_tools()
+    before = dict(registry._REGISTRY.tools)
+    released.clear()
+    calls.clear()
+
+    @tool("length", "how long it is", max_duration=5)
+    def length(clip: Clip, window: Segment | None = None, *, scale: float = 1.0, word: str = "") -> Length:
+        calls.append((word, window))
+        return Length(scale * (clip.duration if window is None else window.duration))
+
+    @tool("slow", "never done", timeout=0.05)
+    def slow(clip: Clip, window: Segment | None = None) -> Length:
+        released.wait(20)
+        return Length(0.0)
+
+    @tool("broken", "fails")
+    def broken(clip: Clip, window: Segment | None = None) -> Length:
+        raise ZeroDivisionError("two\nlines")
+
+    @tool("absent", "needs what nobody has", requires=("no_such_package.part",), install="pip install no-such")
+    def absent(clip: Clip, window: Segment | None = None) -> Length:
+        return Length(0.0)
+
+    try:
+        yield
+    finally:
+        released.set()
+        registry._REGISTRY.tools.clear()
+        registry._REGISTRY.tools.update(before)
