@@ -32,8 +32,8 @@ from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Format
 from relisten.question import Question
 from relisten.trace import ListenSpan, Sampling
+from relisten.train.grpo.rollouts import Rollout, roll_out
 from relisten.train.rewards import Reward
-from relisten.train.rollouts import Rollout, roll_out
 
 PADDED_SECONDS = 300
 GROUP = 8

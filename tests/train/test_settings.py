@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from relisten.cli.train.options import configured
 from relisten.errors import InputError
 from relisten.protocol import Format
-from relisten.train.grpo_config import GrpoConfig
+from relisten.train.grpo.config import GrpoConfig
 from relisten.train.settings import SHIPPED, differences, dump_settings, make_config, read_settings
 
 

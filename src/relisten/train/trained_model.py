@@ -15,9 +15,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from relisten.errors import InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.train.finetune_config import FinetuneConfig
 from relisten.train.parallel import Processes
-from relisten.train.sequence_loss import SequenceLoss
+from relisten.train.sft.config import FinetuneConfig
+from relisten.train.sft.sequence_loss import SequenceLoss
 
 _TEXT_LAYERS: Final = r"model\.language_model\.layers\.\d+\..*"
 _AUDIO_LAYERS: Final = r"model\.audio_tower\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|fc1|fc2)"

@@ -23,7 +23,7 @@ from rich.progress import (
 from relisten.cli.train.options import configured
 from relisten.cli.train.sizes import positive, print_sizes
 from relisten.errors import InputError
-from relisten.train.grpo_config import GrpoConfig
+from relisten.train.grpo.config import GrpoConfig
 
 _NOT_A_NUMBER = 1
 _INTERRUPTED = 130
@@ -50,16 +50,16 @@ def grpo(
     Exit status: 0 trained, 1 the loss is no number any more, 2 bad input.
     """
     if dry_run:
-        from relisten.train.grpo_dryrun import dry_run_grpo
+        from relisten.train.grpo.dryrun import dry_run_grpo
 
         print_sizes(dry_run_grpo(config, positive(processes)), as_json)
         return
     if out is None:
         raise InputError("--out is not given: name a folder for the run, or try --dry-run")
     # Slow to import, and needless for --help.
-    from relisten.train.finetune import DivergedError
-    from relisten.train.grpo import Watch, train_grpo
+    from relisten.train.grpo.trainer import Watch, train_grpo
     from relisten.train.parallel import Processes
+    from relisten.train.sft.trainer import DivergedError
 
     group = Processes(config.device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
     speaks = group is None or group.first

@@ -23,7 +23,7 @@ from rich.progress import (
 from relisten.cli.train.options import configured
 from relisten.cli.train.sizes import positive, print_sizes
 from relisten.errors import InputError
-from relisten.train.finetune_config import FinetuneConfig
+from relisten.train.sft.config import FinetuneConfig
 
 
 @configured(FinetuneConfig)
@@ -42,14 +42,14 @@ def sft(
     model is divided among them. OUT/checkpoint is the trained model. Exit status: 0, or 2 for bad input.
     """
     if dry_run:
-        from relisten.train.dryrun import dry_run as dry
+        from relisten.train.sft.dryrun import dry_run as dry
 
         print_sizes(dry(config, positive(processes)), as_json)
         return
     if out is None:
         raise InputError("--out is not given: name a folder for the run, or try --dry-run")
-    from relisten.train.finetune import finetune  # slow to import
     from relisten.train.parallel import Processes
+    from relisten.train.sft.trainer import finetune  # slow to import
 
     group = Processes(config.device)
     console = Console(file=sys.stderr)

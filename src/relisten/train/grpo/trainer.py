@@ -40,18 +40,18 @@ from relisten.errors import EngineError, InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.question import Question, read_questions
 from relisten.trace import Sampling
-from relisten.train.finetune import DivergedError
-from relisten.train.grpo_config import MAY_CHANGE, GrpoConfig
+from relisten.train.grpo.config import MAY_CHANGE, GrpoConfig
+from relisten.train.grpo.policy import Policy
+from relisten.train.grpo.rollouts import Rollout, TakesWeights, roll_out
+from relisten.train.grpo.step_stats import answers_stats, validation_stats, warnings
+from relisten.train.grpo.team import Team
+from relisten.train.grpo.updates import Gaps, NotFiniteError, Updates, with_advantages
 from relisten.train.metrics import Metrics
 from relisten.train.parallel import Processes
 from relisten.train.planning import members_of_step, steps_of_epoch
-from relisten.train.policy import Policy
 from relisten.train.rewards import Reward
-from relisten.train.rollouts import Rollout, TakesWeights, roll_out
 from relisten.train.settings import differences, dump_settings, make_config, read_settings
-from relisten.train.step_stats import answers_stats, validation_stats, warnings
-from relisten.train.team import Team
-from relisten.train.updates import Gaps, NotFiniteError, Updates, with_advantages
+from relisten.train.sft.trainer import DivergedError
 
 _TRAINING: Final = 0
 _VALIDATING: Final = 1

@@ -13,12 +13,12 @@ from support.sounds import noise_clip
 from relisten.protocol import Finish
 from relisten.question import Question
 from relisten.trace import GeneratedSpan
-from relisten.train.grpo_config import Averaging, GrpoConfig
-from relisten.train.policy import Policy
+from relisten.train.grpo.config import Averaging, GrpoConfig
+from relisten.train.grpo.policy import Policy
+from relisten.train.grpo.rollouts import Rollout
+from relisten.train.grpo.team import Team
+from relisten.train.grpo.updates import Gaps, Updates, with_advantages
 from relisten.train.rewards import Score
-from relisten.train.rollouts import Rollout
-from relisten.train.team import Team
-from relisten.train.updates import Gaps, Updates, with_advantages
 
 REWARDS = (0.0, 1.0, None, 2.0)
 FINISHES = (Finish.ANSWER, Finish.LENGTH, Finish.FAILED, Finish.NO_ANSWER)

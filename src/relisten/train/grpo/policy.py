@@ -16,9 +16,9 @@ from torch import Tensor
 from relisten.errors import InputError
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.train.finetune_config import FinetuneConfig
-from relisten.train.grpo_config import GrpoConfig
-from relisten.train.logprobs import Part, Scorer, scored
+from relisten.train.grpo.config import GrpoConfig
+from relisten.train.grpo.logprobs import Part, Scorer, scored
+from relisten.train.sft.config import FinetuneConfig
 from relisten.train.trained_model import freeze, merge_adapters
 
 

@@ -25,11 +25,11 @@ from relisten.listener import Listener
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.question import Question
 from relisten.trace import Trace
-from relisten.train import grpo
-from relisten.train.finetune import DivergedError
-from relisten.train.grpo import Watch, train_grpo
-from relisten.train.grpo_config import GrpoConfig
+from relisten.train.grpo import trainer as grpo
+from relisten.train.grpo.config import GrpoConfig
+from relisten.train.grpo.trainer import Watch, train_grpo
 from relisten.train.settings import dump_settings, make_config, read_settings
+from relisten.train.sft.trainer import DivergedError
 
 TIMES = ("seconds_rollout", "seconds_prepare", "seconds_update", "peak_megabytes")
 
@@ -197,7 +197,7 @@ def test_failed_answers_are_recorded_and_left_out(config: GrpoConfig, questions:
 def test_what_is_no_number_stops_the_run_and_leaves_what_was_saved(
     config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from relisten.train import updates
+    from relisten.train.grpo import updates
 
     calls: list[int] = []
     real = updates.policy_loss

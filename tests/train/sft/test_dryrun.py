@@ -16,10 +16,10 @@ from relisten.errors import InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Format
 from relisten.question import Question
-from relisten.train.dryrun import dry_run
-from relisten.train.finetune_config import FinetuneConfig
-from relisten.train.sequences import Layout
 from relisten.train.settings import SHIPPED, make_config, read_settings
+from relisten.train.sft.config import FinetuneConfig
+from relisten.train.sft.dryrun import dry_run
+from relisten.train.sft.sequences import Layout
 
 RESPONSE = "<think>I hear <seg>0.2, 1.0</seg> that.</think><answer>2</answer>"
 

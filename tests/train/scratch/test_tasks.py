@@ -12,7 +12,7 @@ from relisten.data.scenes import make_scene
 from relisten.data.timbres import LABELS
 from relisten.data.wording import NAMES, NUMBERS
 from relisten.protocol import parse_answer
-from relisten.train.tasks import conclude, reworded
+from relisten.train.scratch.tasks import conclude, reworded
 
 SAME_LABEL = {name: label for label, names in NAMES.items() for name, _ in names}
 

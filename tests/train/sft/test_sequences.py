@@ -13,7 +13,7 @@ from relisten.errors import InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Format
 from relisten.question import Question
-from relisten.train.sequences import Layout, ReadySet, make_ready
+from relisten.train.sft.sequences import Layout, ReadySet, make_ready
 
 RESPONSE = "<think>I count in <seg>0.5, 1.5</seg> that makes 2.</think><answer>2</answer>"
 

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from relisten.train.grpo_config import Averaging
+from relisten.train.grpo.config import Averaging
 
 EPSILON: Final = 1e-6
 """Added to the deviation that normalises advantages."""

@@ -10,8 +10,9 @@ from relisten.audio import SAMPLE_RATE, Clip
 from relisten.data.scenes import Event, Scene
 from relisten.data.timbres import LABELS
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.train import encoder, forward
+from relisten.train import forward
 from relisten.train.batches import Batcher
+from relisten.train.scratch import encoder
 
 RATE = 25.0
 

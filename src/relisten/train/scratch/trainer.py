@@ -1,4 +1,4 @@
-"""Supervised training from scratch: `python -m relisten.train.sft --out DIR --preset echo-tiny --seed 0`.
+"""Supervised training from scratch: `python -m relisten.train.scratch --out DIR --preset echo-tiny --seed 0`.
 
 One command renders the scenes, trains the tokenizer and runs every stage of a preset. A run that was killed goes
 on from its last saved state when the same command is given again. In DIR afterwards: `checkpoint/` (the trained
@@ -35,11 +35,12 @@ from relisten.errors import InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.models.tiny import build
 from relisten.protocol import user_text
-from relisten.train import encoder, forward
+from relisten.train import forward
 from relisten.train.batches import Batcher, Target
-from relisten.train.config import PRESETS, SftConfig, Stage
-from relisten.train.pool import ScenePool
-from relisten.train.tasks import TASKS, answer
+from relisten.train.scratch import encoder
+from relisten.train.scratch.config import PRESETS, SftConfig, Stage
+from relisten.train.scratch.pool import ScenePool
+from relisten.train.scratch.tasks import TASKS, answer
 
 COMPUTE = torch.bfloat16
 """Of matrix products; weights, norms and losses are float32."""
@@ -306,7 +307,7 @@ class _Run:
         folder = self.out / "checkpoint"
         export(self.family, self.parameters, self.average, folder)
         made = {
-            "trainer": "relisten.train.sft",
+            "trainer": "relisten.train.scratch.trainer",
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "config": asdict(self.config),
@@ -345,7 +346,7 @@ def _part(scene: Scene, start: float, end: float) -> Scene:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m relisten.train.sft", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m relisten.train.scratch", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="echo-tiny")
     parser.add_argument("--seed", type=int, default=0)

@@ -24,11 +24,11 @@ from relisten.errors import InputError
 from relisten.models import locate
 from relisten.models.qwen2_5_omni import Qwen2_5Omni, build_outline
 from relisten.protocol import Segment, split_at_listens, system_prompt, user_text
-from relisten.train.finetune_config import FinetuneConfig
 from relisten.train.planning import divide, members_of_step, steps_of_epoch
-from relisten.train.reading import TRAIN, read_dataset
-from relisten.train.sequence_loss import LOGITS_AT_ONCE
-from relisten.train.sequences import Layout, ReadySet, make_ready
+from relisten.train.sft.config import FinetuneConfig
+from relisten.train.sft.reading import TRAIN, read_dataset
+from relisten.train.sft.sequence_loss import LOGITS_AT_ONCE
+from relisten.train.sft.sequences import Layout, ReadySet, make_ready
 from relisten.train.trained_model import freeze, half_precision
 
 KNOWN_SHAPES: Final = {"Qwen/Qwen2.5-Omni-7B": {"tie_word_embeddings": False}}

@@ -10,9 +10,9 @@ from relisten.data.examples import Example
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Format
 from relisten.question import Question
-from relisten.train import sequence_loss
-from relisten.train.sequence_loss import SequenceLoss
-from relisten.train.sequences import Layout, Sequence
+from relisten.train.sft import sequence_loss
+from relisten.train.sft.sequence_loss import SequenceLoss
+from relisten.train.sft.sequences import Layout, Sequence
 
 RESPONSES = (
     "<think>I count in <seg>0.5, 1.5</seg> that makes 2 and <seg>0.0, 0.7</seg> too.</think><answer>2</answer>",

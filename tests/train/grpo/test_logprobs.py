@@ -15,7 +15,7 @@ from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Finish, Format
 from relisten.question import Question
 from relisten.trace import GeneratedSpan, PromptSpan, Trace
-from relisten.train.logprobs import Laid, Scorer, lay_out, scored
+from relisten.train.grpo.logprobs import Laid, Scorer, lay_out, scored
 
 LISTENS = (0, 1, 2, 0, 3, 1, 0)
 GROUPS = (0, 0, 0, 1, 1, 2, 2)
@@ -134,7 +134,7 @@ def test_many_logits_are_computed_in_pieces(
     assert gradient is not None
     expected = gradient.clone()
     family.thinker.zero_grad()
-    monkeypatch.setattr("relisten.train.logprobs._LOGITS_AT_ONCE", 7 * family.lm_head.out_features)
+    monkeypatch.setattr("relisten.train.grpo.logprobs._LOGITS_AT_ONCE", 7 * family.lm_head.out_features)
     pieces = scorer(part)
     pieces.logprobs.sum().backward()  # type: ignore[no-untyped-call]
     assert pieces.logprobs.tolist() == pytest.approx(whole.logprobs.tolist(), abs=1e-5)

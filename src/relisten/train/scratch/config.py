@@ -10,17 +10,17 @@ from typing import Final
 
 from relisten.errors import InputError
 from relisten.models.tiny import TinyShape
-from relisten.train.pool import PoolConfig
-from relisten.train.tasks import TASKS
+from relisten.train.scratch.pool import PoolConfig
+from relisten.train.scratch.tasks import TASKS
 
 
 @dataclass(frozen=True)
 class Stage:
     """Some steps of one kind.
 
-    `mix` maps tasks (`relisten.train.tasks.TASKS`) to their shares of the steps; a stage without one trains the
-    audio tower alone. The learning rate rises over `warmup` steps, stays, and falls linearly to `last_lr` x `lr`
-    over the last `decay` share of the steps.
+    `mix` maps tasks (`tasks.TASKS`) to their shares of the steps; a stage without one trains the audio tower alone.
+    The learning rate rises over `warmup` steps, stays, and falls linearly to `last_lr` x `lr` over the last `decay`
+    share of the steps.
 
     Raises:
         InputError: for an unknown task or numbers that make no stage.

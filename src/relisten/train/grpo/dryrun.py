@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import torch
 
-from relisten.train.dryrun import DryRun, count_parameters, outline, pass_memory
-from relisten.train.grpo import read_referenced
-from relisten.train.grpo_config import GrpoConfig
+from relisten.train.grpo.config import GrpoConfig
+from relisten.train.grpo.policy import as_stage_one
+from relisten.train.grpo.trainer import read_referenced
 from relisten.train.planning import steps_of_epoch
-from relisten.train.policy import as_stage_one
 from relisten.train.rewards import Reward
+from relisten.train.sft.dryrun import DryRun, count_parameters, outline, pass_memory
 from relisten.train.trained_model import freeze, half_precision
 
 PROMPT: Final = 512

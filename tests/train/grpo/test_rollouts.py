@@ -14,10 +14,10 @@ from relisten.engines.fake import ScriptedEngine, ScriptedStream
 from relisten.protocol import Finish, Format
 from relisten.question import Question
 from relisten.trace import Sampling
-from relisten.train.grpo_config import GrpoConfig
+from relisten.train.grpo.config import GrpoConfig
+from relisten.train.grpo.rollouts import Rollout, roll_out
+from relisten.train.grpo.step_stats import answers_stats, validation_stats, warnings
 from relisten.train.rewards import Reward
-from relisten.train.rollouts import Rollout, roll_out
-from relisten.train.step_stats import answers_stats, validation_stats, warnings
 
 RIGHT = "<think>so <seg>0.5, 1.5</seg> and <seg>1.0, 2.0</seg> two</think><answer>2</answer>"
 WRONG = "<think>Two words</think><answer>3</answer>"

@@ -24,9 +24,9 @@ from relisten.errors import InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Format
 from relisten.question import Question
-from relisten.train.finetune import DivergedError, Finetuned, finetune
-from relisten.train.finetune_config import FinetuneConfig
 from relisten.train.parallel import Processes
+from relisten.train.sft.config import FinetuneConfig
+from relisten.train.sft.trainer import DivergedError, Finetuned, finetune
 
 pytest.importorskip("accelerate", reason="training needs accelerate")
 

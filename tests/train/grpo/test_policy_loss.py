@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from relisten.train.grpo_config import Averaging
-from relisten.train.policy_loss import (
+from relisten.train.grpo.config import Averaging
+from relisten.train.grpo.policy_loss import (
     Objective,
     Sums,
     Tokens,

@@ -11,10 +11,10 @@ import torch
 
 from relisten import models
 from relisten.errors import InputError
-from relisten.train.config import PRESETS, SftConfig, Stage
-from relisten.train.pool import ScenePool
-from relisten.train.sft import train
-from relisten.train.tasks import TASKS
+from relisten.train.scratch.config import PRESETS, SftConfig, Stage
+from relisten.train.scratch.pool import ScenePool
+from relisten.train.scratch.tasks import TASKS
+from relisten.train.scratch.trainer import train
 
 SMOKE = PRESETS["smoke"]
 
@@ -45,7 +45,7 @@ def test_weights_move_in_every_part(finished: Path) -> None:
 def test_a_killed_run_goes_on_to_the_same_weights(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from relisten.train import sft
+    from relisten.train.scratch import trainer as sft
 
     class KilledError(Exception):
         pass

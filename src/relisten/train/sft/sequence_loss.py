@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from relisten.audio import Clip
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.train.sequences import Sequence
+from relisten.train.sft.sequences import Sequence
 
 LOGITS_AT_ONCE: Final = 1024
 

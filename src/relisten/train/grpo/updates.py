@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from relisten.errors import RelistenError
 from relisten.protocol import Finish
-from relisten.train.grpo_config import GrpoConfig
-from relisten.train.logprobs import Part, lay_out, scored
-from relisten.train.policy import Policy
-from relisten.train.policy_loss import (
+from relisten.train.grpo.config import GrpoConfig
+from relisten.train.grpo.logprobs import Part, lay_out, scored
+from relisten.train.grpo.policy import Policy
+from relisten.train.grpo.policy_loss import (
     Objective,
     Sums,
     Tokens,
@@ -23,8 +23,8 @@ from relisten.train.policy_loss import (
     policy_loss,
     token_weights,
 )
-from relisten.train.rollouts import Rollout
-from relisten.train.team import Team
+from relisten.train.grpo.rollouts import Rollout
+from relisten.train.grpo.team import Team
 
 
 class NotFiniteError(RelistenError, ArithmeticError):

@@ -16,7 +16,7 @@ from relisten.data.export.base import ExportOptions
 from relisten.errors import InputError
 from relisten.protocol import user_text
 from relisten.question import Question
-from relisten.train.reading import read_dataset, split_choices
+from relisten.train.sft.reading import read_dataset, split_choices
 
 RESPONSE = "<think>To see I play <seg>0.1, 0.6</seg> and hear a bark, so it is a dog.</think><answer>dog</answer>"
 

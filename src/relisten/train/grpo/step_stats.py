@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from relisten.protocol import Finish, Format, same_answer
-from relisten.train.grpo_config import GrpoConfig
+from relisten.train.grpo.config import GrpoConfig
+from relisten.train.grpo.rollouts import Rollout
 from relisten.train.rewards import distinct_share
-from relisten.train.rollouts import Rollout
 
 _GAP: Final = 1e-4  # the native engine in float32 against the trainer
 _WORD: Final = re.compile(r"\w+")

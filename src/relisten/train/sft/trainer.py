@@ -38,13 +38,13 @@ from relisten.data.examples import Example
 from relisten.errors import InputError, RelistenError
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.train.finetune_config import MAY_CHANGE, FinetuneConfig
 from relisten.train.metrics import Metrics
 from relisten.train.parallel import Processes
 from relisten.train.planning import divide, members_of_step, steps_of_epoch
-from relisten.train.reading import TRAIN, read_dataset
-from relisten.train.sequences import Counts, Layout, ReadySet, Sequence, make_ready
 from relisten.train.settings import differences, dump_settings, make_config, read_settings
+from relisten.train.sft.config import MAY_CHANGE, FinetuneConfig
+from relisten.train.sft.reading import TRAIN, read_dataset
+from relisten.train.sft.sequences import Counts, Layout, ReadySet, Sequence, make_ready
 from relisten.train.states import States
 from relisten.train.trained_model import TrainedModel, half_precision
 

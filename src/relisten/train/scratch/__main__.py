@@ -1,0 +1,3 @@
+from relisten.train.scratch.trainer import main
+
+main()
