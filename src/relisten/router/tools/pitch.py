@@ -34,6 +34,8 @@ _STEADY: Final = 0.6
 
 _HIGH: Final = 600.0
 _FFT: Final = 4096
+_PRESENT: Final = 0.05
+"""Part of the spectrum's largest magnitude that a fundamental above 600 Hz has at least."""
 _BACK: Final = 0.3
 """Semitones that a rising pitch may fall back between two eighths of its course."""
 
@@ -131,10 +133,15 @@ def _refined(samples: NDArray[np.float32], track: Floats, voiced: NDArray[np.boo
     for frame in np.flatnonzero(voiced & (track > _HIGH)):
         part = padded[frame * _HOP : frame * _HOP + _FRAME]
         power = np.abs(np.fft.rfft(part * np.hanning(len(part)), _FFT))
-        low, high = (int(track[frame] * 2 ** (cents / 1200) / step) for cents in (-80, 80))
-        peak = low + int(power[low : high + 2].argmax())
-        if low < peak < high + 1:
-            refined[frame] = peak_between(power, peak) * step
+        for multiple in (1, 2, 3):
+            low, high = (int(multiple * track[frame] * 2 ** (cents / 1200) / step) for cents in (-80, 80))
+            near = power[low : high + 2]
+            # A high tone whose period is no whole number of samples is taken for its half or third.
+            if high + 2 < len(power) and near.max() >= _PRESENT * power.max():
+                peak = low + int(near.argmax())
+                if low < peak < high + 1:
+                    refined[frame] = peak_between(power, peak) * step
+                break
     return refined
 
 
