@@ -34,7 +34,7 @@ from relisten.router.tools.spectrum import Spectrum
 from relisten.router.tools.speech import Speech
 from relisten.router.tools.voice import Voice
 
-SEED: Final = 60_006
+SEED: Final = 61_116
 _PATIENCE: Final = 300.0
 _NEAR: Final = 0.05
 F = TypeVar("F", bound=Finding)
