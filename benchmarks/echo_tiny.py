@@ -49,7 +49,7 @@ class ReplacedCrops:
     Args:
         family: the one to stand before.
         control: "silence", or "elsewhere": a part of the same clip, of the same length, that overlaps the crop
-            as little as can be.
+            as little as can be. A crop of the whole clip has no other part and stays.
         clips: the whole clips. A crop's samples are a view of one of them.
     """
 
@@ -68,7 +68,7 @@ class ReplacedCrops:
     def _replace(self, clip: Clip) -> Clip:
         address = clip.samples.__array_interface__["data"][0]
         whole = self._whole[int(self._starts[np.searchsorted(self._starts, address, side="right") - 1])]
-        if clip.num_samples == whole.num_samples:
+        if clip is whole:
             return clip
         if self._control == "silence":
             return Clip(np.zeros_like(clip.samples))
