@@ -140,7 +140,7 @@ def check_heard(scene: Scene, example: Example) -> None:
             listed = re.sub(AFTER_A_SOUND, "", listed[len(heard) :])
 
 
-AFTER_A_SOUND = rf"^( ({'|'.join(NUMBERS)}))?( (-?\d+ dB|key \d+|\d+\.\d seconds))?(, a long gap)?, "
+AFTER_A_SOUND = rf"^( ({'|'.join(NUMBERS)}|\d\d))?( (-?\d+ dB|key \d+|\d+\.\d seconds))?(, a long gap)?, "
 
 
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(sorted(KINDS)))

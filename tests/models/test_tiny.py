@@ -16,7 +16,7 @@ from relisten import models
 from relisten.models.tiny import CONTROL_TOKENS, TAG_TOKENS, TinyShape, build
 
 SHAPE = TinyShape(audio_width=32, audio_layers=1, width=32, layers=1, feed_forward=64, vocabulary=420)
-TEXTS = ["i hear snare 1, hi-hat, snare 2, so there is a hi-hat."] * 500
+TEXTS = ["i hear snare 1, hi-hat, snare 2, so there is a hi-hat."] * 5000
 
 
 @pytest.fixture(scope="module")
