@@ -1,6 +1,6 @@
 """What a listen costs, as ratios measured side by side in one run.
 
-    python benchmarks/listen.py [--model MODEL] [--threads 1] [--json]
+    python benchmarks/listen.py [--model MODEL] [--threads 2] [--json]
 
 1. One listen: a 3 s crop behind 100 tokens of reasoning over a 10 s clip, up to the next sampled token. Ours
    (mel of the crop's own length, KV reuse) against the stock route (every sound padded to 300 s by
@@ -9,7 +9,7 @@
    decoding the same number of tokens without listening, prompts excluded.
 
 Both sides of a ratio alternate, and medians are compared, so that a busy machine slows both alike. Both run on
-`--threads` threads; with one, the figures are processor time.
+one thread unless `--threads` says otherwise, so that the figures are processor time.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="echo-tiny")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -306,8 +306,12 @@ class _Run:
     def _export(self) -> None:
         folder = self.out / "checkpoint"
         export(self.family, self.parameters, self.average, folder)
+        presets = (n for n, c in PRESETS.items() if replace(c, seed=self.config.seed) == self.config)
+        preset = next(presets, None)
         made = {
-            "trainer": "relisten.train.scratch.trainer",
+            "command": f"python -m relisten.train.scratch --preset {preset} --seed {self.config.seed} --out DIR"
+            if preset
+            else None,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "config": asdict(self.config),
