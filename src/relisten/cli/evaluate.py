@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from relisten.cli.answering import (
     Device,
@@ -24,6 +22,7 @@ from relisten.cli.answering import (
     TopP,
     WeightType,
 )
+from relisten.cli.bars import noted_bar
 from relisten.cli.scores import percent, print_official, print_summary
 from relisten.errors import InputError
 from relisten.listener import DEFAULT_MODEL, Listener
@@ -167,17 +166,7 @@ class _Show:
         self._console = Console(stderr=True)
         self._rule = rule
         self._told = time.monotonic()
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
+        self._bar = noted_bar(self._console)
         self._task = self._bar.add_task("asking", total=total, note="")
 
     def __enter__(self) -> _Show:

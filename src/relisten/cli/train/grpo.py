@@ -11,15 +11,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from relisten.cli.bars import noted_bar
 from relisten.cli.train.options import configured
 from relisten.cli.train.sizes import positive, print_sizes
 from relisten.errors import InputError
@@ -91,17 +84,7 @@ class _Show:
     def __init__(self, speaks: bool) -> None:
         self._speaks = speaks
         self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not (speaks and self._console.is_terminal),
-        )
+        self._bar = noted_bar(self._console, shown=speaks)
         self._task = self._bar.add_task("steps", total=None, note="")
         self._answers = 0
         self._told = ""

@@ -11,15 +11,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from relisten.cli.bars import noted_bar
 from relisten.cli.train.options import configured
 from relisten.cli.train.sizes import positive, print_sizes
 from relisten.errors import InputError
@@ -54,18 +47,8 @@ def sft(
     group = Processes(config.device)
     console = Console(file=sys.stderr)
     try:
-        with Progress(
-            TextColumn("step"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not (group.first and console.is_terminal),
-        ) as progress:
-            task = progress.add_task("", total=None, note="reading sounds")
+        with noted_bar(console, shown=group.first) as progress:
+            task = progress.add_task("step", total=None, note="reading sounds")
 
             def on_step(done: int, steps: int, values: Mapping[str, float]) -> None:
                 progress.update(task, completed=done, total=steps, note=f"loss {values['loss']:.4f}")

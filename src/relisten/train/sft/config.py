@@ -13,12 +13,12 @@ MAY_CHANGE: Final = ("log_every", "save_every", "keep_states", "export_every", "
 """What may differ when a run goes on: none of it touches a number of the model."""
 
 _POSITIVE: Final = (
-    *("max_length", "batch_size", "pass_tokens", "epochs", "save_every", "keep_states", "validate_every"),
-    *("log_every", "threads", "lr", "lora_alpha"),
-)
+    "max_length", "batch_size", "pass_tokens", "epochs", "save_every", "keep_states", "validate_every", "log_every",
+    "threads", "lr", "lora_alpha",
+)  # fmt: skip
 _NOT_NEGATIVE: Final = (
-    *("lora_rank", "steps", "export_every", "clip_norm", "weight_decay", "answer_weight", "heard_weight"),
-)
+    "lora_rank", "steps", "export_every", "clip_norm", "weight_decay", "answer_weight", "heard_weight",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,27 +77,10 @@ class FinetuneConfig:
     device: Annotated[str, "cpu, cuda, ...; auto takes a GPU if there is one."] = "auto"
 
     def __post_init__(self) -> None:
-        positive = (
-            "max_length",
-            "batch_size",
-            "pass_tokens",
-            "epochs",
-            "save_every",
-            "keep_states",
-            "validate_every",
-        )
-        for name in (*positive, "log_every", "threads", "lr", "lora_alpha"):
+        for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} {getattr(self, name)}: it must be more than 0")
-        for name in (
-            "lora_rank",
-            "steps",
-            "export_every",
-            "clip_norm",
-            "weight_decay",
-            "answer_weight",
-            "heard_weight",
-        ):
+        for name in _NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} {getattr(self, name)}: it must be 0 or more")
         for name in ("warmup", "lora_dropout"):
