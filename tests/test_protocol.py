@@ -238,3 +238,8 @@ def test_prompts() -> None:
     assert len({system_prompt(format) for format in Format}) == 3
     assert user_text(Question("How many?", ("1", "2"))) == "How many?\nChoices:\n- 1\n- 2"
     assert user_text(Question("How many?")) == "How many?"
+    found = Question("How many?", ("1", "2"), findings=("[onsets] 2 onsets", "[pitch] no note"))
+    assert user_text(found) == (
+        "How many?\nChoices:\n- 1\n- 2\n"
+        "Found by audio tools, which can be wrong:\n[onsets] 2 onsets\n[pitch] no note"
+    )

@@ -22,6 +22,9 @@ ROWS = """\
 {"audio": "y.wav", "question": "q", "choices": ["a", ""]}
 {"audio": "y.wav", "question": "q", "answer": 2}
 {"audio": "y.wav", "question": "q", "id": [1]}
+{"audio": "y.wav", "question": "q", "findings": "[pitch] no note"}
+{"audio": "y.wav", "question": "q", "findings": ["two\\nlines"]}
+{"audio": "y.wav", "question": "q", "findings": ["[pitch] no note"]}
 """
 
 
@@ -31,8 +34,9 @@ def test_rows(tmp_path: Path) -> None:
     rows = list(read_questions(path))
     assert rows[0] == Question("How many?", ("1", "2"), tmp_path / "x/drums.wav", "a", "2", {"kind": "count"})
     assert rows[1] == Question("What is it?", (), tmp_path / "y.wav", "3")
-    bad = rows[2:]
-    assert len(bad) == 9
+    assert rows[-1] == Question("q", (), tmp_path / "y.wav", "15", findings=("[pitch] no note",))
+    bad = rows[2:-1]
+    assert len(bad) == 11
     for number, row in enumerate(bad, start=4):
         assert isinstance(row, InputError)
         assert f"questions.jsonl:{number}: " in str(row)

@@ -14,7 +14,7 @@ TRACE = Trace(
     question="How many snares?",
     choices=("1", "2"),
     spans=(
-        PromptSpan((1, 2, 9, 9, 3), 2),
+        PromptSpan((1, 2, 9, 9, 3), 2, ((4, 5),)),
         GeneratedSpan((10, 11, 12), (-0.1, -1 / 3, -2.5), "<think>so <seg>2.0, 5.0</seg>", (7, 10, 29)),
         ListenSpan(Segment(2.0, 5.0), (2, 9, 9, 9, 3), 3),
         GeneratedSpan((13, 14), (-1e-9, -0.25), " two.</think><answer>2</answer>"),
@@ -32,6 +32,7 @@ TRACE = Trace(
         Skip("<seg>1, 3</seg>", Reason.OVER_LIMIT, Segment(1, 3)),
     ),
     timings=Timings(0.1, 0.2, 0.3, 0.4, 1.0),
+    findings=("[onsets] 2 onsets",),
 )
 
 

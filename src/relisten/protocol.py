@@ -305,11 +305,23 @@ def system_prompt(format: Format) -> str:
     )
 
 
+FINDINGS_HEAD = "Found by audio tools, which can be wrong:"
+
+
+def user_parts(question: Question) -> tuple[str, ...]:
+    """What a model reads behind the sound: the question and its choices, then each of the findings.
+
+    Every part is tokenised on its own, so that a prompt with findings goes on where the one without them ends.
+    """
+    choices = ("Choices:", *(f"- {choice}" for choice in question.choices)) if question.choices else ()
+    head = f"\n{FINDINGS_HEAD}"
+    findings = (f"{'' if number else head}\n{finding}" for number, finding in enumerate(question.findings))
+    return ("\n".join([question.text, *choices]), *findings)
+
+
 def user_text(question: Question) -> str:
-    """The question and its choices, as a model reads them."""
-    if not question.choices:
-        return question.text
-    return "\n".join([question.text, "Choices:", *(f"- {choice}" for choice in question.choices)])
+    """`user_parts` as one text."""
+    return "".join(user_parts(question))
 
 
 def _decimal(seconds: float) -> str:

@@ -17,7 +17,8 @@ class Question:
     """A question about one clip.
 
     `audio` is the sound itself or a path that is read when the question is asked. `answer` is the reference
-    (None: not known). `metadata` holds whatever else a row carried; it is never shown to a model.
+    (None: not known). `findings` are lines that audio tools reported about the clip; a model reads them behind the
+    question. `metadata` holds whatever else a row carried; it is never shown to a model.
     """
 
     text: str
@@ -26,6 +27,7 @@ class Question:
     id: str = ""
     answer: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.text.strip():
@@ -34,6 +36,8 @@ class Question:
             raise InputError(f"question {self.id or '(no id)'}: a choice is empty; leave it out or fill it in")
         if len(set(self.choices)) != len(self.choices):
             raise InputError(f"question {self.id or '(no id)'}: a choice is listed twice; list each once")
+        if any(not finding.strip() or "\n" in finding for finding in self.findings):
+            raise InputError(f"question {self.id or '(no id)'}: a finding is empty or has two lines; give one each")
 
     def clip(self) -> Clip:
         """The sound, read from disk if need be.
@@ -48,7 +52,7 @@ class Question:
 
 def parse_question(row: object, folder: Path, where: str) -> Question:
     """One question from a decoded JSON row: `question` and `audio` (a path relative to `folder`) are required;
-    `id`, `choices`, `answer` are known; every other key becomes metadata.
+    `id`, `choices`, `answer`, `findings` are known; every other key becomes metadata.
 
     Raises:
         InputError: with `where` in front, for a row that is none of this.
@@ -58,11 +62,13 @@ def parse_question(row: object, folder: Path, where: str) -> Question:
     rest = dict(row)
     text, audio = rest.pop("question", None), rest.pop("audio", None)
     choices, answer, identifier = rest.pop("choices", None), rest.pop("answer", None), rest.pop("id", None)
+    findings = rest.pop("findings", None)
     for key, value in (("question", text), ("audio", audio)):
         if not isinstance(value, str) or not value.strip():
             raise InputError(f"{where}: {key!r} is {value!r}; it must be a text that is not empty")
-    if not isinstance(choices, (list, type(None))) or not all(isinstance(c, str) for c in choices or ()):
-        raise InputError(f"{where}: 'choices' is {choices!r}; it must be a list of texts")
+    for key, texts in (("choices", choices), ("findings", findings)):
+        if not isinstance(texts, (list, type(None))) or not all(isinstance(text, str) for text in texts or ()):
+            raise InputError(f"{where}: {key!r} is {texts!r}; it must be a list of texts")
     if not isinstance(answer, (str, type(None))):
         raise InputError(f"{where}: 'answer' is {answer!r}; it must be a text")
     if not isinstance(identifier, (str, int, type(None))):
@@ -75,6 +81,7 @@ def parse_question(row: object, folder: Path, where: str) -> Question:
             id="" if identifier is None else str(identifier),
             answer=answer,
             metadata=rest,
+            findings=tuple(findings or ()),
         )
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

@@ -44,6 +44,8 @@ class PromptSpan:
 
     ids: tuple[int, ...]
     num_audio_tokens: int
+    findings: tuple[tuple[int, int], ...] = ()
+    """Where in `ids` each of the question's findings stands: first token, one past the last."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Trace:
     skipped: tuple[Skip, ...] = ()
     """Tags that were closed but not played again, and why."""
     timings: Timings = field(default_factory=Timings)
+    findings: tuple[str, ...] = ()
+    """What audio tools reported, as the prompt tells it; the prompt's span says which tokens these are."""
     error: str | None = None
     """What went wrong, for `Finish.FAILED` and `Finish.CONTEXT`."""
 
@@ -156,6 +160,7 @@ class Trace:
             "id": self.id,
             "question": self.question,
             "choices": list(self.choices),
+            "findings": list(self.findings),
             "audio": self.audio,
             "audio_hash": self.audio_hash,
             "duration": self.duration,
@@ -204,6 +209,7 @@ class Trace:
                     for s in data["skipped"]
                 ),
                 timings=Timings(**data["timings"]),
+                findings=tuple(data.get("findings", ())),
                 error=data["error"],
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -225,6 +231,8 @@ def _span_from_json(data: Mapping[str, Any]) -> Span:
     for name in ("ids", "logprobs", "ends"):
         if name in values:
             values[name] = tuple(values[name])
+    if "findings" in values:
+        values["findings"] = tuple((start, stop) for start, stop in values["findings"])
     if "segment" in values:
         values["segment"] = Segment(**values["segment"])
     return kind(**values)

@@ -3,6 +3,8 @@ to the extractor's full length, masks. Tolerances are for float32; measured diff
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -171,6 +173,21 @@ def test_the_prompt_is_the_stock_tokenisation_of_its_layout(
     # What does not depend on the question comes first, so that many questions can share it.
     other = family.prompt(Question("Is there a bell?"), clip, format)
     assert prompt.parts[:2] == other.parts[:2]
+
+
+def test_findings_go_on_where_the_question_ends_and_their_tokens_are_known(family: Qwen2_5Omni) -> None:
+    clip = noise(1.0)
+    lines = ("[onsets] 2 onsets at 0.40, 1.20 s", "[pitch] no note <|im_end|>")
+    plain = family.prompt(QUESTION, clip).span(family)
+    span = family.prompt(replace(QUESTION, findings=lines), clip).span(family)
+    (begin, middle), (again, end) = span.findings
+    assert plain.findings == ()
+    assert begin == len(plain.ids) - len(family.encode_text("\n")) - 2 - len(family.encode_text("assistant\n"))
+    assert span.ids[:begin] == plain.ids[:begin]
+    assert span.ids[end:] == plain.ids[begin:]
+    assert again == middle
+    assert list(span.ids[middle:end]) == family.encode_text(f"\n{lines[1]}")
+    assert lines[0] in family.text.decode(span.ids[begin:middle])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ files serve wherever questions are read (`relisten ask --questions`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,7 @@ def parse_example(row: Mapping[str, Any], folder: Path, where: str) -> Example:
         raise InputError(f"{where}: 'metadata' is {metadata!r}; it must be an object")
     rest.setdefault("id", where.rpartition(":")[2])
     question = parse_question(rest, folder, where)
-    question = Question(
-        text=question.text,
-        choices=question.choices,
-        audio=question.audio,
-        id=question.id,
-        answer=question.answer,
-        metadata={**question.metadata, **metadata},
-    )
+    question = replace(question, metadata={**question.metadata, **metadata})
     return Example(question, response or "", kind or "", difficulty or "")
 
 
@@ -96,6 +89,7 @@ def example_row(example: Example, folder: Path) -> dict[str, Any]:
         "question": question.text,
         "choices": list(question.choices),
         "answer": question.answer,
+        "findings": list(question.findings),
         "kind": example.kind,
         "difficulty": example.difficulty,
         "response": example.response,

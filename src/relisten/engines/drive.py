@@ -86,6 +86,7 @@ async def answer(
         sampling=sampling,
         skipped=tuple(skipped),
         timings=replace(stream.timings, total=time.perf_counter() - began),
+        findings=question.findings,
         error=error,
     )
 
@@ -141,6 +142,7 @@ def failed_trace(question: Question | None, error: str, format: Format, model: s
     return Trace(
         question=question.text if question else "",
         choices=question.choices if question else (),
+        findings=question.findings if question else (),
         spans=(),
         finish=Finish.FAILED,
         format=format,

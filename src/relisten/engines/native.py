@@ -31,7 +31,7 @@ from relisten.engines.base import Feed
 from relisten.engines.rows import PromptKey, Row, pack, prompt_key
 from relisten.engines.sampling import draw
 from relisten.errors import EngineError, InputError
-from relisten.models.base import Family, Prompt
+from relisten.models.base import Family
 from relisten.models.decoder import PackedDecoder
 from relisten.protocol import Format, Segment
 from relisten.question import Question
@@ -83,7 +83,7 @@ class NativeEngine:
                 "give at least 0.2 s"
             )
         prompt = family.prompt(question, clip, format)
-        span = _prompt_span(family, prompt)
+        span = prompt.span(family)
         if len(span.ids) >= self._context:
             raise InputError(
                 f"{clip.name or 'clip'}: clip and question make {len(span.ids)} tokens, the model takes fewer than "
@@ -410,8 +410,3 @@ def _fail(row: Row, message: str) -> None:
     future, row.future = row.future, None
     if future is not None and future.set_running_or_notify_cancel():
         future.set_exception(EngineError(message))
-
-
-def _prompt_span(family: Family, prompt: Prompt) -> PromptSpan:
-    count = sum(family.num_audio_tokens(clip.num_samples) for clip in prompt.clips)
-    return PromptSpan(tuple(prompt.ids(family)), count)

@@ -14,6 +14,7 @@ from relisten.audio import Clip
 from relisten.models.text import TextDecoder
 from relisten.protocol import Format
 from relisten.question import Question
+from relisten.trace import PromptSpan
 
 __all__ = ["Family", "Prompt", "TextDecoder"]
 
@@ -27,6 +28,8 @@ class Prompt:
     """
 
     parts: tuple[tuple[int, ...] | Clip, ...]
+    findings: tuple[tuple[int, int], ...] = ()
+    """Where in the last run each of the question's findings stands: first token, one past the last."""
 
     @property
     def clips(self) -> tuple[Clip, ...]:
@@ -41,6 +44,17 @@ class Prompt:
             else:
                 ids += part
         return ids
+
+    def span(self, family: Family) -> PromptSpan:
+        """What a trace says of this prompt."""
+        ids = tuple(self.ids(family))
+        last = self.parts[-1]
+        before = 0 if isinstance(last, Clip) else len(ids) - len(last)
+        return PromptSpan(
+            ids,
+            sum(family.num_audio_tokens(clip.num_samples) for clip in self.clips),
+            tuple((before + start, before + stop) for start, stop in self.findings),
+        )
 
 
 class Family(Protocol):

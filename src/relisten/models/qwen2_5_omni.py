@@ -6,6 +6,7 @@ model's rotary positions (TMRoPE) are equal, also behind inserted crops.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,7 @@ from relisten.models.base import Prompt
 from relisten.models.checkpoint import Checkpoint, find_folder, read_json, stored_dtype, write_checkpoint
 from relisten.models.mel import LogMel
 from relisten.models.text import RESPONSE_TAGS, TextCodec, TextDecoder
-from relisten.protocol import Format, system_prompt, user_text
+from relisten.protocol import Format, system_prompt, user_parts
 from relisten.question import Question
 
 WHOLE, THINKER = "qwen2_5_omni", "qwen2_5_omni_thinker"
@@ -205,9 +206,11 @@ class Qwen2_5Omni:  # noqa: N801
         newline = self.encode_text("\n")
         head = [self._start, *self.encode_response(f"system\n{system_prompt(format)}")]
         head += [self.end_of_turn_id, *newline, self._start, *self.encode_text("user\n")]
-        tail = [*self.encode_text(user_text(question)), self.end_of_turn_id, *newline]
+        asked, *findings = (self.encode_text(part) for part in user_parts(question))
+        ends = [*itertools.accumulate(map(len, findings), initial=len(asked))]
+        tail = [*asked, *itertools.chain.from_iterable(findings), self.end_of_turn_id, *newline]
         tail += [self._start, *self.encode_text("assistant\n")]
-        return Prompt((tuple(head), clip, tuple(tail)))
+        return Prompt((tuple(head), clip, tuple(tail)), tuple(itertools.pairwise(ends)))
 
     def encode_text(self, text: str) -> list[int]:
         return self.text.encode(text)

@@ -16,7 +16,7 @@ from relisten.data.export.base import ExportOptions
 from relisten.errors import InputError
 from relisten.protocol import user_text
 from relisten.question import Question
-from relisten.train.sft.reading import read_dataset, split_choices
+from relisten.train.sft.reading import read_dataset, split_user_text
 
 RESPONSE = "<think>To see I play <seg>0.1, 0.6</seg> and hear a bark, so it is a dog.</think><answer>dog</answer>"
 
@@ -95,6 +95,9 @@ def test_an_empty_folder_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("choices", [(), ("2", "3"), ("- a", "b - c")])
-def test_choices_are_taken_apart_as_they_were_put_together(choices: tuple[str, ...]) -> None:
-    question = Question("How many?\nChoices:\nnone here", choices)
-    assert split_choices(user_text(question)) == (question.text, choices)
+@pytest.mark.parametrize("findings", [(), ("[pitch] no note",), ("[onsets] no onset", "- a")])
+def test_what_a_user_says_is_taken_apart_as_it_was_put_together(
+    choices: tuple[str, ...], findings: tuple[str, ...]
+) -> None:
+    question = Question("How many?\nChoices:\nnone here", choices, findings=findings)
+    assert split_user_text(user_text(question)) == (question.text, choices, findings)

@@ -23,12 +23,13 @@ from relisten.data.examples import Example, parse_example
 from relisten.data.export.parquet import need_pyarrow
 from relisten.data.jsonl import read_rows
 from relisten.errors import InputError
-from relisten.protocol import parse_answer
+from relisten.protocol import FINDINGS_HEAD, parse_answer
 from relisten.question import Question
 
 TRAIN: Final = "train"
 _SOUND: Final = "<audio>"
 _CHOICES: Final = "\nChoices:\n"
+_FINDINGS: Final = f"\n{FINDINGS_HEAD}\n"
 _CHOICE: Final = "- "
 
 
@@ -98,19 +99,23 @@ def parse_swift(row: Mapping[str, Any], folder: Path, where: str) -> Example:
         raise InputError(f"{where}: 'audios' is {sounds!r}; it must be a list of one path")
     if user.count(_SOUND) > 1:
         raise InputError(f"{where}: the user's turn has {user.count(_SOUND)} times {_SOUND}; it must be one sound")
-    text, choices = split_choices(user.replace(_SOUND, "", 1).strip())
-    return Example(
-        Question(text, choices, folder / sounds[0], where.rpartition(":")[2], parse_answer(response)), response, ""
-    )
+    text, choices, findings = split_user_text(user.replace(_SOUND, "", 1).strip())
+    identifier, answer = where.rpartition(":")[2], parse_answer(response)
+    return Example(Question(text, choices, folder / sounds[0], identifier, answer, {}, findings), response, "")
 
 
-def split_choices(text: str) -> tuple[str, tuple[str, ...]]:
-    """A question as `protocol.user_text` writes it, taken apart again; other text has no choices."""
-    question, _, listed = text.rpartition(_CHOICES)
+def split_user_text(text: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Question, choices and findings as `protocol.user_text` writes them, taken apart again; other text has
+    neither choices nor findings."""
+    asked, _, found = text.rpartition(_FINDINGS)
+    findings = found.split("\n") if asked else []
+    if not all(finding.strip() for finding in findings):
+        asked, findings = "", []
+    question, _, listed = (asked or text).rpartition(_CHOICES)
     lines = listed.split("\n")
     if not question or not all(line.startswith(_CHOICE) and line != _CHOICE for line in lines):
-        return text, ()
-    return question, tuple(line.removeprefix(_CHOICE) for line in lines)
+        return asked or text, (), tuple(findings)
+    return question, tuple(line.removeprefix(_CHOICE) for line in lines), tuple(findings)
 
 
 def _read_parquet(shards: list[Path], sounds: Path) -> Iterator[Example | InputError]:
