@@ -13,3 +13,7 @@ class InputError(RelistenError, ValueError):
 
 class EngineError(RelistenError, RuntimeError):
     """An engine could not go on with an answer; other answers in flight are not affected."""
+
+
+class DivergedError(RelistenError, RuntimeError):
+    """Training cannot go on: a loss or a gradient is no number any more. What was saved before stays."""

@@ -20,7 +20,7 @@ from relisten import models
 from relisten.audio import write_clip
 from relisten.engines.base import Stream
 from relisten.engines.native import NativeEngine
-from relisten.errors import EngineError, InputError
+from relisten.errors import DivergedError, EngineError, InputError
 from relisten.listener import Listener
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.question import Question
@@ -29,7 +29,6 @@ from relisten.train.grpo import trainer as grpo
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.trainer import Watch, train_grpo
 from relisten.train.settings import dump_settings, make_config, read_settings
-from relisten.train.sft.trainer import DivergedError
 
 TIMES = ("seconds_rollout", "seconds_prepare", "seconds_update", "peak_megabytes")
 

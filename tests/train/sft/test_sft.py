@@ -20,13 +20,13 @@ from transformers import Qwen2_5OmniForConditionalGeneration
 
 from relisten.audio import write_clip
 from relisten.data.examples import Example, write_examples
-from relisten.errors import InputError
+from relisten.errors import DivergedError, InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Format
 from relisten.question import Question
 from relisten.train.parallel import Processes
 from relisten.train.sft.config import FinetuneConfig
-from relisten.train.sft.trainer import DivergedError, Finetuned, finetune
+from relisten.train.sft.trainer import Finetuned, finetune
 
 pytest.importorskip("accelerate", reason="training needs accelerate")
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from relisten.cli.bars import noted_bar
 from relisten.cli.train.options import configured
 from relisten.cli.train.sizes import positive, print_sizes
-from relisten.errors import InputError
+from relisten.errors import DivergedError, InputError
 from relisten.train.grpo.config import GrpoConfig
 
 _NOT_A_NUMBER = 1
@@ -52,7 +52,6 @@ def grpo(
     # Slow to import, and needless for --help.
     from relisten.train.grpo.trainer import Watch, train_grpo
     from relisten.train.parallel import Processes
-    from relisten.train.sft.trainer import DivergedError
 
     group = Processes(config.device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
     speaks = group is None or group.first

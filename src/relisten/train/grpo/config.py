@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 from relisten.errors import InputError
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format
+from relisten.train.shared_settings import Betas, Decay, TrainsAudio, TrainSettings, check_numbers
 
 MAY_CHANGE: Final = (
     "save_every",
@@ -21,6 +22,14 @@ MAY_CHANGE: Final = (
     "device",
 )
 """What may differ when a run goes on: none of it touches a number of the model, but for rounding."""
+
+_POSITIVE: Final = (
+    "batch_size", "update_size", "inner_epochs", "epochs", "max_tokens", "pass_tokens", "max_rows", "lr",
+    "importance_cap", "validate_every", "save_every",
+)  # fmt: skip
+_NOT_NEGATIVE: Final = (
+    "max_listens", "clip_low", "clip_high", "kl", "weight_decay", "warmup", "seed", "validation_size", "threads",
+)  # fmt: skip
 
 
 class Averaging(StrEnum):
@@ -36,10 +45,9 @@ class Averaging(StrEnum):
 
 
 @dataclass(frozen=True)
-class GrpoConfig:
+class GrpoConfig(TrainSettings):
     """One run of reinforcement learning on questions with reference answers. Defaults are the paper's."""
 
-    model: Annotated[str, "echo-tiny, a checkpoint folder, or a hub id such as Qwen/Qwen2.5-Omni-7B."]
     questions: Annotated[str, "JSONL of questions with reference answers."] = ""
     validation: Annotated[str, "Likewise, to be asked now and then; empty: none."] = ""
     format: Annotated[Format, "How to reason; only interleaved listens again."] = Format.INTERLEAVED
@@ -50,7 +58,6 @@ class GrpoConfig:
     update_size: Annotated[int, "Questions of an update; a step has as many updates as they need."] = 32
     inner_epochs: Annotated[int, "Times a step goes through its answers."] = 1
     epochs: Annotated[int, "Times the run goes through the questions."] = 1
-    steps: Annotated[int, "Instead of epochs."] = 0
     max_tokens: Annotated[int, "Sampled tokens an answer may have."] = MAX_TOKENS
     max_listens: Annotated[int, "Listens an answer may have."] = MAX_LISTENS
     unfinished: Annotated[
@@ -72,10 +79,7 @@ class GrpoConfig:
     ] = "auto"
     importance_cap: Annotated[float, "Largest importance weight."] = 2.0
 
-    train_audio: Annotated[bool, "Train the audio tower, too."] = True
-    lora_rank: Annotated[int, "Train adapters of this rank; 0 trains the weights themselves."] = 0
-    lora_alpha: Annotated[float, "Their scale is this over the rank."] = 32.0
-    lora_layers: Annotated[str, "Language model layers with adapters, by comma; empty: all linear ones."] = ""
+    train_audio: TrainsAudio = True
     precision: Annotated[Literal["fp32", "bf16"], "Of the trainer's matrix products. Weights are fp32."] = "fp32"
     gradient_checkpointing: Annotated[bool, "Compute activations twice; not for short clips on CPUs."] = False
     pass_tokens: Annotated[int, "Positions the trainer computes at once."] = 16384
@@ -83,9 +87,8 @@ class GrpoConfig:
     lr: Annotated[float, "Learning rate."] = 1e-6
     warmup: Annotated[int, "Steps in which it rises."] = 0
     schedule: Annotated[Literal["constant", "linear"], "How it goes on: stays, or falls to 0."] = "constant"
-    weight_decay: Annotated[float, "Of matrices; vectors have none."] = 0.01
-    betas: Annotated[tuple[float, float], "Of AdamW."] = (0.9, 0.999)
-    clip_norm: Annotated[float, "Longest gradient; 0 for no limit."] = 1.0
+    weight_decay: Decay = 0.01
+    betas: Betas = (0.9, 0.999)
     seed: Annotated[int, "Of the order of questions and of every answer."] = 0
 
     validate_every: Annotated[
@@ -93,30 +96,14 @@ class GrpoConfig:
     ] = 20
     validation_size: Annotated[int, "Only the first so many questions; 0: all."] = 0
     save_every: Annotated[int, "Steps between states to go on from."] = 20
-    export_every: Annotated[int, "Steps between checkpoints; 0: only at the end."] = 0
-    layout: Annotated[
-        Literal["auto", "whole", "thinker"],
-        "Of checkpoints; auto: with talker and token2wav if the model has them.",
-    ] = "auto"
-    saved_as: Annotated[Literal["auto", "bfloat16", "float32"], "Weights on disk; auto: as they were."] = "auto"
     record: Annotated[Literal["brief", "full"], "Of every answer: what it earned and why, or its whole trace."] = (
         "brief"
     )
-    tensorboard: Annotated[bool, "Write event files, if it is installed."] = True
-    tracker: Annotated[Literal["none", "trackio", "wandb"], "Also log there; may use the network."] = "none"
     max_rows: Annotated[int, "Answers decoded side by side."] = 128
     threads: Annotated[int, "Processor threads; 0: all."] = 0
-    device: Annotated[str, "cpu, cuda, ...; auto takes a GPU if there is one."] = "auto"
 
     def __post_init__(self) -> None:
-        counts = ("batch_size", "update_size", "inner_epochs", "epochs", "max_tokens", "pass_tokens", "max_rows")
-        for name in (*counts, "validate_every", "save_every", "lr", "importance_cap", "lora_alpha"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} {getattr(self, name)}: it must be more than 0")
-        amounts = ("steps", "max_listens", "clip_low", "clip_high", "kl", "lora_rank", "weight_decay", "clip_norm")
-        for name in (*amounts, "warmup", "seed", "validation_size", "export_every", "threads"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} {getattr(self, name)}: it must be 0 or more")
+        check_numbers(self, _POSITIVE, _NOT_NEGATIVE)
         if self.group_size < 2:
             raise InputError(f"group_size {self.group_size}: answers are compared with each other; give 2 or more")
         if self.clip_low >= 1:

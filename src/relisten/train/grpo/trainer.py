@@ -36,7 +36,7 @@ import torch
 from relisten.data.jsonl import write_rows
 from relisten.engines.base import Engine
 from relisten.engines.native import NativeEngine
-from relisten.errors import EngineError, InputError
+from relisten.errors import DivergedError, EngineError, InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.question import Question, read_questions
 from relisten.trace import Sampling
@@ -51,7 +51,6 @@ from relisten.train.parallel import Processes
 from relisten.train.planning import members_of_step, steps_of_epoch
 from relisten.train.rewards import Reward
 from relisten.train.settings import differences, dump_settings, make_config, read_settings
-from relisten.train.sft.trainer import DivergedError
 
 _TRAINING: Final = 0
 _VALIDATING: Final = 1

@@ -35,7 +35,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from relisten.data.examples import Example
-from relisten.errors import InputError, RelistenError
+from relisten.errors import DivergedError, InputError
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.train.metrics import Metrics
@@ -51,10 +51,6 @@ from relisten.train.trained_model import TrainedModel, half_precision
 VALIDATION: Final = "validation"
 _COUNTED: Final = ".counted"
 """In a run's folder: its data is ready, or cannot be."""
-
-
-class DivergedError(RelistenError, RuntimeError):
-    """The loss or the gradient is no number any more."""
 
 
 @dataclass(frozen=True)
