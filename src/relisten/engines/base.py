@@ -8,7 +8,11 @@ engine's business.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from relisten.audio import Clip
 from relisten.protocol import Format, Segment
@@ -18,6 +22,17 @@ from relisten.trace import GeneratedSpan, ListenSpan, PromptSpan, Sampling, Timi
 Feed = Callable[[str, bool], bool]
 """Called in order for every sampled token with (new text, whether it ends the turn); returns whether to pause
 behind it. It may be called from another thread and must be quick."""
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a model makes of a prompt before it says a word: hidden states behind every layer, not normalised.
+    Each is float32 (layers, hidden)."""
+
+    last: NDArray[np.float32]
+    """At the prompt's last token."""
+    sound: NDArray[np.float32]
+    """Mean over the tokens of its sound."""
 
 
 class Stream(Protocol):
@@ -48,6 +63,26 @@ class Stream(Protocol):
     def close(self) -> None:
         """Give the place of this answer to another one; at any time, also while `decode` is awaited, which is
         cancelled then. Closing twice is fine."""
+
+
+@runtime_checkable
+class LookingStream(Stream, Protocol):
+    """A stream that shows hidden states of its prompt and goes on from them; not every engine has these."""
+
+    async def look(self) -> Look:
+        """Read the prompt, without a word said yet; `decode` then goes on from there, as if nobody had looked.
+
+        Raises:
+            EngineError: it failed; the stream is closed.
+        """
+
+    def ask_again(self, question: Question) -> bool:
+        """Put another question about the same sound in the place of the one that was asked, before anything was
+        decoded. What both prompts begin with is not computed again.
+
+        Returns:
+            False where the new prompt does not fit the context window; the stream is as it was.
+        """
 
 
 class Engine(Protocol):
