@@ -30,6 +30,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PREFIX = "thinker."
 
 
+def count_audio_tokens(frames: int) -> int:
+    """Embeddings of a sound of `frames` mel frames: one convolution and one pooling, each of stride 2. Whole chunks
+    leave no remainder in either."""
+    return (((frames - 1) // 2 + 1) - 2) // 2 + 1
+
+
 class Qwen2_5Omni:  # noqa: N801
     """The family; see `relisten.models.base.Family` for what its methods promise. Made by `load`."""
 
@@ -222,9 +228,7 @@ class Qwen2_5Omni:  # noqa: N801
         return self.text.decoder()
 
     def num_audio_tokens(self, num_samples: int) -> int:
-        """One convolution and one pooling, each of stride 2; whole chunks leave no remainder in either."""
-        frames = self.mel.num_frames(num_samples)
-        return (((frames - 1) // 2 + 1) - 2) // 2 + 1
+        return count_audio_tokens(self.mel.num_frames(num_samples))
 
     def audio_ids(self, num_tokens: int) -> list[int]:
         return [self._audio_begin, *[self.audio_id] * num_tokens, self._audio_end]
