@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 import pytest
 from support.sounds import noise_clip
 
-from relisten.engines.base import Engine, Stream
+from relisten.engines.base import Engine, LookingStream, Stream
 from relisten.engines.drive import answer, answer_or_failure
 from relisten.engines.fake import ScriptedEngine
 from relisten.engines.native import NativeEngine
@@ -107,6 +109,72 @@ def test_many_streams_at_once_do_not_mix(engine: Engine) -> None:
         assert [(a.ids, b.ids, a.text, b.text) for a, b in together] == [
             (a.ids, b.ids, a.text, b.text) for a, b in alone
         ]
+
+    run(work())
+
+
+def test_who_looks_first_hears_the_same_answer(engine: Engine) -> None:
+    async def work() -> None:
+        plain = open_stream(engine, question())
+        expected = [await plain.decode(pause_after(1)), await plain.decode(pause_after(6))]
+        looked = open_stream(engine, question())
+        assert isinstance(looked, LookingStream)
+        look = await looked.look()
+        assert look.last.shape == look.sound.shape
+        seen: list[str] = []
+        found = [await looked.decode(pause_after(1, seen)), await looked.decode(pause_after(6, seen))]
+        assert found == expected
+        assert "".join(seen) == "".join(span.text for span in expected)
+        looked.close()
+        plain.close()
+
+    run(work())
+
+
+@pytest.mark.parametrize("looks", [True, False])
+@pytest.mark.parametrize("change", [{"findings": ("[length] 4 s", "[pitch] none")}, {"text": "When?"}])
+def test_another_question_takes_the_place_of_the_first(engine: Engine, looks: bool, change: dict[str, Any]) -> None:
+    other = replace(question(), **change)
+
+    async def work() -> None:
+        plain = open_stream(engine, other)
+        expected = await plain.decode(pause_after(6))
+        changed = open_stream(engine, question())
+        assert isinstance(changed, LookingStream)
+        if looks:
+            await changed.look()
+        assert changed.ask_again(other)
+        assert changed.prompt == plain.prompt
+        assert len(changed.prompt.findings) == len(other.findings)
+        found = await changed.decode(pause_after(6))
+        assert (found.ids, found.text) == (expected.ids, expected.text)
+        assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+        heard = changed.listen(Segment(0.5, 1.0))
+        assert heard is not None
+        await changed.decode(pause_after(2))
+
+    run(work())
+
+
+def test_a_question_too_long_leaves_the_first_in_place(engine: Engine) -> None:
+    async def work() -> None:
+        stream, plain = open_stream(engine, question()), open_stream(engine, question())
+        assert isinstance(stream, LookingStream)
+        await stream.look()
+        assert not stream.ask_again(replace(question(), findings=("long " * CONTEXT,)))
+        assert stream.prompt == plain.prompt
+        assert await stream.decode(pause_after(4)) == await plain.decode(pause_after(4))
+
+    run(work())
+
+
+def test_closing_ends_a_look(engine: Engine) -> None:
+    async def work() -> None:
+        stream = open_stream(engine, question())
+        assert isinstance(stream, LookingStream)
+        stream.close()
+        with pytest.raises(EngineError):
+            await stream.look()
 
     run(work())
 

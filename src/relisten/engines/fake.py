@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
+from itertools import accumulate, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
 
 from relisten.audio import Clip
-from relisten.engines.base import Feed
+from relisten.engines.base import Feed, Look
 from relisten.errors import EngineError, InputError
-from relisten.protocol import MIN_SEGMENT, Format, Segment, user_text
+from relisten.protocol import MIN_SEGMENT, Format, Segment, user_parts, user_text
 from relisten.question import Question
 from relisten.trace import GeneratedSpan, ListenSpan, PromptSpan, Sampling, Timings
 
@@ -36,13 +41,18 @@ class ScriptedEngine:
         """See `Engine.open`; `format` and `sampling` make no difference to a script."""
         if clip.duration < MIN_SEGMENT:
             raise InputError(f"{clip.name or 'clip'}: lasts {clip.duration:g} s; give at least {MIN_SEGMENT} s")
-        sound = _sound_ids(clip)
-        ids = (*sound, *map(ord, user_text(question)))
-        if len(ids) >= self._context:
-            raise InputError(f"{len(ids)} prompt tokens; the model takes fewer than {self._context}")
-        stream = ScriptedStream(self, question, clip, PromptSpan(ids, len(sound) - 2))
+        prompt = self.prompt(question, clip)
+        if len(prompt.ids) >= self._context:
+            raise InputError(f"{len(prompt.ids)} prompt tokens; the model takes fewer than {self._context}")
+        stream = ScriptedStream(self, question, clip, prompt)
         self._streams.add(stream)
         return stream
+
+    def prompt(self, question: Question, clip: Clip) -> PromptSpan:
+        sound = _sound_ids(clip)
+        ends = [*accumulate((len(part) for part in user_parts(question)), initial=len(sound))]
+        ids = (*sound, *map(ord, user_text(question)))
+        return PromptSpan(ids, len(sound) - 2, tuple(pairwise(ends[1:])))
 
     def close(self) -> None:
         self.closed = True
@@ -64,7 +74,7 @@ class ScriptedEngine:
 
 
 class ScriptedStream:
-    """See `Stream`."""
+    """See `LookingStream`."""
 
     def __init__(self, engine: ScriptedEngine, question: Question, clip: Clip, prompt: PromptSpan) -> None:
         self.prompt = prompt
@@ -81,6 +91,20 @@ class ScriptedStream:
     @property
     def full(self) -> bool:
         return self._full
+
+    async def look(self) -> Look:
+        """Numbers that tell questions apart (`last`), and sounds (`sound`): one layer of 32."""
+        if self._closed:
+            raise EngineError("the answer was closed")
+        await asyncio.sleep(0)
+        return Look(_numbers(repr(self.prompt.ids)), _numbers(self._clip.hash))
+
+    def ask_again(self, question: Question) -> bool:
+        prompt = self._engine.prompt(question, self._clip)
+        if len(prompt.ids) >= self._engine.context:
+            return False
+        self.prompt, self._question, self._length = prompt, question, len(prompt.ids)
+        return True
 
     async def decode(self, feed: Feed) -> GeneratedSpan:
         if self._closed:
@@ -124,3 +148,8 @@ class ScriptedStream:
 
 def _sound_ids(clip: Clip) -> tuple[int, ...]:
     return (AUDIO_BEGIN, *[AUDIO] * int(clip.duration * TOKENS_PER_SECOND), AUDIO_END)
+
+
+def _numbers(text: str) -> NDArray[np.float32]:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return (np.frombuffer(digest, np.uint8)[None] / 255).astype(np.float32)

@@ -18,17 +18,17 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from relisten.audio import Clip
-from relisten.engines.base import Feed
-from relisten.engines.rows import PromptKey, Row, pack, prompt_key
+from relisten.engines.base import Feed, Look
+from relisten.engines.rows import PromptKey, Row, Watch, pack, prompt_key
 from relisten.engines.sampling import draw
 from relisten.errors import EngineError, InputError
 from relisten.models.base import Family
@@ -97,7 +97,7 @@ class NativeEngine:
             decoder=family.decoder(),
             random=np.random.default_rng(sampling.seed),
         )
-        return NativeStream(self._worker, family, row, clip, self._context)
+        return NativeStream(self._worker, family, row, clip, format, self._context)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -128,13 +128,14 @@ class NativeEngine:
 
 
 class NativeStream:
-    """See `Stream`."""
+    """See `LookingStream`."""
 
-    def __init__(self, worker: _Worker, family: Family, row: Row, clip: Clip, context: int) -> None:
+    def __init__(self, worker: _Worker, family: Family, row: Row, clip: Clip, format: Format, context: int) -> None:
         self._worker = worker
         self._family = family
         self._row = row
         self._clip = clip
+        self._format = format
         self._context = context
 
     @property
@@ -150,7 +151,27 @@ class NativeStream:
         return self._row.timings
 
     async def decode(self, feed: Feed) -> GeneratedSpan:
-        return await asyncio.wrap_future(self._worker.decode(self._row, feed))
+        span: GeneratedSpan = await asyncio.wrap_future(self._worker.want(self._row, feed))
+        return span
+
+    async def look(self) -> Look:
+        look: Look = await asyncio.wrap_future(self._worker.want(self._row, None))
+        return look
+
+    def ask_again(self, question: Question) -> bool:
+        row = self._row
+        prompt = self._family.prompt(question, self._clip, self._format)
+        span = prompt.span(self._family)
+        if len(span.ids) >= self._context:
+            return False
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(row.prompt.ids, span.ids[:-1], strict=False))
+        same = min(row.length, sum(1 for _ in alike))
+        tail = prompt.parts[-1]
+        if isinstance(tail, Clip) or same < len(span.ids) - len(tail):  # the sound itself comes behind
+            row.begin_again(span, list(prompt.parts), 0)
+        else:
+            row.begin_again(span, [span.ids[same:]], same)
+        return True
 
     def listen(self, segment: Segment) -> ListenSpan | None:
         crop = self._clip.crop(segment.start, segment.end)
@@ -196,8 +217,9 @@ class _Worker:
     def open_rows(self) -> int:
         return len(self._rows) + len(self._waiting)
 
-    def decode(self, row: Row, feed: Feed) -> Future[GeneratedSpan]:
-        future: Future[GeneratedSpan] = Future()
+    def want(self, row: Row, feed: Feed | None) -> Future[Any]:
+        """A span with a `feed`, a look at the prompt without one."""
+        future: Future[Any] = Future()
         with self._ending:
             if self._ended is None and not row.closed:
                 row.feed, row.future = feed, future
@@ -225,6 +247,7 @@ class _Worker:
         try:
             while self._take_commands():
                 self._admit()
+                self._say_first()
                 if (running := self._running()) and not self._must_wait():
                     self._step(running)
         except BaseException as error:  # a bug here; nobody may wait for ever
@@ -282,11 +305,20 @@ class _Worker:
             self._rows[row.slot] = last
         row.slot = None
 
+    def _say_first(self) -> None:
+        """Tokens that looks have drawn go to those who now want to hear them."""
+        for row in tuple(self._rows):
+            if row.first is not None and row.future is not None:
+                token, logprob = row.first
+                row.first = None
+                self._take_token(row, token, logprob)
+
     def _running(self) -> list[Row]:
-        return [row for row in self._rows if row.future is not None]
+        return [row for row in self._rows if row.future is not None and row.first is None]
 
     def _must_wait(self) -> bool:
-        return self.held or (self._lockstep and any(row.future is None for row in self._rows))
+        silent = (row.future is None or row.first is not None for row in self._rows)
+        return self.held or (self._lockstep and any(silent))
 
     def _step(self, running: list[Row]) -> None:
         """One packed pass over the new tokens of `running`, and the next token of each."""
@@ -299,7 +331,7 @@ class _Worker:
             return
         listening = {id(row) for row in rows if row.num_pending > 1}
         try:
-            tokens, logprobs = self._forward(rows, sounds)
+            tokens, logprobs, looks = self._forward(rows, sounds)
         except Exception as error:
             for row in rows:
                 self._fail(row, error)
@@ -314,7 +346,13 @@ class _Worker:
                 row.spend("encode", encoded - began)
                 row.spend("prefill", ended - encoded)
                 row.heard_prompt = True
-            self._take_token(row, token, logprob)
+            row.length += row.num_pending
+            row.pending, row.num_pending = [], 0
+            if id(row) in looks:
+                row.first = token, logprob
+                _fulfil(row, looks[id(row)])
+            else:
+                self._take_token(row, token, logprob)
 
     def _choose(self, running: list[Row]) -> list[Row]:
         """All rows that only decode, and of those with more to add as many as the step has room for."""
@@ -353,7 +391,10 @@ class _Worker:
                 batch.append(clip)
         return sounds
 
-    def _forward(self, rows: Sequence[Row], sounds: dict[int, Tensor]) -> tuple[list[int], list[float]]:
+    def _forward(
+        self, rows: Sequence[Row], sounds: dict[int, Tensor]
+    ) -> tuple[list[int], list[float], dict[int, Look]]:
+        """The next token of each row, its log-prob, and what rows that look see, by the identity of the row."""
         family = self._family
         packed = pack(rows, sounds, family)
         self._cache.reserve(len(self._rows), max(chunk.end for chunk in packed.chunks))
@@ -361,7 +402,9 @@ class _Worker:
         if packed.audio:
             at = torch.tensor(packed.audio_at, device=family.device)
             embeddings[at] = torch.cat(packed.audio).to(embeddings.dtype)
-        logits = self._decoder(embeddings, packed.chunks, self._cache)
+        looking = {id(row): place for row, place in zip(rows, packed.places, strict=True) if row.feed is None}
+        watch = Watch(packed, [*looking.values()], family.device) if looking else None
+        logits = self._decoder(embeddings, packed.chunks, self._cache, watch)
         for source, target, length in packed.copies:
             self._cache.move(source, target, length)
         if packed.copies:
@@ -373,10 +416,10 @@ class _Worker:
             torch.tensor([row.sampling.top_p for row in rows], device=logits.device),
             torch.tensor([row.random.random() for row in rows], dtype=torch.float64, device=logits.device),
         )
-        return drawn.tokens, drawn.logprobs
+        looks = dict(zip(looking, watch.looks(), strict=True)) if watch is not None else {}
+        return drawn.tokens, drawn.logprobs, looks
 
     def _take_token(self, row: Row, token: int, logprob: float) -> None:
-        row.length += row.num_pending
         row.pending, row.num_pending = [(token,)], 1
         row.full = row.length + 1 >= self._context
         row.ids.append(token)
@@ -384,9 +427,8 @@ class _Worker:
         end_of_turn = token in self._family.eos_ids
         piece = row.decoder.flush() if end_of_turn else row.decoder.push(token)
         row.pieces.append(piece)
-        feed, future = row.feed, row.future
-        assert feed is not None  # for the type checker: a running row has both
-        assert future is not None
+        feed = row.feed
+        assert feed is not None  # for the type checker: who wants a token gives one
         try:
             pause = feed(piece, end_of_turn)
         except Exception as error:
@@ -396,14 +438,18 @@ class _Worker:
             ends = tuple(accumulate(map(len, row.pieces)))
             span = GeneratedSpan(tuple(row.ids), tuple(row.logprobs), "".join(row.pieces), ends)
             row.ids, row.logprobs, row.pieces = [], [], []
-            row.future = None
-            if future.set_running_or_notify_cancel():
-                future.set_result(span)
+            _fulfil(row, span)
 
     def _fail(self, row: Row, error: Exception) -> None:
         _fail(row, f"{type(error).__name__}: {error}")
         row.closed = True
         self._remove(row)
+
+
+def _fulfil(row: Row, result: GeneratedSpan | Look) -> None:
+    future, row.future = row.future, None
+    if future is not None and future.set_running_or_notify_cancel():
+        future.set_result(result)
 
 
 def _fail(row: Row, message: str) -> None:

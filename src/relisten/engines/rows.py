@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from relisten.audio import Clip
-from relisten.engines.base import Feed
+from relisten.engines.base import Feed, Look
 from relisten.models.base import Family, TextDecoder
 from relisten.models.decoder import Chunk
-from relisten.trace import GeneratedSpan, PromptSpan, Sampling, Timings
+from relisten.trace import PromptSpan, Sampling, Timings
 
 
 @dataclass(eq=False)
@@ -31,13 +33,23 @@ class Row:
     length: int = 0  # tokens in the cache
     heard_prompt: bool = False
     feed: Feed | None = None
-    future: Future[GeneratedSpan] | None = None
+    future: Future[Any] | None = None
+    """What is waited for: a span where there is a `feed`, a look where there is none."""
+    first: tuple[int, float] | None = None
+    """Token and log-prob drawn by a look, which nobody has been told of yet."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     full: bool = False
     closed: bool = False
     timings: Timings = field(default_factory=Timings)
+
+    def begin_again(self, prompt: PromptSpan, pending: list[tuple[int, ...] | Clip], kept: int) -> None:
+        """Another prompt, whose first `kept` tokens are in the cache and the others `pending`."""
+        self.prompt, self.pending = prompt, pending
+        self.length, self.num_pending = kept, len(prompt.ids) - kept
+        self.heard_prompt, self.first = False, None
+        self.random = np.random.default_rng(self.sampling.seed)
 
     def spend(self, phase: Literal["encode", "prefill", "decode", "listen"], seconds: float) -> None:
         self.timings = replace(self.timings, **{phase: getattr(self.timings, phase) + seconds})
@@ -94,3 +106,29 @@ def pack(rows: Sequence[Row], sounds: Mapping[int, Tensor], family: Family) -> P
             else:
                 packed.ids.extend(part)
     return packed
+
+
+class Watch:
+    """Gathers the hidden states that the looks of some rows are made of, layer by layer of one packed step.
+
+    Args:
+        places: the chunks to look at; each holds one prompt from its beginning.
+    """
+
+    def __init__(self, packed: Packed, places: Sequence[int], device: torch.device) -> None:
+        ends = [*accumulate(chunk.length for chunk in packed.chunks)]
+        begins = [end - chunk.length for end, chunk in zip(ends, packed.chunks, strict=True)]
+        self._last = torch.tensor([ends[place] - 1 for place in places], device=device)
+        sounds = ([at for at in packed.audio_at if begins[place] <= at < ends[place]] for place in places)
+        self._sounds = [torch.tensor(sound, device=device) for sound in sounds]
+        self._layers: list[Tensor] = []
+
+    def __call__(self, hidden: Tensor) -> None:
+        """Take what stands behind the next layer, (tokens, hidden)."""
+        means = [hidden[sound].mean(0, dtype=torch.float32) for sound in self._sounds]
+        self._layers.append(torch.stack([hidden[self._last].float(), torch.stack(means)]))
+
+    def looks(self) -> list[Look]:
+        """One for each of `places`."""
+        both = torch.stack(self._layers, dim=2).cpu().numpy()  # (2, places, layers, hidden)
+        return [Look(last, sound) for last, sound in zip(*both, strict=True)]

@@ -8,7 +8,7 @@ all rows at once, attention sees each row with its own past.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,13 +96,20 @@ class PackedDecoder:
         weight = self._model.embed_tokens.weight
         return KVCache(len(self._model.layers), self._kv_heads, self._head_dim, weight.dtype, weight.device)
 
-    def __call__(self, embeddings: Tensor, chunks: Sequence[Chunk], cache: KVCache) -> Tensor:
+    def __call__(
+        self,
+        embeddings: Tensor,
+        chunks: Sequence[Chunk],
+        cache: KVCache,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
         """Run new tokens through the model and keep their keys and values.
 
         Args:
             embeddings: (sum of chunk lengths, hidden), the chunks one after another.
             chunks: at most one for a slot; every one of length 1 or more.
             cache: reserved for every chunk's slot and end.
+            watch: told of the hidden states behind each layer, in order, (sum of chunk lengths, hidden) each.
 
         Returns:
             float32 logits behind the last token of each chunk, (len(chunks), vocabulary).
@@ -123,6 +130,8 @@ class PackedDecoder:
             mixed = self._attend(query, cache.keys[layer], cache.values[layer], plan)
             hidden = hidden + attention.o_proj(mixed.flatten(1))
             hidden = hidden + block.mlp(block.post_attention_layernorm(hidden))
+            if watch is not None:
+                watch(hidden)
         logits: Tensor = self._lm_head(self._model.norm(hidden[plan.last]))
         return logits.float()
 
