@@ -10,18 +10,21 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relisten.audio import Clip
 from relisten.engines.base import Engine
-from relisten.engines.drive import OnEvent, Piece, answer, answer_or_failure, question_seed
+from relisten.engines.drive import Ask, Happening, OnEvent, answer, answer_or_failure, question_seed
 from relisten.errors import InputError
-from relisten.protocol import Event, Format
+from relisten.protocol import Format
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
+
+if TYPE_CHECKING:
+    from relisten.router.answering import Router
 
 T = TypeVar("T")
 Sound = str | Path | Clip | NDArray[np.floating]
@@ -43,8 +46,10 @@ class Listener:
     manager, to free the model.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, router: Router | None = None) -> None:
         self.engine = engine
+        self.router = router
+        self._ask: Ask = answer if router is None else router.answer
         self._loop = _BackgroundLoop()
 
     @classmethod
@@ -55,6 +60,8 @@ class Listener:
         device: str = "auto",
         dtype: Dtype = "auto",
         max_rows: int | None = None,
+        router: Router | str | Path | None = None,
+        tool_cache: str | Path | None = None,
     ) -> Listener:
         """A listener on the native engine.
 
@@ -64,9 +71,12 @@ class Listener:
             device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
             dtype: "auto" is bfloat16 on a GPU and float32 on the CPU.
             max_rows: answers decoded at once; None takes the engine's default.
+            router: what decides on audio tools before each answer: folder of a policy that `relisten router train`
+                wrote, or a `Router`.
+            tool_cache: file in which the tools of such a policy keep what they found.
 
         Raises:
-            InputError: there is no such checkpoint, or it is not complete.
+            InputError: there is no such checkpoint or policy, one is not complete, or they do not fit together.
         """
         # Imported here so that `import relisten` stays quick for those who only read traces.
         import torch
@@ -79,7 +89,14 @@ class Listener:
         if dtype == "auto":
             dtype = "float32" if device == "cpu" else "bfloat16"
         family = load(model, device=device, dtype=dtype)
-        return cls(NativeEngine(family, name=str(model), max_rows=max_rows or MAX_ROWS))
+        if isinstance(router, str | Path):
+            from relisten.router.answering import Router
+            from relisten.router.cache import ToolCache
+            from relisten.router.policy import load_policy
+
+            policy = load_policy(router, family, device=device)
+            router = Router(policy, None if tool_cache is None else ToolCache(tool_cache))
+        return cls(NativeEngine(family, name=str(model), max_rows=max_rows or MAX_ROWS), router)
 
     def ask(
         self,
@@ -97,20 +114,21 @@ class Listener:
         """
         format, sampling = _split(options)
         asked = Question(question, tuple(choices), _sound(audio))
-        return self._loop.run(answer(self.engine, asked, format=format, sampling=sampling, on_event=on_event))
+        return self._loop.run(self._ask(self.engine, asked, format=format, sampling=sampling, on_event=on_event))
 
     def stream(
         self, audio: Sound, question: str, choices: Sequence[str] = (), **options: Any
-    ) -> Iterator[Piece | Event | Trace]:
-        """Like `ask`, telling what happens as it happens: `Piece` of text, `Listen`, `Skip`, `Stop`, and the
-        `Trace` last. Leaving the iteration early cancels the answer."""
+    ) -> Iterator[Happening | Trace]:
+        """Like `ask`, telling what happens as it happens: `Piece` of text, `Listen`, `Skip`, `Stop`, with a router
+        `Routing`, and the `Trace` last. Leaving the iteration early cancels the answer."""
         format, sampling = _split(options)
         asked = Question(question, tuple(choices), _sound(audio))
-        events: queue.SimpleQueue[Piece | Event | Trace | BaseException] = queue.SimpleQueue()
+        events: queue.SimpleQueue[Happening | Trace | BaseException] = queue.SimpleQueue()
 
         async def run() -> None:
             try:
-                events.put(await answer(self.engine, asked, format=format, sampling=sampling, on_event=events.put))
+                how: dict[str, Any] = {"format": format, "sampling": sampling, "on_event": events.put}
+                events.put(await self._ask(self.engine, asked, **how))
             except BaseException as error:
                 events.put(error)
 
@@ -147,7 +165,7 @@ class Listener:
             if sampling.seed is not None and isinstance(question, Question):
                 own = replace(sampling, seed=question_seed(sampling.seed, question))
             try:
-                trace = await answer_or_failure(self.engine, question, format=format, sampling=own)
+                trace = await answer_or_failure(self.engine, question, format=format, sampling=own, ask=self._ask)
                 finished.put((index, trace))
             except BaseException as error:
                 finished.put((index, error))
@@ -172,7 +190,7 @@ class Listener:
     async def answer(self, question: Question, *, on_event: OnEvent | None = None, **options: Any) -> Trace:
         """The asynchronous way: await as many of these at once as you like, in any event loop."""
         format, sampling = _split(options)
-        return await answer(self.engine, question, format=format, sampling=sampling, on_event=on_event)
+        return await self._ask(self.engine, question, format=format, sampling=sampling, on_event=on_event)
 
     def close(self) -> None:
         self.engine.close()

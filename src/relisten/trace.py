@@ -87,6 +87,42 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Routing:
+    """Which route an answer took (`relisten.router.routes`), why, and what its audio tools reported."""
+
+    route: str
+    """Its name: "direct", "pitch", "pitch+silence/text", ..."""
+    confidence: float | None = None
+    """Probability of the route that the policy would take; None where no policy was asked."""
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    """Why it is not the likeliest route, or what went wrong on the way; the answer came all the same."""
+    reports: tuple[Mapping[str, Any], ...] = ()
+    """One for each tool that ran, in order, as `ToolReport.to_json` has it; its text is a finding of the trace."""
+    decision_seconds: float = 0.0
+    """From the question to the decision: reading the prompt, where the policy looks at that, is part of it."""
+    tool_seconds: float = 0.0
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """The tools that found nothing out."""
+        return tuple(report["tool"] for report in self.reports if report["failure"] is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"reports": list(self.reports), "failures": list(self.failures)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Routing:
+        """Raises KeyError or TypeError for an object that is no routing."""
+        values = {part.name: data[part.name] for part in fields(cls)}
+        if not all(
+            isinstance(report, dict) and {"tool", "text", "failure"} <= set(report) for report in values["reports"]
+        ):
+            raise TypeError("a report of a tool has tool, text and failure")
+        return cls(**values | {"reports": tuple(values["reports"])})
+
+
+@dataclass(frozen=True)
 class Trace:
     """One answer from prompt to end.
 
@@ -111,6 +147,8 @@ class Trace:
     timings: Timings = field(default_factory=Timings)
     findings: tuple[str, ...] = ()
     """What audio tools reported, as the prompt tells it; the prompt's span says which tokens these are."""
+    routing: Routing | None = None
+    """How a router chose; None where there was none."""
     error: str | None = None
     """What went wrong, for `Finish.FAILED` and `Finish.CONTEXT`."""
 
@@ -169,6 +207,7 @@ class Trace:
             "segments": [asdict(segment) for segment in self.segments],
             "finish": str(self.finish),
             "error": self.error,
+            "routing": self.routing and self.routing.to_json(),
             "model": self.model,
             "format": str(self.format),
             "sampling": asdict(self.sampling),
@@ -210,6 +249,7 @@ class Trace:
                 ),
                 timings=Timings(**data["timings"]),
                 findings=tuple(data.get("findings", ())),
+                routing=Routing.from_json(data["routing"]) if data.get("routing") else None,
                 error=data["error"],
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -26,9 +26,14 @@ class Length(Finding):
         return f"{self.seconds:g} s"
 
 
+@dataclass(frozen=True)
+class Wordless(Finding):
+    """Without a `text` of its own."""
+
+
 @contextmanager
 def extra_tools() -> Iterator[None]:
-    """Registers `length`, `slow`, `broken` and `absent`, and takes them out again."""
+    """Registers `length`, `slow`, `broken`, `wordless` and `absent`, and takes them out again."""
     registry.all_tools()
     before = dict(registry._REGISTRY.tools)
     released.clear()
@@ -51,6 +56,10 @@ def extra_tools() -> Iterator[None]:
     @tool("absent", "needs what nobody has", requires=("no_such_package.part",), install="pip install no-such")
     def absent(clip: Clip, window: Segment | None = None) -> Length:
         return Length(0.0)
+
+    @tool("wordless", "finds what it cannot tell")
+    def wordless(clip: Clip, window: Segment | None = None) -> Wordless:
+        return Wordless()
 
     try:
         yield

@@ -7,15 +7,16 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from relisten.audio import Clip
 from relisten.engines.base import Engine, Stream
 from relisten.errors import EngineError, InputError, RelistenError
 from relisten.protocol import Event, Finish, Format, Interleaver, Listen, Skip, Stop
 from relisten.question import Question
-from relisten.trace import Sampling, Span, Trace
+from relisten.trace import Routing, Sampling, Span, Trace
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,25 @@ class Piece:
     text: str
 
 
-OnEvent = Callable[[Piece | Event], None]
+Happening = Piece | Event | Routing
+"""What is told while an answer is made. A `Routing` comes when a route is chosen, and once more with its reports
+when its tools have run."""
+OnEvent = Callable[[Happening], None]
+
+
+class Ask(Protocol):
+    """A way to an answer: `answer` itself, or a router's."""
+
+    def __call__(
+        self,
+        engine: Engine,
+        question: Question,
+        /,
+        *,
+        format: Format,
+        sampling: Sampling,
+        on_event: OnEvent | None = None,
+    ) -> Coroutine[Any, Any, Trace]: ...
 
 
 async def answer(
@@ -51,13 +70,48 @@ async def answer(
         InputError: the sound cannot be read, or the question does not fit the model. Nothing was decoded.
     """
     began = time.perf_counter()
-    sampling = sampling or Sampling()
-    if sampling.temperature > 0 and sampling.seed is None:
-        sampling = replace(sampling, seed=secrets.randbits(63))
-    # What is in memory needs no thread, so that answers begin in the order in which they were asked for.
-    in_memory = isinstance(question.audio, Clip)
-    clip = question.clip() if in_memory else await asyncio.to_thread(question.clip)
+    sampling = seeded(sampling or Sampling())
+    clip = await sound_of(question)
     stream = engine.open(question, clip, format, sampling)
+    return await complete(
+        stream, question, clip, model=engine.model, format=format, sampling=sampling, began=began, on_event=on_event
+    )
+
+
+def seeded(sampling: Sampling) -> Sampling:
+    """With a seed, drawn here where chance needs one and nobody gave it."""
+    if sampling.temperature > 0 and sampling.seed is None:
+        return replace(sampling, seed=secrets.randbits(63))
+    return sampling
+
+
+async def sound_of(question: Question) -> Clip:
+    """The question's clip; what is in memory needs no thread, so that answers begin in the order in which they were
+    asked for.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    in_memory = isinstance(question.audio, Clip)
+    return question.clip() if in_memory else await asyncio.to_thread(question.clip)
+
+
+async def complete(
+    stream: Stream,
+    question: Question,
+    clip: Clip,
+    *,
+    model: str,
+    format: Format,
+    sampling: Sampling,
+    began: float,
+    on_event: OnEvent | None = None,
+) -> Trace:
+    """The answer of a stream that was opened for `question` with the same `format` and `sampling`; closes it.
+
+    Args:
+        began: when work on the question began, by `time.perf_counter`.
+    """
     interleaver = Interleaver(
         clip.duration, format=format, max_listens=sampling.max_listens, max_tokens=sampling.max_tokens
     )
@@ -82,7 +136,7 @@ async def answer(
         audio=clip.name,
         audio_hash=clip.hash,
         duration=clip.duration,
-        model=engine.model,
+        model=model,
         sampling=sampling,
         skipped=tuple(skipped),
         timings=replace(stream.timings, total=time.perf_counter() - began),
@@ -125,14 +179,14 @@ async def _run(
 
 
 async def answer_or_failure(
-    engine: Engine, question: Question | InputError, *, format: Format, sampling: Sampling
+    engine: Engine, question: Question | InputError, *, format: Format, sampling: Sampling, ask: Ask = answer
 ) -> Trace:
     """Like `answer`, but bad input too becomes a trace with `Finish.FAILED`, so that it stops nothing else; also a
     row of a questions file that is no question."""
     if isinstance(question, InputError):
         return failed_trace(None, str(question), format, engine.model)
     try:
-        return await answer(engine, question, format=format, sampling=sampling)
+        return await ask(engine, question, format=format, sampling=sampling)
     except RelistenError as failure:
         return failed_trace(question, str(failure), format, engine.model)
 

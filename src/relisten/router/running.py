@@ -179,7 +179,9 @@ def _in_thread(tool: Tool[..., Finding], clip: Clip, report: ToolReport, timeout
             for module in tool.requires:
                 importlib.import_module(module)
             loaded.set()
-            found.append(tool.function(clip, report.window, **report.arguments))
+            finding = tool.function(clip, report.window, **report.arguments)
+            finding.text()  # one that cannot be told is none
+            found.append(finding)
         except Exception as error:  # a tool may be anybody's; its fault is a result
             errors.append(error)
         finally:
