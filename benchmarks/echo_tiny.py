@@ -37,6 +37,7 @@ from relisten.engines.native import NativeEngine
 from relisten.listener import Listener
 from relisten.models.base import Family
 from relisten.models.checkpoint import find_folder
+from relisten.models.tower import ChunkCache
 
 SETS = {"up to 10 s": SceneSpec(long_share=0.0), "10 to 30 s": SceneSpec(long_share=1.0)}
 CONTROLS = ("silence", "elsewhere")
@@ -62,8 +63,8 @@ class ReplacedCrops:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._family, name)
 
-    def encode_audio(self, clips: Sequence[Clip]) -> list[Tensor]:
-        return self._family.encode_audio([self._replace(clip) for clip in clips])
+    def encode_audio(self, clips: Sequence[Clip], cache: ChunkCache | None = None) -> list[Tensor]:
+        return self._family.encode_audio([self._replace(clip) for clip in clips], cache)
 
     def _replace(self, clip: Clip) -> Clip:
         address = clip.samples.__array_interface__["data"][0]

@@ -18,6 +18,7 @@ from relisten.engines.native import NativeEngine
 from relisten.engines.sampling import draw
 from relisten.errors import EngineError
 from relisten.models import Family
+from relisten.models.tower import ChunkCache
 from relisten.protocol import Finish, Format, Segment
 from relisten.question import Question
 from relisten.trace import GeneratedSpan, ListenSpan, Sampling, Span, Trace
@@ -147,16 +148,18 @@ def test_answers_to_one_question_share_its_prompt_and_its_clip(
     encoded: list[int] = []
     layer, encode = untrained.language_model.layers[0].mlp, untrained.encode_audio
     monkeypatch.setattr(layer, "forward", lambda x, old=layer.forward: (lengths.append(len(x)), old(x))[1])
-    monkeypatch.setattr(untrained, "encode_audio", lambda clips: (encoded.append(len(clips)), encode(clips))[1])
+    monkeypatch.setattr(
+        untrained, "encode_audio", lambda clips, cache=None: (encoded.append(len(clips)), encode(clips, cache))[1]
+    )
 
     async def work() -> None:
         first, second = question(0), question(1)
         asked = [first, second, first, second, first]
         samplings = [Sampling(temperature=1.0, seed=i, max_tokens=6) for i in range(5)]
-        with NativeEngine(untrained) as engine:
+        with NativeEngine(untrained, lockstep=True) as engine:
             traces = await begin_together(engine, asked, samplings)
         assert lengths == [len(traces[0].spans[0].ids) + len(traces[1].spans[0].ids), 5, 5, 5, 5, 5]
-        assert encoded == [2]
+        assert encoded == [1, 1]
         assert len({trace.token_ids for trace in traces}) == 5
         for one, trace in zip(asked, traces, strict=True):
             expected = plain_logprobs(untrained, trace, one.clip())
@@ -189,10 +192,10 @@ def test_in_lockstep_answers_are_the_same_to_the_bit(untrained: Family) -> None:
 def test_one_failing_clip_fails_its_answer_alone(untrained: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     real = untrained.encode_audio
 
-    def encode(clips: list[Clip]) -> list[torch.Tensor]:
+    def encode(clips: list[Clip], cache: ChunkCache | None = None) -> list[torch.Tensor]:
         if any(clip.name == "noise-1" for clip in clips):
             raise MemoryError("out of memory")
-        return real(clips)
+        return real(clips, cache)
 
     monkeypatch.setattr(untrained, "encode_audio", encode)
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TypeVar
 
+from relisten.processors import usable_processors
+
+__all__ = ["ordered_map", "usable_processors"]
+
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def usable_processors() -> int:
-    """Processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], processes: int) -> Iterator[R]:

@@ -1,10 +1,11 @@
 """PyTorch engine: many answers decode side by side in one process, and listen while others go on.
 
 One thread owns the model. Every step it gathers what each running row has to add (one sampled token, or a whole
-prompt, or a crop behind the token that asked for it), encodes the new sound of all rows in one batch, runs all new
-tokens through the language model in one packed pass, and samples the next token of each row. A crop costs its own
-tokens and nothing else: everything before it stays in the row's slot of the KV cache. Several answers to one
-question that begin in the same step cost one prompt.
+prompt, or a crop behind the token that asked for it), runs all new tokens through the language model in one packed
+pass, and samples the next token of each row. New sound is encoded before, beside the steps of other rows where a
+processor is free for that (`engines.encoding`). A crop costs its own tokens and nothing else: everything before it
+stays in the row's slot of the KV cache. Several answers to one question that begin in the same step cost one
+prompt.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from relisten.audio import Clip
 from relisten.engines.base import Feed, Look
+from relisten.engines.encoding import Encoder
 from relisten.engines.rows import PromptKey, Row, Watch, pack, prompt_key
 from relisten.engines.sampling import draw
 from relisten.errors import EngineError, InputError
 from relisten.models.base import Family
 from relisten.models.decoder import PackedDecoder
+from relisten.models.tower import ChunkCache
 from relisten.protocol import Format, Segment
 from relisten.question import Question
 from relisten.trace import GeneratedSpan, ListenSpan, PromptSpan, Sampling, Timings
@@ -41,7 +43,6 @@ MAX_ROWS = 64
 MAX_STEP_TOKENS = 4096
 """New tokens in one step beyond which further prompts and crops wait for the next, so that rows that decode are
 not held up."""
-_ENCODE_SECONDS = 240.0  # sound encoded in one batch; bounds memory, not speed
 
 
 class NativeEngine:
@@ -203,6 +204,9 @@ class _Worker:
         banned = torch.zeros(family.lm_head.out_features, dtype=torch.bool, device=family.device)
         banned[list(family.banned_ids)] = True
         self._banned = banned
+        # Batches that depend on what was encoded before would give other bits.
+        reproducible = family.device.type == "cpu" or not lockstep
+        self._encoder = Encoder(family, self.wake, cache=ChunkCache() if reproducible else None)
         self._rows: list[Row] = []
         self._waiting: deque[Row] = deque()
         self._inbox: queue.SimpleQueue[tuple[Literal["decode", "drop", "wake", "stop"], Row | None]] = (
@@ -244,12 +248,12 @@ class _Worker:
     @torch.inference_mode()
     def _loop(self) -> None:
         why = "the engine was closed"
+        busy = False
         try:
-            while self._take_commands():
+            while self._take_commands(wait=not busy):
                 self._admit()
                 self._say_first()
-                if (running := self._running()) and not self._must_wait():
-                    self._step(running)
+                busy = not self._must_wait() and self._go_on()
         except BaseException as error:  # a bug here; nobody may wait for ever
             why = f"the engine stopped ({type(error).__name__}: {error})"
             raise
@@ -262,17 +266,16 @@ class _Worker:
                     self._waiting.append(row)
             for row in (*self._rows, *self._waiting):
                 _fail(row, why)
+            self._encoder.close()
 
-    def _take_commands(self) -> bool:
-        """Carry out what streams asked for, waiting if there is nothing else to do; False to stop."""
-        may_admit = self._waiting and len(self._rows) < self._max_rows
-        idle = (not self._running() and not may_admit) or self._must_wait()
+    def _take_commands(self, wait: bool) -> bool:
+        """Carry out what streams asked for, at least one thing if told to wait; False to stop."""
         while True:
             try:
-                command, row = self._inbox.get(block=idle)
+                command, row = self._inbox.get(block=wait)
             except queue.Empty:
                 return True
-            idle = False
+            wait = False
             if command == "stop":
                 return False
             if row is None:
@@ -293,17 +296,25 @@ class _Worker:
         if row.future is not None:
             row.future.cancel()
             row.future = None
+        self._release(row)
         if row.slot is None:
             if row in self._waiting:
                 self._waiting.remove(row)
-            return
-        last = self._rows.pop()
-        if last is not row:
-            assert last.slot is not None  # for the type checker: rows in the list have a slot
-            self._cache.move(last.slot, row.slot, last.length)
-            last.slot = row.slot
-            self._rows[row.slot] = last
-        row.slot = None
+        else:
+            last = self._rows.pop()
+            if last is not row:
+                assert last.slot is not None  # for the type checker: rows in the list have a slot
+                self._cache.move(last.slot, row.slot, last.length)
+                last.slot = row.slot
+                self._rows[row.slot] = last
+            row.slot = None
+        if not self.open_rows:
+            self._encoder.forget()
+
+    def _release(self, row: Row) -> None:
+        for sound in row.sounds:
+            self._encoder.release(sound)
+        row.sounds = ()
 
     def _say_first(self) -> None:
         """Tokens that looks have drawn go to those who now want to hear them."""
@@ -320,18 +331,38 @@ class _Worker:
         silent = (row.future is None or row.first is not None for row in self._rows)
         return self.held or (self._lockstep and any(silent))
 
-    def _step(self, running: list[Row]) -> None:
-        """One packed pass over the new tokens of `running`, and the next token of each."""
+    def _go_on(self) -> bool:
+        """Encode some sound, or take a step with the rows whose sound is there; False if neither can be done."""
+        running = self._running()
+        ready = [row for row in running if self._hears(row)]
+        deaf = sum(1 for row in running if row.future is not None) - len(ready)
+        together = self._lockstep or not self._encoder.beside
+        # The encoder's thread alone would keep many waiting while few decode.
+        if deaf and (together or deaf > len(ready)) and self._encoder.work():
+            return True
+        if not ready or (self._lockstep and deaf):
+            return any(row.future is None for row in running)  # some failed, which makes room
+        self._step(ready)
+        return True
+
+    def _hears(self, row: Row) -> bool:
+        """Whether all sound that a row has to hear is encoded; begins to encode it. The row fails if that fails."""
+        if row.num_pending > 1 and not row.sounds:
+            row.asked = time.perf_counter()
+            row.sounds = tuple(self._encoder.ask(part) for part in row.pending if isinstance(part, Clip))
+        for sound in row.sounds:
+            if sound.error is not None:
+                self._fail(row, sound.error)
+                return False
+        return all(sound.embeddings is not None for sound in row.sounds)
+
+    def _step(self, ready: list[Row]) -> None:
+        """One packed pass over the new tokens of `ready`, and the next token of each."""
         began = time.perf_counter()
-        rows = self._choose(running)
-        sounds = self._encode(rows)
-        rows = [row for row in rows if row.future is not None]
-        encoded = time.perf_counter()
-        if not rows:
-            return
+        rows = self._choose(ready)
         listening = {id(row) for row in rows if row.num_pending > 1}
         try:
-            tokens, logprobs, looks = self._forward(rows, sounds)
+            tokens, logprobs, looks = self._forward(rows)
         except Exception as error:
             for row in rows:
                 self._fail(row, error)
@@ -341,11 +372,12 @@ class _Worker:
             if id(row) not in listening:
                 row.spend("decode", ended - began)
             elif row.heard_prompt:
-                row.spend("listen", ended - began)
+                row.spend("listen", ended - row.asked)
             else:
-                row.spend("encode", encoded - began)
-                row.spend("prefill", ended - encoded)
+                row.spend("encode", began - row.asked)
+                row.spend("prefill", ended - began)
                 row.heard_prompt = True
+            self._release(row)
             row.length += row.num_pending
             row.pending, row.num_pending = [], 0
             if id(row) in looks:
@@ -370,33 +402,10 @@ class _Worker:
                     prompts.add(key)
         return chosen
 
-    def _encode(self, rows: Sequence[Row]) -> dict[int, Tensor]:
-        """Audio tokens of every clip that is new in this step, by the identity of the clip."""
-        clips = {id(part): part for row in rows for part in row.pending if isinstance(part, Clip)}
-        sounds: dict[int, Tensor] = {}
-        batch: list[Clip] = []
-        for clip in (*clips.values(), None):
-            if clip is None or sum(c.duration for c in batch) + clip.duration > _ENCODE_SECONDS:
-                try:
-                    if batch:
-                        encoded = self._family.encode_audio(batch)
-                        sounds.update(zip(map(id, batch), encoded, strict=True))
-                except Exception as error:
-                    failed = {id(c) for c in batch}
-                    for row in rows:
-                        if any(id(part) in failed for part in row.pending):
-                            self._fail(row, error)
-                batch = []
-            if clip is not None:
-                batch.append(clip)
-        return sounds
-
-    def _forward(
-        self, rows: Sequence[Row], sounds: dict[int, Tensor]
-    ) -> tuple[list[int], list[float], dict[int, Look]]:
+    def _forward(self, rows: Sequence[Row]) -> tuple[list[int], list[float], dict[int, Look]]:
         """The next token of each row, its log-prob, and what rows that look see, by the identity of the row."""
         family = self._family
-        packed = pack(rows, sounds, family)
+        packed = pack(rows, family)
         self._cache.reserve(len(self._rows), max(chunk.end for chunk in packed.chunks))
         embeddings = family.embed(torch.tensor(packed.ids, device=family.device))
         if packed.audio:

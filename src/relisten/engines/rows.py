@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from relisten.audio import Clip
 from relisten.engines.base import Feed, Look
+from relisten.engines.encoding import Sound
 from relisten.models.base import Family, TextDecoder
 from relisten.models.decoder import Chunk
 from relisten.trace import PromptSpan, Sampling, Timings
@@ -32,6 +33,10 @@ class Row:
     slot: int | None = None
     length: int = 0  # tokens in the cache
     heard_prompt: bool = False
+    sounds: tuple[Sound, ...] = ()
+    """Those of `pending`, asked for and not yet heard."""
+    asked: float = 0.0
+    """When they were asked for."""
     feed: Feed | None = None
     future: Future[Any] | None = None
     """What is waited for: a span where there is a `feed`, a look where there is none."""
@@ -80,8 +85,8 @@ class Packed(NamedTuple):
     """Of each row the chunk behind which its next token is drawn."""
 
 
-def pack(rows: Sequence[Row], sounds: Mapping[int, Tensor], family: Family) -> Packed:
-    """Lay out a step for `rows`, each with a slot; `sounds` are embeddings of their new clips, by identity."""
+def pack(rows: Sequence[Row], family: Family) -> Packed:
+    """Lay out a step for `rows`, each with a slot and with its sounds encoded."""
     packed = Packed([], [], [], [], [], [])
     firsts: dict[PromptKey, int] = {}
     for row in rows:
@@ -96,13 +101,15 @@ def pack(rows: Sequence[Row], sounds: Mapping[int, Tensor], family: Family) -> P
             firsts[key] = len(packed.chunks)
         packed.places.append(len(packed.chunks))
         packed.chunks.append(Chunk(row.slot, row.length, row.num_pending))
+        sounds = iter(row.sounds)
         for part in row.pending:
             if isinstance(part, Clip):
-                sound = sounds[id(part)]
+                heard = next(sounds).embeddings
+                assert heard is not None  # for the type checker: it is encoded
                 begin = len(packed.ids) + 1  # behind the begin token
-                packed.audio_at.extend(range(begin, begin + len(sound)))
-                packed.audio.append(sound)
-                packed.ids.extend(family.audio_ids(len(sound)))
+                packed.audio_at.extend(range(begin, begin + len(heard)))
+                packed.audio.append(heard)
+                packed.ids.extend(family.audio_ids(len(heard)))
             else:
                 packed.ids.extend(part)
     return packed

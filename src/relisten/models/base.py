@@ -12,6 +12,7 @@ from torch import Tensor
 
 from relisten.audio import Clip
 from relisten.models.text import TextDecoder
+from relisten.models.tower import ChunkCache
 from relisten.protocol import Format
 from relisten.question import Question
 from relisten.trace import PromptSpan
@@ -113,8 +114,9 @@ class Family(Protocol):
         """Begin token, `num_tokens` placeholders, end token."""
         ...
 
-    def encode_audio(self, clips: Sequence[Clip]) -> list[Tensor]:
-        """For each clip its (n, hidden) embeddings, n = `num_audio_tokens`; differentiable in the weights."""
+    def encode_audio(self, clips: Sequence[Clip], cache: ChunkCache | None = None) -> list[Tensor]:
+        """For each clip its (n, hidden) embeddings, n = `num_audio_tokens`; differentiable in the weights outside
+        of inference mode, and inside of it without encoding anew what `cache` holds."""
         ...
 
     def embed(self, ids: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from relisten.models.base import Prompt
 from relisten.models.checkpoint import Checkpoint, find_folder, read_json, stored_dtype, write_checkpoint
 from relisten.models.mel import LogMel
 from relisten.models.text import RESPONSE_TAGS, TextCodec, TextDecoder
+from relisten.models.tower import ChunkCache, encode_features
 from relisten.protocol import Format, system_prompt, user_parts
 from relisten.question import Question
 
@@ -233,13 +234,21 @@ class Qwen2_5Omni:  # noqa: N801
     def audio_ids(self, num_tokens: int) -> list[int]:
         return [self._audio_begin, *[self.audio_id] * num_tokens, self._audio_end]
 
-    def encode_audio(self, clips: Sequence[Clip]) -> list[Tensor]:
-        """For each clip its (n, hidden) embeddings in the model's dtype; features are float32 until the tower."""
+    def encode_audio(self, clips: Sequence[Clip], cache: ChunkCache | None = None) -> list[Tensor]:
+        """For each clip its (n, hidden) embeddings in the model's dtype; features are float32 until the tower.
+
+        In inference mode the tower is `models.tower`'s, and chunks in `cache` are not encoded again. Else it is the
+        stock module, whose hooks training needs (adapters, sharding, checkpointing), and `cache` is not used.
+        """
         counts = [self.num_audio_tokens(clip.num_samples) for clip in clips]
         heard = [clip for clip, count in zip(clips, counts, strict=True) if count]
         if not heard:
             return [self.lm_head.weight.new_zeros(0, self.lm_head.in_features) for _ in clips]
         features, lengths = self.mel(heard)
+        if torch.is_inference_mode_enabled():
+            encoded = iter(encode_features(self.audio_tower, features, lengths.tolist(), cache))
+            nothing = self.lm_head.weight.new_zeros(0, self.lm_head.in_features)
+            return [next(encoded) if count else nothing for count in counts]
         embeddings = self.audio_tower(features, feature_lens=lengths).last_hidden_state
         return list(embeddings.split(counts))
 

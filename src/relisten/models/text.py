@@ -128,6 +128,16 @@ class TextCodec:
     def decoder(self) -> TextDecoder:
         return TextDecoder(self._table)
 
+    def completing(self, tag: str) -> frozenset[int]:
+        """Ids of the tokens with which `tag` may become complete, whichever tokens it began with."""
+        whole = tag.encode()
+
+        def may_complete(token: bytes) -> bool:
+            ends = (token[: at + 1] for at, byte in enumerate(token) if byte == whole[-1])
+            return any(whole.endswith(part) or part.endswith(whole) for part in ends)
+
+        return frozenset(id_ for id_, token in self._table.items() if may_complete(token))
+
     def has(self, token_id: int) -> bool:
         """Whether `token_id` stands for a token at all; vocabularies are padded to round sizes."""
         return token_id in self._table

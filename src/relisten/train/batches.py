@@ -16,9 +16,10 @@ import torch
 
 from relisten.audio import Clip
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.models.tower import Sounds
 from relisten.protocol import Format, Segment, split_at_listens
 from relisten.question import Question
-from relisten.train.forward import Batch, Crops, Group, Sounds
+from relisten.train.forward import Batch, Crops, Group
 
 
 @dataclass(frozen=True)

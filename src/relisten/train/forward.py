@@ -5,7 +5,7 @@ Equal to the stock forward (tests compare them), but shaped for speed on CPUs:
 * Rows that share a prefix (system turn and clip) compute it once. A branch (question and response) attends to
   its row's prefix and to itself; its positions go on where the prefix ended, as if it stood there alone.
 * Clips and crops pass the audio tower as one dense padded batch with a key mask, not one chunk at a time.
-* Attention is spelled out as two matrix products: on CPUs its backward runs in half the time of the fused kernel.
+* Attention is two matrix products, not the fused kernel (`models.tower.attend`).
 
 Only sound of at most one tower chunk (2 x n_window mel frames) is supported: longer audio raises `InputError`.
 """
@@ -21,14 +21,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relisten.errors import InputError
+from relisten.models.tower import Sounds, attend, encode_frames, existing, linear, pool
 
-
-@dataclass(frozen=True)
-class Sounds:
-    """Mel features of several sounds, padded to one length: `mel` (N, n_mels, F) float32, `lengths` (N,) int64."""
-
-    mel: Tensor
-    lengths: Tensor
+__all__ = [
+    "Batch",
+    "Crops",
+    "Group",
+    "Sounds",
+    "decode",
+    "encode_batch",
+    "encode_frames",
+    "hidden_states",
+    "loss",
+    "pool",
+]
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ def loss(
     `frames` is what `encode_batch` gives, where the caller has it already.
     """
     states = hidden_states(thinker, batch, dtype, frames)
-    logits = _linear(thinker.lm_head, states[batch.target_slots].to(dtype))
+    logits = linear(thinker.lm_head, states[batch.target_slots].to(dtype))
     each = F.cross_entropy(logits.float(), batch.targets, reduction="none")
     return (each * batch.weights).sum(), batch.weights.sum()
 
@@ -124,50 +130,8 @@ def hidden_states(
     branches = F.embedding(torch.cat([group.ids.flatten() for group in batch.groups]), embed)
     for crops, part in zip(batch.crops, cut, strict=True):
         again, counts = pool(tower, *part, dtype)
-        branches = branches.index_copy(0, crops.slots, again[_exists(again.shape[1], counts)])
+        branches = branches.index_copy(0, crops.slots, again[existing(again.shape[1], counts)])
     return decode(model, prefix, branches, batch.groups, dtype)
-
-
-def pool(tower: Any, states: Tensor, lengths: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Audio tokens from states: (N, longest, output_dim) float32, and how many of them exist (N,)."""
-    pairs = states.shape[1] // 2
-    pooled = (states[:, 0 : 2 * pairs : 2] + states[:, 1 : 2 * pairs : 2]) / 2
-    return _linear(tower.proj, _layer_norm(tower.ln_post, pooled, dtype)).float(), lengths // 2
-
-
-def encode_frames(tower: Any, sounds: Sounds, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """States before pooling, one for two mel frames: (N, longest, d_model) float32, and their number (N,)."""
-    if sounds.mel.shape[-1] > 2 * tower.n_window:
-        raise InputError(
-            f"{sounds.mel.shape[-1]} mel frames; this forward takes at most one chunk of {2 * tower.n_window}"
-        )
-    exists = _exists(sounds.mel.shape[-1], sounds.lengths)
-    x = F.gelu(_conv(tower.conv1, sounds.mel.to(dtype))) * exists[:, None]
-    x = F.gelu(_conv(tower.conv2, x)).transpose(1, 2).float()
-    x = x + tower.positional_embedding.positional_embedding[: x.shape[1]]
-    lengths = (sounds.lengths - 1) // 2 + 1
-    keys = _exists(x.shape[1], lengths)
-    mask = None
-    if not keys.all():
-        mask = torch.zeros(keys.shape, dtype=dtype, device=x.device).masked_fill(~keys, float("-inf"))
-        mask = mask[:, None, None]
-    for layer in tower.layers:
-        x = _tower_layer(layer, x, mask, dtype)
-    return x, lengths
-
-
-def _tower_layer(layer: Any, x: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-    attention = layer.self_attn
-    n, length, width = x.shape
-    h = _layer_norm(layer.self_attn_layer_norm, x, dtype)
-    q, k, v = (
-        _linear(projection, h).view(n, length, attention.num_heads, -1).transpose(1, 2)
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )
-    mixed = _attend(q, k, v, mask).transpose(1, 2).reshape(n, length, width)
-    x = x + _linear(attention.out_proj, mixed)
-    h = _layer_norm(layer.final_layer_norm, x, dtype)
-    return x + _linear(layer.fc2, F.gelu(_linear(layer.fc1, h)))
 
 
 def decode(
@@ -215,7 +179,7 @@ def _decoder_layer(layer: Any, x: Tensor, blocks: list[_Block], dtype: torch.dty
 
     def heads(projection: nn.Linear, rotate: bool, groups: int = 1) -> list[Tensor]:
         split = []
-        for block, flat in zip(blocks, torch.split(_linear(projection, h), sizes), strict=True):
+        for block, flat in zip(blocks, torch.split(linear(projection, h), sizes), strict=True):
             part = flat.view(block.count, block.length, -1, attention.head_dim).transpose(1, 2)
             part = _rotate(part, block.cos, block.sin) if rotate else part
             split.append(part.repeat_interleave(groups, dim=1) if groups > 1 else part)
@@ -230,21 +194,11 @@ def _decoder_layer(layer: Any, x: Tensor, blocks: list[_Block], dtype: torch.dty
         if block.row is not None:
             k = torch.cat([keys[0][block.row], k], dim=2)
             v = torch.cat([values[0][block.row], v], dim=2)
-        mixed.append(_attend(q, k, v, block.mask).transpose(1, 2).reshape(block.count * block.length, -1))
-    x = x + _linear(attention.o_proj, torch.cat(mixed))
+        mixed.append(attend(q, k, v, block.mask).transpose(1, 2).reshape(block.count * block.length, -1))
+    x = x + linear(attention.o_proj, torch.cat(mixed))
     h = _rms_norm(layer.post_attention_layernorm, x, dtype)
     mlp = layer.mlp
-    return x + _linear(mlp.down_proj, F.silu(_linear(mlp.gate_proj, h)) * _linear(mlp.up_proj, h))
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return torch.matmul((scores if mask is None else scores + mask).softmax(-1), v)
-
-
-def _exists(length: int, lengths: Tensor) -> Tensor:
-    """(N, length) bool: which positions of right-padded rows are real."""
-    return torch.arange(length, device=lengths.device) < lengths[:, None]
+    return x + linear(mlp.down_proj, F.silu(linear(mlp.gate_proj, h)) * linear(mlp.up_proj, h))
 
 
 def _causal(length: int, past: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -269,16 +223,3 @@ def _rms_norm(norm: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
     scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon)
     normed: Tensor = x * scale * norm.weight
     return normed.to(dtype)
-
-
-def _layer_norm(norm: nn.LayerNorm, x: Tensor, dtype: torch.dtype) -> Tensor:
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps).to(dtype)
-
-
-def _linear(linear: nn.Linear, x: Tensor) -> Tensor:
-    return F.linear(x, linear.weight.to(x.dtype), None if linear.bias is None else linear.bias.to(x.dtype))
-
-
-def _conv(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    bias = None if conv.bias is None else conv.bias.to(x.dtype)
-    return F.conv1d(x, conv.weight.to(x.dtype), bias, conv.stride, conv.padding)

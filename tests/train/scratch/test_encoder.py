@@ -10,7 +10,7 @@ from relisten.audio import SAMPLE_RATE, Clip
 from relisten.data.scenes import Event, Scene
 from relisten.data.timbres import LABELS
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.train import forward
+from relisten.models.tower import encode_frames, pool
 from relisten.train.batches import Batcher
 from relisten.train.scratch import encoder
 
@@ -78,10 +78,10 @@ def test_frames_of_padded_sounds_equal_those_alone(family: Qwen2_5Omni) -> None:
     clips = [Clip(rng.normal(0, 0.1, n).astype(np.float32)) for n in (16_000, 24_320, 9_999)]
     batcher = Batcher(family)
     with torch.no_grad():
-        together, lengths = forward.encode_frames(family.audio_tower, batcher.sounds(clips))
-        tokens, counts = forward.pool(family.audio_tower, together, lengths)
+        together, lengths = encode_frames(family.audio_tower, batcher.sounds(clips))
+        tokens, counts = pool(family.audio_tower, together, lengths)
         for place, clip in enumerate(clips):
-            alone, length = forward.encode_frames(family.audio_tower, batcher.sounds([clip]))
+            alone, length = encode_frames(family.audio_tower, batcher.sounds([clip]))
             assert int(length[0]) == int(lengths[place])
             assert torch.allclose(together[place, : length[0]], alone[0, : length[0]], atol=1e-5)
             heard = family.encode_audio([clip])[0]

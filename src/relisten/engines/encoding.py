@@ -1,0 +1,148 @@
+"""Encoding the sounds of a native engine: ahead of the steps that need them, and beside steps of other rows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from relisten.audio import Clip
+from relisten.models.base import Family
+from relisten.models.tower import ChunkCache
+from relisten.processors import usable_processors
+
+_BATCH_SECONDS = 240.0  # sound encoded in one batch; bounds memory, not speed
+
+
+@dataclass(eq=False)
+class Sound:
+    """A clip on its way to the model: `embeddings` (n, hidden) or an `error` once it is `done`."""
+
+    clip: Clip
+    users: int = 0
+    asked: float = field(default_factory=time.perf_counter)
+    embeddings: Tensor | None = None
+    error: Exception | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.embeddings is not None or self.error is not None
+
+
+class Encoder:
+    """Encodes what rows ask for, each clip object once for all rows that ask for it meanwhile.
+
+    On a CPU clips are encoded one by one, by a thread of its own where that finds a free processor and by the
+    engine's thread when that has nothing better to do. Which of them does it makes no difference to the bit
+    (`models.tower.encode_features`). Elsewhere all that waits is one batch, encoded by the engine's thread.
+
+    All methods are the engine thread's.
+
+    Args:
+        wake: called, from another thread, whenever a sound is done there.
+        beside: whether to start the thread; None does where PyTorch leaves a processor unused.
+        cache: what may be reused; cleared by `forget`.
+    """
+
+    def __init__(
+        self, family: Family, wake: Callable[[], None], *, beside: bool | None = None, cache: ChunkCache | None
+    ) -> None:
+        self._family = family
+        self._wake = wake
+        self._cache = cache
+        self._one_by_one = family.device.type == "cpu"
+        if beside is None:
+            beside = self._one_by_one and torch.get_num_threads() < usable_processors()
+        self._sounds: dict[int, Sound] = {}
+        self._waiting: deque[Sound] = deque()
+        self._condition = threading.Condition()
+        self._encoding = False  # in the thread
+        self._closed = False
+        self._thread = threading.Thread(target=self._work_beside, name="relisten-encoder", daemon=True)
+        self.beside = beside
+        if beside:
+            self._thread.start()
+
+    def ask(self, clip: Clip) -> Sound:
+        """Begin to encode a clip, or join those who wait for it. `release` what was asked for."""
+        sound = self._sounds.get(id(clip))
+        if sound is None:
+            sound = self._sounds[id(clip)] = Sound(clip)
+            with self._condition:
+                self._waiting.append(sound)
+                self._condition.notify()
+        sound.users += 1
+        return sound
+
+    def release(self, sound: Sound) -> None:
+        """No longer needed by one of those who asked; what nobody needs is not encoded."""
+        sound.users -= 1
+        if sound.users == 0:
+            del self._sounds[id(sound.clip)]
+            with self._condition:
+                if sound in self._waiting:
+                    self._waiting.remove(sound)
+
+    def work(self) -> bool:
+        """Encode some of what waits, here and now; False where nothing does."""
+        batch = self._take()
+        self._encode(batch)
+        return bool(batch)
+
+    def forget(self) -> None:
+        """Reuse nothing from before: the weights may change from now on."""
+        if self._cache is not None:
+            with self._condition:
+                self._condition.wait_for(lambda: not self._encoding)
+                self._cache.clear()
+
+    def close(self) -> None:
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        if self.beside:
+            self._thread.join()
+
+    def _take(self) -> list[Sound]:
+        with self._condition:
+            batch: list[Sound] = []
+            seconds = 0.0
+            while self._waiting and (not batch or seconds + self._waiting[0].clip.duration <= _BATCH_SECONDS):
+                batch.append(self._waiting.popleft())
+                seconds += batch[-1].clip.duration
+                if self._one_by_one:
+                    break
+            return batch
+
+    def _encode(self, batch: list[Sound]) -> None:
+        if not batch:
+            return
+        try:
+            encoded = self._family.encode_audio([sound.clip for sound in batch], self._cache)
+        except Exception as error:
+            for sound in batch:
+                sound.error = error
+        else:
+            for sound, embeddings in zip(batch, encoded, strict=True):
+                sound.embeddings = embeddings
+
+    @torch.inference_mode()
+    def _work_beside(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    return
+                self._encoding = True
+            try:
+                self._encode(self._take())
+            finally:
+                with self._condition:
+                    self._encoding = False
+                    self._condition.notify_all()
+            self._wake()

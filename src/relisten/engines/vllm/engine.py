@@ -1,0 +1,204 @@
+"""Answers from vLLM's `AsyncLLM`, in this process: many at once, batched and cached by vLLM."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+from vllm import AsyncEngineArgs
+from vllm.platforms import current_platform
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from relisten.audio import Clip
+from relisten.engines.base import Feed
+from relisten.engines.loop import BackgroundLoop
+from relisten.engines.prompting import checked_prompt
+from relisten.engines.vllm.banning import SETTING, Ban, BanV2
+from relisten.engines.vllm.model import listening
+from relisten.engines.vllm.stream import VllmStream
+from relisten.engines.vllm.weights import written
+from relisten.errors import EngineError, InputError
+from relisten.models import locate
+from relisten.models.checkpoint import find_folder
+from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.protocol import Format
+from relisten.question import Question
+from relisten.trace import GeneratedSpan, Sampling
+
+MAX_ROWS = 256
+MAX_SOUNDS = 256
+"""Sounds an answer may have; vLLM wants a limit."""
+_PAUSES_AT = "</seg>"  # a guess that saves work; `feed` decides
+_CPU_BLOCK = 32  # tokens; the kernel's smallest, where vLLM's default of 128 would cache crops badly
+
+
+class VllmEngine:
+    """Decodes with vLLM.
+
+    Args:
+        model: "echo-tiny", a checkpoint folder (whole or thinker-only), or a hub id.
+        name: what traces call the model; None takes `model`.
+        max_rows: answers decoded at once; more wait their turn.
+        max_context: tokens an answer may have; None takes what the checkpoint allows.
+        device: "auto", or what the installed vLLM runs on: "cpu" or "cuda".
+        dtype: "auto" is bfloat16 on a GPU and float32 on the CPU.
+        settings: anything else that vLLM's `AsyncEngineArgs` take, such as `gpu_memory_utilization` or
+            `tensor_parallel_size`; they go before what is chosen here.
+
+    Raises:
+        InputError: no such checkpoint or setting, or a device that this vLLM does not run on.
+        EngineError: vLLM did not start.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        name: str | None = None,
+        max_rows: int = MAX_ROWS,
+        max_context: int | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        **settings: Any,
+    ) -> None:
+        if max_rows < 1:
+            raise InputError(f"max rows {max_rows}: it must be at least 1")
+        _check_device(device)
+        folder = find_folder(locate(model), wanted=lambda name: True)
+        self.family = family = Qwen2_5Omni.outline(folder)
+        self.model = name or str(model)
+        self.context = min(max_context or family.context_size, family.context_size)
+        self.stops = sorted(family.eos_ids | family.completing(_PAUSES_AT))
+        self._streams: set[VllmStream] = set()
+        self._closed = False
+        self._loop = BackgroundLoop("relisten-vllm")
+        arguments = self._arguments(folder, max_rows, dtype) | settings
+        try:
+            self.llm = self._loop.run(_start(arguments))
+        except BaseException as error:
+            self._loop.close()
+            if isinstance(error, TypeError):
+                raise InputError(
+                    f"vLLM does not take these settings ({error}); see vLLM's AsyncEngineArgs"
+                ) from None
+            if isinstance(error, Exception):
+                raise EngineError(
+                    f"vLLM did not start ({type(error).__name__}: {error}); what it wrote above says why"
+                ) from error
+            raise
+
+    def _arguments(self, folder: Path, max_rows: int, dtype: str) -> dict[str, Any]:
+        cpu = current_platform.is_cpu()
+        arguments: dict[str, Any] = {
+            "model": str(folder),
+            "hf_overrides": listening,
+            "dtype": dtype if dtype != "auto" else "float32" if cpu else "bfloat16",
+            "max_num_seqs": max_rows,
+            "max_model_len": self.context,
+            "limit_mm_per_prompt": {"audio": MAX_SOUNDS},
+            "enable_prefix_caching": True,
+            "generation_config": "vllm",  # a checkpoint's own defaults of sampling are not asked for
+            "additional_config": {SETTING: list(self.family.banned_ids)},
+            "worker_extension_cls": "relisten.engines.vllm.weights.WeightLoader",
+            "disable_log_stats": True,
+        }
+        if cpu:
+            arguments |= {"enforce_eager": True, "block_size": _CPU_BLOCK, "skip_mm_profiling": True}
+        return arguments
+
+    def open(self, question: Question, clip: Clip, format: Format, sampling: Sampling) -> VllmStream:
+        """See `Engine.open`."""
+        prompt, span = checked_prompt(self.family, self.model, question, clip, format, self.context)
+        stream = VllmStream(self, self.family, prompt, span, clip, sampling)
+        self._streams.add(stream)
+        return stream
+
+    async def decode(self, stream: VllmStream, feed: Feed) -> GeneratedSpan:
+        if self._closed or stream.closed:
+            raise EngineError("the engine was closed" if self._closed else "the answer was closed")
+        return await asyncio.wrap_future(self._loop.start(stream.run(feed)))
+
+    def close_stream(self, stream: VllmStream) -> Future[None] | None:
+        if stream.closed:
+            return None
+        stream.closed = True
+        self._streams.discard(stream)
+        return None if self._closed else self._loop.start(stream.end())
+
+    @property
+    def open_rows(self) -> int:
+        """Answers that are open, and requests that vLLM has."""
+        requests: int = self.llm.get_num_unfinished_requests()
+        return max(len(self._streams), requests)
+
+    def update_weights(self, tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> int:
+        """Put new weights in place of those with the same names, and forget all that was computed with the old
+        ones: prefixes, heard sounds and features.
+
+        Args:
+            tensors: on any device, by the names of checkpoints or of transformers' modules (`family.thinker`'s
+                `state_dict` will do); none need be left out or given.
+
+        Returns:
+            How many of vLLM's parameters were set.
+
+        Raises:
+            EngineError: answers are open, or a name or a shape is not the model's. After a failed update the
+                weights are those of neither.
+        """
+        if self._streams:
+            raise EngineError(f"{len(self._streams)} answers are open; weights change only between answers")
+        return self._loop.run(self._update(tensors))
+
+    async def _update(self, tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> int:
+        loaded: set[str] = set()
+        await self.llm.pause_generation(mode="abort", clear_cache=True)
+        try:
+            for path in written(tensors):
+                for names in await self.llm.collective_rpc("relisten_load_weights", args=(str(path),)):
+                    loaded |= set(names)
+        except Exception as error:
+            raise EngineError(f"the new weights were not taken ({type(error).__name__}: {error})") from error
+        finally:
+            await self.llm.resume_generation()
+        return len(loaded)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        ending = [future for stream in tuple(self._streams) if (future := self.close_stream(stream)) is not None]
+        for future in ending:
+            future.result()
+        self._closed = True
+        self._loop.run(self._shut_down())
+        self._loop.close()
+
+    async def _shut_down(self) -> None:
+        self.llm.shutdown()
+
+    def __enter__(self) -> VllmEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+async def _start(arguments: dict[str, Any]) -> AsyncLLM:
+    """In the loop that will own it."""
+    config = AsyncEngineArgs(**arguments).create_engine_config()
+    config.model_config.logits_processors = [BanV2 if config.use_v2_model_runner else Ban]
+    return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+def _check_device(device: str) -> None:
+    has = "cpu" if current_platform.is_cpu() else current_platform.device_type
+    if device not in ("auto", has):
+        hint = "; choose the card with CUDA_VISIBLE_DEVICES" if ":" in device and has == "cuda" else ""
+        raise InputError(f"device {device}: the installed vLLM runs on {has}{hint}")

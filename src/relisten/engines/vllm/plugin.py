@@ -1,0 +1,17 @@
+"""vLLM's entry point `vllm.general_plugins`. Every process of vLLM calls it, so it only names what may be loaded."""
+
+from __future__ import annotations
+
+ARCHITECTURE = "RelistenQwen2_5Omni"
+"""What the engine runs; its configuration names it."""
+
+_STOCK = ("Qwen2_5OmniModel", "Qwen2_5OmniForConditionalGeneration")
+
+
+def register() -> None:
+    """Make our model known to vLLM, and have it hear with our front end where it serves Qwen2.5-Omni itself."""
+    from vllm import ModelRegistry
+
+    ModelRegistry.register_model(ARCHITECTURE, "relisten.engines.vllm.model:ListeningQwen2_5Omni")
+    for name in _STOCK:
+        ModelRegistry.register_model(name, "relisten.engines.vllm.stock:Qwen2_5Omni")

@@ -1,0 +1,258 @@
+"""One answer in vLLM: a request that stays open while the answer pauses, and takes sound where it went on.
+
+vLLM stops a request only behind tokens that it was told beforehand, and `feed` says afterwards where a pause is
+wanted. So a request is told to stop behind every token that may complete a tag that pauses. Where it stopped and a
+pause was wanted, its KV cache stays as it is and the crop alone is computed. Where it stopped for nothing, it goes on
+at once. Where a pause is wanted that nobody foresaw, tokens behind it may have been sampled already: the request is
+given up, and a new one with the same ids finds all but its last few tokens in the prefix cache. Ids are never made
+from text again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from vllm import SamplingParams, TokensPrompt
+from vllm.engine.protocol import StreamingInput
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from relisten.audio import Clip, seconds_to_samples
+from relisten.engines.base import Feed
+from relisten.errors import EngineError
+from relisten.models.base import Family, Prompt
+from relisten.protocol import Segment
+from relisten.trace import GeneratedSpan, ListenSpan, PromptSpan, Sampling, Timings
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    from relisten.engines.vllm.engine import VllmEngine
+
+_names = itertools.count()
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A clip or a part of it, under a name that is the same wherever it is heard again."""
+
+    clip: Clip
+    uuid: str
+
+
+class Request:
+    """A request of vLLM that takes more input whenever it has stopped."""
+
+    def __init__(self, llm: AsyncLLM, params: SamplingParams) -> None:
+        self._inputs: asyncio.Queue[StreamingInput] = asyncio.Queue()
+        self._outputs = llm.generate(self._feed(), params, f"relisten-{next(_names)}")
+
+    async def _feed(self) -> AsyncGenerator[StreamingInput, None]:
+        while True:
+            yield await self._inputs.get()
+
+    def send(self, ids: list[int], sounds: list[Sound], params: SamplingParams) -> None:
+        prompt = TokensPrompt(prompt_token_ids=ids)
+        if sounds:
+            prompt["multi_modal_data"] = {"audio": [sound.clip.samples for sound in sounds]}
+            prompt["multi_modal_uuids"] = {"audio": [sound.uuid for sound in sounds]}
+        self._inputs.put_nowait(StreamingInput(prompt, params))
+
+    async def receive(self) -> RequestOutput:
+        return await anext(self._outputs)
+
+    async def close(self) -> None:
+        """Abort; vLLM frees the place and the cache blocks."""
+        await self._outputs.aclose()
+
+
+class VllmStream:
+    """See `Stream`. Everything but `listen` and `close` happens in the engine's thread."""
+
+    def __init__(
+        self, engine: VllmEngine, family: Family, prompt: Prompt, span: PromptSpan, clip: Clip, sampling: Sampling
+    ) -> None:
+        self.prompt = span
+        self.timings = Timings()
+        self._engine = engine
+        self._family = family
+        self._clip = clip
+        self._sampling = sampling
+        self._decoder = family.decoder()
+        # The context as vLLM is told it: one placeholder a sound, which it expands.
+        self._ids: list[int] = []
+        self._sounds: list[Sound] = []
+        for part in prompt.parts:
+            if isinstance(part, Clip):
+                self._hear(Sound(part, part.hash))
+            else:
+                self._ids += part
+        self._length = len(span.ids)  # of the context, every embedding counted
+        self._sampled = 0
+        self._request: Request | None = None
+        self._told = self._told_sounds = 0  # how much of the two the request has
+        self._heard_prompt = False
+        self._waits_for_sound = False
+        self._decoding: asyncio.Task[GeneratedSpan] | None = None
+        self.closed = False
+
+    @property
+    def full(self) -> bool:
+        return self._length >= self._engine.context
+
+    async def decode(self, feed: Feed) -> GeneratedSpan:
+        return await self._engine.decode(self, feed)
+
+    def listen(self, segment: Segment) -> ListenSpan | None:
+        crop = self._clip.crop(segment.start, segment.end)
+        count = self._family.num_audio_tokens(crop.num_samples)
+        ids = tuple(self._family.audio_ids(count))
+        if self._length + len(ids) >= self._engine.context:
+            self._length = self._engine.context
+            return None
+        first = seconds_to_samples(segment.start)
+        self._hear(Sound(crop, f"{self._clip.hash}:{first}+{crop.num_samples}"))
+        self._length += len(ids)
+        self._waits_for_sound = True
+        return ListenSpan(segment, ids, count)
+
+    def close(self) -> None:
+        self._engine.close_stream(self)
+
+    def _hear(self, sound: Sound) -> None:
+        self._ids += self._family.audio_ids(1)
+        self._sounds.append(sound)
+
+    async def run(self, feed: Feed) -> GeneratedSpan:
+        """`decode`, in the engine's thread."""
+        self._decoding = asyncio.current_task()
+        try:
+            return await self._run(feed)
+        except BaseException as error:
+            await self.drop()
+            if isinstance(error, (asyncio.CancelledError, EngineError)) or not isinstance(error, Exception):
+                raise
+            raise EngineError(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._decoding = None
+
+    async def end(self) -> None:
+        """Cancel what is awaited and free the place, in the engine's thread."""
+        if self._decoding is not None:
+            self._decoding.cancel()
+            await asyncio.wait([self._decoding])
+        await self.drop()
+
+    async def drop(self) -> None:
+        request, self._request = self._request, None
+        if request is not None:
+            await request.close()
+
+    async def _run(self, feed: Feed) -> GeneratedSpan:
+        if self.full:
+            raise EngineError("the context window is full")
+        written = _Written()
+        began = time.perf_counter()
+        while True:
+            fresh = self._request is None
+            request = self._tell()
+            paused = stopped = False
+            while not (paused or stopped):
+                out = await request.receive()
+                if fresh:
+                    self._check(out)
+                    fresh = False
+                began = self._spend(began)
+                completion = out.outputs[0]
+                stopped = completion.finish_reason is not None
+                if completion.finish_reason not in (None, "stop", "length"):
+                    raise EngineError(f"vLLM ended the request ({completion.finish_reason})")
+                tokens, logprobs = completion.token_ids, completion.logprobs
+                for place, token in enumerate(tokens):
+                    logprob = logprobs.logprobs[logprobs.start_indices[place]]
+                    paused = self._take(token, logprob, written, feed)
+                    if paused:
+                        stopped = stopped and place + 1 == len(tokens)
+                        break
+            if stopped:
+                # vLLM forgets the last token that it sampled, so that one is told with what comes next.
+                self._told, self._told_sounds = len(self._ids) - 1, len(self._sounds)
+            else:
+                await self.drop()
+            if paused:
+                return written.span()
+
+    def _tell(self) -> Request:
+        """Give vLLM what it has not seen of the context."""
+        params = self._params()
+        if self._request is None:
+            self._request = Request(self._engine.llm, params)
+            self._told = self._told_sounds = 0
+        self._request.send(self._ids[self._told :], self._sounds[self._told_sounds :], params)
+        return self._request
+
+    def _params(self) -> SamplingParams:
+        sampling, seed = self._sampling, None
+        if sampling.temperature > 0 and sampling.seed is not None:
+            # A new request starts its own random numbers, which must not be those of the one before.
+            digest = hashlib.sha256(f"{sampling.seed}:{self._length}".encode()).digest()
+            seed = int.from_bytes(digest[:8], "little") >> 1
+        room = self._engine.context - self._length
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p if sampling.temperature > 0 else 1.0,
+            seed=seed,
+            max_tokens=min(room, max(sampling.max_tokens - self._sampled, 1)),
+            stop_token_ids=self._engine.stops,
+            ignore_eos=True,
+            detokenize=False,
+            logprobs=0,
+            flat_logprobs=True,
+            output_kind=RequestOutputKind.DELTA,
+        )
+
+    def _check(self, out: RequestOutput) -> None:
+        """vLLM and the trace must agree on what the model hears."""
+        told = len(out.prompt_token_ids or ())
+        if told != self._length:
+            raise EngineError(f"vLLM made {told} tokens of a context of {self._length}; this is a bug in relisten")
+
+    def _take(self, token: int, logprob: float, written: _Written, feed: Feed) -> bool:
+        """Note a sampled token; whether to pause behind it."""
+        end_of_turn = token in self._family.eos_ids
+        piece = self._decoder.flush() if end_of_turn else self._decoder.push(token)
+        self._ids.append(token)
+        self._length += 1
+        self._sampled += 1
+        written.ids.append(token)
+        written.logprobs.append(logprob)
+        written.pieces.append(piece)
+        return feed(piece, end_of_turn) or end_of_turn or self.full
+
+    def _spend(self, began: float) -> float:
+        now = time.perf_counter()
+        phase = "prefill" if not self._heard_prompt else "listen" if self._waits_for_sound else "decode"
+        self._heard_prompt, self._waits_for_sound = True, False
+        spent: dict[str, Any] = {phase: getattr(self.timings, phase) + now - began}
+        self.timings = replace(self.timings, **spent)
+        return now
+
+
+class _Written:
+    """What one `decode` has sampled so far."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.pieces: list[str] = []
+
+    def span(self) -> GeneratedSpan:
+        ends = tuple(accumulate(map(len, self.pieces)))
+        return GeneratedSpan(tuple(self.ids), tuple(self.logprobs), "".join(self.pieces), ends)

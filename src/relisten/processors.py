@@ -1,0 +1,10 @@
+"""What this process may compute on."""
+
+from __future__ import annotations
+
+import os
+
+
+def usable_processors() -> int:
+    """Processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
