@@ -29,6 +29,8 @@ from relisten.question import Question
 WHOLE, THINKER = "qwen2_5_omni", "qwen2_5_omni_thinker"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PREFIX = "thinker."
+_NESTED = "language_model" in Qwen2_5OmniThinkerForConditionalGeneration._tied_weights_keys["lm_head.weight"]
+"""Whether transformers keeps tower and language model inside `model` (from 5.20 on) or beside it."""
 
 
 def count_audio_tokens(frames: int) -> int:
@@ -198,11 +200,11 @@ class Qwen2_5Omni:  # noqa: N801
 
     @property
     def audio_tower(self) -> nn.Module:
-        return cast(nn.Module, self.thinker.model.audio_tower)
+        return cast(nn.Module, (self.thinker.model if _NESTED else self.thinker).audio_tower)
 
     @property
     def language_model(self) -> nn.Module:
-        return cast(nn.Module, self.thinker.model.language_model)
+        return cast(nn.Module, self.thinker.model.language_model if _NESTED else self.thinker.model)
 
     @property
     def lm_head(self) -> nn.Linear:
@@ -227,6 +229,9 @@ class Qwen2_5Omni:  # noqa: N801
 
     def decoder(self) -> TextDecoder:
         return self.text.decoder()
+
+    def completing(self, tag: str) -> frozenset[int]:
+        return self.text.completing(tag)
 
     def num_audio_tokens(self, num_samples: int) -> int:
         return count_audio_tokens(self.mel.num_frames(num_samples))
@@ -297,7 +302,7 @@ def build_outline(config: Qwen2_5OmniThinkerConfig) -> Qwen2_5OmniThinkerForCond
     """The module without its vision tower and without memory for its weights."""
     with torch.device("meta"), no_init_weights():
         thinker = Qwen2_5OmniThinkerForConditionalGeneration(config)
-    del thinker.model.visual
+    del (thinker.model if _NESTED else thinker).visual
     return thinker
 
 
@@ -370,6 +375,8 @@ def _is_heard(name: str) -> bool:
 def _module_name(name: str) -> str:
     """Stored names are older than the module's: there, `model` was the language model alone."""
     name = name.removeprefix(_PREFIX)
+    if not _NESTED:
+        return name.replace("model.audio_tower.", "audio_tower.").replace("model.language_model.", "model.")
     if name.startswith("audio_tower."):
         return f"model.{name}"
     if name.startswith("model.") and not name.startswith(("model.audio_tower.", "model.language_model.")):

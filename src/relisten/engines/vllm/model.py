@@ -44,7 +44,8 @@ def listening(config: PreTrainedConfig) -> PreTrainedConfig:
 
 @MULTIMODAL_REGISTRY.register_processor(AudioProcessor, info=AudioInfo, dummy_inputs=AudioDummies)
 class ListeningQwen2_5Omni(nn.Module, SupportsMultiModal, SupportsPP):  # noqa: N801
-    """See the module. Takes weights by the names that whole or thinker-only checkpoints or transformers' modules use."""
+    """See the module. Takes weights by the names of whole checkpoints, of thinker-only ones, and of transformers'
+    modules."""
 
     # One after the other: a name that one line changed goes on to the next.
     hf_to_vllm_mapper = WeightsMapper(
@@ -77,9 +78,10 @@ class ListeningQwen2_5Omni(nn.Module, SupportsMultiModal, SupportsPP):  # noqa: 
         audio = self.config.audio_config
         if vllm_config.device_config.device_type == "cuda" and is_flash_attn_2_available():
             audio._attn_implementation = "flash_attention_2"
-        with self._mark_tower_model(vllm_config, "audio"):
+        mark: Any = self  # for the type checker, to which a module's attributes are tensors or modules
+        with mark._mark_tower_model(vllm_config, "audio"):
             self.audio_tower = Qwen2_5OmniAudioEncoder(audio)
-        with self._mark_language_model(vllm_config):
+        with mark._mark_language_model(vllm_config):
             self.language_model = init_vllm_registered_model(
                 vllm_config=vllm_config,
                 prefix=maybe_prefix(prefix, "language_model"),

@@ -1,4 +1,4 @@
-"""vLLM's entry point `vllm.general_plugins`. Every process of vLLM calls it, so it only names what may be loaded."""
+"""vLLM's entry point `vllm.general_plugins`. Every process of vLLM calls it, so it loads nothing."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 vLLM stops a request only behind tokens that it was told beforehand, and `feed` says afterwards where a pause is
 wanted. So a request is told to stop behind every token that may complete a tag that pauses. Where it stopped and a
-pause was wanted, its KV cache stays as it is and the crop alone is computed. Where it stopped for nothing, it goes on
-at once. Where a pause is wanted that nobody foresaw, tokens behind it may have been sampled already: the request is
-given up, and a new one with the same ids finds all but its last few tokens in the prefix cache. Ids are never made
-from text again.
+pause was wanted, its KV cache stays as it is and the crop alone is computed. Where it stopped for nothing, it goes
+on at once. Where a pause is wanted that nobody foresaw, tokens behind it may have been sampled already: the request
+is given up, and a new one with the same ids finds all but its last few tokens in the prefix cache. Ids are never
+made from text again.
 """
 
 from __future__ import annotations
