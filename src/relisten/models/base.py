@@ -106,6 +106,10 @@ class Family(Protocol):
         """A fresh incremental decoder for one response."""
         ...
 
+    def completing(self, tag: str) -> frozenset[int]:
+        """Ids of the tokens with which `tag` may become complete, whichever tokens it began with."""
+        ...
+
     def num_audio_tokens(self, num_samples: int) -> int:
         """Embeddings that a clip of `num_samples` samples becomes; 0 for one too short to be heard."""
         ...
