@@ -125,7 +125,8 @@ def check_grammar(scene: Scene, example: Example) -> None:
 
 
 def check_heard(scene: Scene, example: Example) -> None:
-    """Each segment is followed by just what starts in it, in order, and when."""
+    """Each segment is followed by just what starts in it, in order, and when; the last one up to the sound that
+    settles the question, where one does."""
     parts = split_at_listens(example.response, scene.clip.duration)
     for segment, text in zip(parts[1::2], parts[2::2], strict=True):
         assert isinstance(segment, Segment)
@@ -135,11 +136,24 @@ def check_heard(scene: Scene, example: Example) -> None:
             if segment.start <= event.onset < segment.end
         ]
         listed = re.split(r"(?:i hear|gives|has|with) ", str(text), maxsplit=1)[1]
-        for heard in expected or ["nothing"]:
+        settled = ""
+        for number, heard in enumerate(expected or ["nothing"]):
+            if number and text == parts[-1] and CONCLUDES.match(listed):
+                settled = expected[number - 1].partition(" ")[2]
+                break
             assert listed.startswith(heard), (listed, heard)
             listed = re.sub(AFTER_A_SOUND, "", listed[len(heard) :])
+        if settled:
+            answer, named = str(example.question.answer), labels_named(example.question.text)
+            assert {
+                "first": settled == answer,
+                "after": settled == answer,
+                "exists": answer == "yes" and settled == named[-1],
+            }.get(example.kind, settled in named), (example.kind, settled)
+            assert example.kind not in ("count_window", "count_all", "last", "longest_gap")
 
 
+CONCLUDES = re.compile(r"(so|and the) ")
 AFTER_A_SOUND = rf"^( ({'|'.join(NUMBERS)}|\d\d))?( (-?\d+ dB|key \d+|\d+\.\d seconds))?(, a long gap)?, "
 
 
@@ -286,7 +300,7 @@ def test_measures_are_told_where_sounds_are_compared() -> None:
     assert "1.0 kick one -6 dB, 3.0 bell one -15 dB" in louder.response
     higher = KINDS["higher"](scene_of(bell(1.0, pitch=880), bell(2.0, pitch=440), bell(3.0)), rng)
     assert higher
-    assert "1.0 bell one key 61, 2.0 bell two key 49, 3.0 bell three" in higher.response
+    assert "1.0 bell one key 61, 2.0 bell two key 49, so the first is higher" in higher.response
     # The sound is heard to its end, although the walk would cut it.
     scene = scene_of(kick(0.5), Event(3.7, 5.2, "chord", sustained=True), seconds=9.0)
     long = next(filter(None, (KINDS["duration"](scene, rng) for _ in range(50))))

@@ -48,6 +48,7 @@ def example_of(
         id=f"{scene.name}-{kind}",
         answer=answer,
         metadata={"kind": kind, **scene.metadata},
+        findings=tuple(told.line for told in scene.told),
     )
     return Example(question, response, kind, heard.difficulty())
 

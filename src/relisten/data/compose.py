@@ -7,6 +7,7 @@ depends on the clip, the seed and those labels, never on the number of processes
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import re
@@ -19,6 +20,7 @@ from typing import Final
 
 import numpy as np
 
+from relisten.audio import Clip
 from relisten.data.dialogue import DIALOGUE
 from relisten.data.examples import Example, example_row
 from relisten.data.harmony import HARMONY
@@ -30,9 +32,12 @@ from relisten.data.questions import Kind
 from relisten.data.relations import RELATIONS
 from relisten.data.subject import Style, Subject
 from relisten.data.timbres import LABELS
+from relisten.data.told import Told, ask_tools, choose_told
 from relisten.data.wording import Rng
 from relisten.errors import InputError
 from relisten.question import Question
+from relisten.router.cache import ToolCache
+from relisten.router.tool import find_tool
 
 KINDS: Final[Mapping[str, Kind]] = {**SCENE_KINDS, **RELATIONS, **DIALOGUE, **HARMONY}
 """Everything that can be asked, by name."""
@@ -81,6 +86,10 @@ class ComposeOptions:
     style: Style = Style.FULL
     min_confidence: float = 0.5
     """Clips with an event whose label is less sure are not asked about their sounds."""
+    tools: tuple[str, ...] = ()
+    """Audio tools whose findings some of the questions show."""
+    tool_share: float = 0.5
+    """How many of the questions, where there are tools."""
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in KINDS]
@@ -91,6 +100,10 @@ class ComposeOptions:
                 f"per clip {self.per_clip}, seed {self.seed}, confidence {self.min_confidence:g}: at least 1, at "
                 "least 0, and 0 to 1"
             )
+        if not 0 <= self.tool_share <= 1:
+            raise InputError(f"tool share {self.tool_share:g}: it must be from 0 to 1")
+        for name in self.tools:
+            find_tool(name)
 
 
 def kinds_named(names: Iterable[str]) -> tuple[str, ...]:
@@ -185,21 +198,34 @@ class Composed:
     bad: tuple[InputError, ...]
 
 
-def compose(manifest: Path, out_folder: Path, options: ComposeOptions, processes: int = 1) -> Iterator[Composed]:
+def compose(
+    manifest: Path,
+    out_folder: Path,
+    options: ComposeOptions,
+    processes: int = 1,
+    tool_cache: Path | None = None,
+) -> Iterator[Composed]:
     """Examples for every clip of a manifest, in order, as the rows of a file that lies in `out_folder`.
+
+    Args:
+        tool_cache: where the findings of `options.tools` are kept for another time.
 
     Raises:
         InputError: the manifest cannot be read.
     """
     labels = learn_labels(manifest)
-    make = partial(_composed, manifest.parent, out_folder, labels, options)
+    make = partial(_composed, manifest.parent, out_folder, labels, options, tool_cache)
     yield from ordered_map(make, _chunks(manifest), processes)
 
 
 def compose_record(
-    record: ClipRecord, labels: Mapping[str, Labels], options: ComposeOptions
+    record: ClipRecord, labels: Mapping[str, Labels], options: ComposeOptions, cache: ToolCache | None = None
 ) -> list[Example] | str:
-    """The examples about one clip, or why there are none."""
+    """The examples about one clip, or why there are none.
+
+    Raises:
+        InputError: tools are asked for and the clip cannot be read, or a tool is not installed.
+    """
     rng = clip_rng(record.id, options.seed)
     subject = subject_of(record, labels, options, rng)
     if isinstance(subject, str):
@@ -207,11 +233,17 @@ def compose_record(
     found: dict[str, Example] = {}
     turn = int(rng.integers(12))
     kinds = _allowed(subject, options.kinds)
+    told: tuple[Told, ...] = ()
     for _ in range(_ROUNDS):
         for number in rng.permutation(len(kinds)):
             if len(found) == options.per_clip:
                 return list(found.values())
-            example = KINDS[kinds[int(number)]](subject, rng)
+            kind = kinds[int(number)]
+            given = subject
+            if options.tools and rng.random() < options.tool_share:
+                told = told or ask_tools(Clip.load(record.audio), options.tools, cache)
+                given = replace(subject, told=choose_told(rng, kind, told))
+            example = KINDS[kind](given, rng)
             if example is None or example.question.text in found or len(example.question.choices) < 2:
                 continue
             if rng.random() < _PLAIN.get(example.kind, {}).get(str(example.question.answer), 1.0):
@@ -307,6 +339,19 @@ def _composed(
     out_folder: Path,
     labels: Mapping[str, Labels],
     options: ComposeOptions,
+    tool_cache: Path | None,
+    chunk: Sequence[tuple[str, bytes]],
+) -> Composed:
+    with contextlib.nullcontext() if tool_cache is None else ToolCache(tool_cache) as cache:
+        return _composed_with(folder, out_folder, labels, options, cache, chunk)
+
+
+def _composed_with(
+    folder: Path,
+    out_folder: Path,
+    labels: Mapping[str, Labels],
+    options: ComposeOptions,
+    cache: ToolCache | None,
     chunk: Sequence[tuple[str, bytes]],
 ) -> Composed:
     rows: list[str] = []
@@ -319,7 +364,11 @@ def _composed(
             bad.append(record)
             continue
         clips += 1
-        examples = compose_record(record, labels, options)
+        try:
+            examples = compose_record(record, labels, options, cache)
+        except InputError as error:
+            bad.append(InputError(f"{where}: {error}"))
+            continue
         if isinstance(examples, str):
             refused[examples] += 1
             continue

@@ -59,14 +59,14 @@ def listening(
 class Narration(Listening):
     """The same listens in full sentences."""
 
-    def listen(self, segment: Segment) -> None:
+    def listen(self, segment: Segment, until: LabelledEvent | None = None) -> None:
         self.segments.append(segment)
         begin = f". {pick(self.rng, FULL_NEXT)} " if self.text else " "
         # What follows the first segment is known when the reason for it is.
         lead = f" {self._lead(begin)} " if self.text else _LEAD
         self.text += f"{begin}{segment.text()}{lead}{self._told(segment, counting=True)}"
 
-    def seek(self, *events: LabelledEvent) -> None:
+    def seek(self, *events: LabelledEvent) -> bool:
         """Listen where the events are: once where they are near each other, else to the first and to the last."""
         early, late = events[0], events[-1]
         if late.onset - early.onset <= _NEAR:
@@ -76,6 +76,7 @@ class Narration(Listening):
             two = around(self.scene, self.rng, late.onset, late.onset + 0.3)
             self.listen(one)
             self.listen(two)
+        return True
 
     def concluded(self, reason: str, end: str) -> str:
         one = self.scene.say(self.target) if self.target else ""

@@ -26,6 +26,7 @@ from relisten.data.reasoning import WALK, WHOLE_CLIP, Window, around, tenth, wal
 from relisten.data.scenes import Scene
 from relisten.data.subject import Style, Subject, as_subject
 from relisten.data.timbres import DRUMS
+from relisten.data.told import Told, choose_told, quoted, semitones
 from relisten.data.wording import Rng, ask, pick, shuffled
 from relisten.protocol import MAX_LISTENS, Segment
 
@@ -42,13 +43,18 @@ Kind = Callable[[Subject, Rng], Example | None]
 
 
 def make_examples(
-    scene: Scene | Subject, rng: Rng, kinds: Sequence[str] | Mapping[str, float] | None = None, per_scene: int = 4
+    scene: Scene | Subject,
+    rng: Rng,
+    kinds: Sequence[str] | Mapping[str, float] | None = None,
+    per_scene: int = 4,
+    told: Sequence[Told] = (),
 ) -> tuple[Example, ...]:
     """Up to `per_scene` different questions about one scene.
 
     Args:
         kinds: kinds to draw from, or their weights; every kind alike by default. A kind the scene does not allow
             is passed over, one that it allows may come again with another window or label.
+        told: what tools say about the scene; every question gets some of it to read.
     """
     subject = as_subject(scene)
     weights = dict(kinds) if isinstance(kinds, Mapping) else dict.fromkeys(kinds or KINDS, 1.0)
@@ -57,7 +63,11 @@ def make_examples(
     found: dict[str, Example] = {}
     for _ in range(3):
         for number in rng.choice(len(names), size=len(names), replace=False, p=share):
-            example = KINDS[names[number]](subject, rng) if len(found) < per_scene else None
+            if len(found) == per_scene:
+                break
+            kind = names[number]
+            given = replace(subject, told=choose_told(rng, kind, told)) if told else subject
+            example = KINDS[kind](given, rng)
             if example is not None and example.question.text not in found:
                 named = replace(example.question, id=f"{subject.name}-{len(found)}")
                 found[example.question.text] = replace(example, question=named)
@@ -133,7 +143,8 @@ def after(scene: Subject, rng: Rng) -> Example | None:
     nth = nth or ("only " if rng.random() < 0.4 else "")
     heard = listening(scene, rng, event.label)
     if scene.style is Style.SHORT:
-        heard.seek(event, answer)
+        if not heard.seek(event, answer):
+            return None
     else:
         begin = event
         if nth == "second ":
@@ -145,8 +156,6 @@ def after(scene: Subject, rng: Rng) -> Example | None:
         if segment.duration > WHOLE_CLIP:
             return None
         heard.listen(segment)
-    if len(heard.segments) > MAX_LISTENS:
-        return None
     text = ask(rng, "after", event.label, nth=nth)
     end = pick(
         rng, ("so the {0} comes right after the {1}", "so after the {1} comes the {0}", "so the {0} is next")
@@ -184,7 +193,8 @@ def exists(scene: Subject, rng: Rng) -> Example | None:
         segments = [window.segment]
     heard = listening(scene, rng, label)
     for segment in segments:
-        heard.listen(segment)
+        starting = scene.between(segment.start, segment.end)
+        heard.listen(segment, until=next((event for event in starting if event.label == label), None))
         if heard.count:
             break
     text = ask(rng, "exists", label, window.times if window else None)
@@ -206,8 +216,7 @@ def before(scene: Subject, rng: Rng) -> Example | None:
     asked, other = (early, late) if wanted else (late, early)
     if scene.style is Style.SHORT:
         heard = listening(scene, rng, asked.label, other=other.label)
-        heard.seek(early)
-        if len(heard.segments) > MAX_LISTENS:
+        if not heard.seek(early):
             return None
     else:
         heard = listening(scene, rng)
@@ -234,13 +243,13 @@ def duration(scene: Subject, rng: Rng) -> Example | None:
     if choices is None:
         return None
     answer = seconds_text(event.duration)
+    said = quoted(scene.told, "duration", [event], lambda told: _nearest(told[0], choices) == answer)
     if scene.style is Style.SHORT:
-        heard = listening(scene, rng, event.label, notes={event.onset: answer})
-        heard.seek(event)
-        if len(heard.segments) > MAX_LISTENS:
+        heard = listening(scene, rng, event.label, notes=said or {event.onset: answer})
+        if not heard.seek(event):
             return None
     else:
-        heard = listening(scene, rng)
+        heard = listening(scene, rng, notes=said)
         heard.listen(around(scene, rng, event.onset, event.offset))
     nth = "first " if times[event.label] > 1 else ""
     text = ask(rng, "duration", event.label, nth=nth)
@@ -303,15 +312,15 @@ def louder(scene: Subject, rng: Rng) -> Example | None:
     if not pairs:
         return None
     loud, soft = pick(rng, pairs)
+    said = quoted(scene.told, "louder", [loud, soft], lambda told: told[0] - told[1] >= LOUDER_DB / 2)
     if scene.style is Style.SHORT:
         notes = {
             event.onset: f"{_LEVEL_STEP * round((event.level or 0) / _LEVEL_STEP)} dB" for event in (loud, soft)
         }
-        heard = listening(scene, rng, loud.label, other=soft.label, notes=notes)
+        heard = listening(scene, rng, loud.label, other=soft.label, notes=said or notes)
     else:
-        heard = listening(scene, rng, notes={loud.onset: "loud", soft.onset: "soft"})
-    heard.seek(*sorted((loud, soft), key=lambda event: event.onset))
-    if len(heard.segments) > MAX_LISTENS:
+        heard = listening(scene, rng, notes=said or {loud.onset: "loud", soft.onset: "soft"})
+    if not heard.seek(*sorted((loud, soft), key=lambda event: event.onset)):
         return None
     one, other = shuffled(rng, [loud.label, soft.label])
     text = ask(rng, "louder", one, other=other)
@@ -325,19 +334,21 @@ def higher(scene: Subject, rng: Rng) -> Example | None:
     for label, margin in (("low beep", HIGHER_SEMITONES), ("high beep", HIGHER_SEMITONES), ("bell", 7.0)):
         pair = scene.of(label)[:2]
         if len(pair) == 2 and pair[0].pitch and pair[1].pitch:
-            interval = 12 * math.log2(pair[1].pitch / pair[0].pitch)
+            interval = semitones(pair[0].pitch, pair[1].pitch)
             if abs(interval) >= margin and pair[1].onset - pair[0].onset >= 2 * scene.gap:
                 options.append((pair[0], pair[1], interval > 0))
     if not options:
         return None
     one, two, rising = pick(rng, options)
+    sign = 1 if rising else -1
+    least = HIGHER_SEMITONES / 2
+    said = quoted(scene.told, "higher", [one, two], lambda told: sign * semitones(told[0], told[1]) >= least)
     if scene.style is Style.SHORT:
         notes = {event.onset: f"key {piano_key(event.pitch or A4)}" for event in (one, two)}
     else:
         notes = {one.onset: "lower" if rising else "higher", two.onset: "higher" if rising else "lower"}
-    heard = listening(scene, rng, one.label, notes=notes)
-    heard.seek(one, two)
-    if len(heard.segments) > MAX_LISTENS:
+    heard = listening(scene, rng, one.label, notes=said or notes)
+    if not heard.seek(one, two):
         return None
     answer = "second" if rising else "first"
     text = ask(rng, "higher", one.label)
@@ -409,9 +420,9 @@ def _extreme(scene: Subject, rng: Rng, kind: str) -> Example | None:
     window, event = pick(rng, options)
     heard = listening(scene, rng)
     if not whole:
-        heard.listen(window.segment)
+        heard.listen(window.segment, until=event if kind == "first" else None)
     elif kind == "first":
-        heard.listen(Segment(0.0, max(1.0, around(scene, rng, event.onset, event.onset + 0.5).end)))
+        heard.listen(Segment(0.0, max(1.0, around(scene, rng, event.onset, event.onset + 0.5).end)), until=event)
     else:
         begin = around(scene, rng, event.onset - 0.5, event.onset).start
         heard.listen(Segment(begin, min(window.end, begin + WALK)))
@@ -424,6 +435,11 @@ def _extreme(scene: Subject, rng: Rng, kind: str) -> Example | None:
 def piano_key(pitch: float) -> int:
     """Number of the nearest piano key, A4 (440 Hz) being 49."""
     return 49 + round(12 * math.log2(pitch / A4))
+
+
+def _nearest(length: float, choices: Sequence[str]) -> str:
+    """The choice that comes nearest to a length in seconds, as a factor."""
+    return min(choices, key=lambda choice: abs(math.log(float(choice.split()[0]) / max(length, 1e-3))))
 
 
 def _pair(one: str, two: str) -> tuple[str, str]:

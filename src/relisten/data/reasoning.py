@@ -14,12 +14,13 @@ import numpy as np
 from relisten.data.manifest import LabelledEvent
 from relisten.data.subject import Style, Subject
 from relisten.data.wording import LEADS, NEXT, REASONS, Rng, in_words, pick
-from relisten.protocol import Segment
+from relisten.protocol import MAX_LISTENS, Segment
 
 WALK: Final = 5.0
 """Longest segment, in seconds, of a response that walks through a whole clip."""
 WHOLE_CLIP: Final = 6.0
 """Clips up to this length are listened to in one piece."""
+_INSTANT: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Listening:
     """The middle of a response while it grows: segments and what is heard in each.
 
     A short response tells of every sound that starts in a segment when it does, in seconds from the segment's
-    start, which is where the next one is looked for: "0.4 kick one, 0.9 snare, 1.3 kick two".
+    start, which is where the next one is looked for: "0.4 kick one, 0.9 snare, 1.3 kick two". It ends with the
+    sound that settles the question.
     """
 
     scene: Subject
@@ -124,11 +126,12 @@ class Listening:
     segments: list[Segment] = field(default_factory=list)
     _counts: Counter[str] = field(default_factory=Counter)
 
-    def listen(self, segment: Segment) -> None:
-        """Play a segment and tell what starts in it."""
+    def listen(self, segment: Segment, until: LabelledEvent | None = None) -> None:
+        """Play a segment and tell what starts in it, up to the event that says all there is to know."""
         self.segments.append(segment)
         words = []
-        for event in self.scene.between(segment.start, segment.end):
+        end = segment.end if until is None else min(segment.end, until.onset + _INSTANT)
+        for event in self.scene.between(segment.start, end):
             word = f"{event.onset - segment.start:.1f} {event.label}"
             if event.label in (self.target, self.other):
                 self._counts[event.label] += 1
@@ -142,17 +145,18 @@ class Listening:
         link = f", {pick(self.rng, NEXT)} " if self.text else " "
         self.text += f"{link}{segment.text()} {pick(self.rng, LEADS)} {', '.join(words) or 'nothing'}"
 
-    def seek(self, *events: LabelledEvent) -> None:
+    def seek(self, *events: LabelledEvent) -> bool:
         """Listen from the start of the clip on until all of these events, given in order, were heard to their end
-        where that can be told, to their start else."""
+        where that can be told, to their start else; False if that takes more listens than an answer has."""
         late = events[-1]
         until = late.offset if late.onset in self.notes and late.sustained else late.onset
         for segment in walk(self.scene):
             if segment.start <= late.onset < segment.end < until + 0.1:
                 segment = Segment(segment.start, min(tenth(self.scene.duration), tenth(until + 0.2)))
-            self.listen(segment)
+            self.listen(segment, until=late)
             if late.onset < segment.end:
                 break
+        return len(self.segments) <= MAX_LISTENS
 
     def concluded(self, reason: str, end: str) -> str:
         """The whole reasoning: why it listened (a key of `REASONS`), what it heard, and what follows."""

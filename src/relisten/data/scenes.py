@@ -22,6 +22,7 @@ from scipy import fft, signal
 from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
 from relisten.data.synth import SPLITS, Draw, Sound, biquad, filtered
 from relisten.data.timbres import DRUMS, LABELS, SYNTHESIS
+from relisten.data.told import Told
 from relisten.errors import InputError
 
 _OFFSET_DB: Final = -40.0
@@ -63,6 +64,8 @@ class Scene:
     events: tuple[Event, ...]
     split: str = "train"
     index: int = 0
+    told: tuple[Told, ...] = ()
+    """What audio tools say about the clip, where they were asked."""
 
     def between(self, start: float, end: float) -> tuple[Event, ...]:
         """The events whose onset lies in [start, end)."""

@@ -13,6 +13,7 @@ from relisten.audio import Clip
 from relisten.data.manifest import LabelledEvent, Music, Turn
 from relisten.data.scenes import Scene
 from relisten.data.timbres import LABELS
+from relisten.data.told import Told
 
 EDGE: Final = 0.12
 """Smallest distance in seconds between a window's edge and an onset, and between two onsets put in order."""
@@ -50,6 +51,8 @@ class Subject:
     article: bool = True
     """Do labels name things of which there may be several (a snare), unlike a speaker or the chord Am?"""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    told: tuple[Told, ...] = ()
+    """What audio tools say about the clip, as the question shows it."""
 
     @property
     def edge(self) -> float:

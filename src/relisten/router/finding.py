@@ -5,13 +5,22 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Final, Self
 
 from relisten.errors import InputError
 
-MOST_LISTED: Final = 16
+MOST_LISTED: Final = 12
 """Items of a list that are written out; a reasoner's prompt stays short."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a finding tells of one moment: when, what as a number (in the tool's unit), and as its text has it."""
+
+    at: float
+    value: float
+    text: str
 
 
 class Finding:
@@ -21,6 +30,10 @@ class Finding:
     def text(self) -> str:
         """One or two short lines, as a model reads them in its prompt."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it reads; give it a method text()")
+
+    def moments(self) -> tuple[Moment, ...]:
+        """What it tells of single moments, in order, if anything: responses in training data quote these."""
+        return ()
 
     def to_json(self) -> dict[str, Any]:
         """The fields, as a JSON object."""
@@ -40,6 +53,11 @@ def listed(items: Sequence[object], most: int = MOST_LISTED) -> str:
     """The items with commas between, and how many are left out."""
     shown = ", ".join(str(item) for item in items[:most])
     return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
+
+
+def told(moments: Sequence[Moment], most: int = MOST_LISTED) -> str:
+    """Moments as "0.4 s -29 dB, 1.2 s -31 dB"."""
+    return listed([f"{moment.at:.1f} s {moment.text}" for moment in moments], most)
 
 
 def seconds(times: Sequence[float], most: int = MOST_LISTED) -> str:

@@ -41,6 +41,15 @@ def test_loudest_moment_and_trend_are_times_of_the_clip() -> None:
     assert "getting louder" in found.text()
 
 
+def test_rises_are_where_sounds_begin_and_as_loud_as_they_are() -> None:
+    samples = np.concatenate([silent(0.5), tone(440, 0.5, 0.5), tone(440, 0.5, 0.02), tone(440, 0.5, 0.1)])
+    found = loudness(Clip.from_samples(samples))
+    assert [rise.at for rise in found.rises] == pytest.approx([0.5, 1.5], abs=0.03)
+    assert [rise.level for rise in found.rises] == pytest.approx([-9.0, -23.0], abs=0.3)
+    assert "rises at 0.5 s -9 dB, 1.5 s -23 dB" in found.text()
+    assert [rise.at for rise in loudness(Clip.from_samples(tone(440, 1.0))).rises] == [0.0]
+
+
 def test_strongest_frequency_and_bands() -> None:
     found = spectrum(Clip.from_samples(tone(100, 1.0, 0.1) + tone(3000, 1.0, 0.5)))
     assert found.peaks[0] == pytest.approx(3000, abs=3)
@@ -64,7 +73,8 @@ def test_silences_between_tones() -> None:
     assert found.share == pytest.approx(0.5, abs=0.02)
     part = silence(clip, Segment(1.0, 3.0))
     assert [(round(s.start, 1), round(s.end, 1)) for s in part.silences] == [(1.5, 2.5)]
-    assert "longest 1.00 s from 1.50 s" in part.text()
+    assert "longest 1.5 to 2.5 s; sounds at 1.0 s for 0.5 s, 2.5 s for 0.5 s" in part.text()
+    assert [(m.at, m.text) for m in part.moments()] == [(1.0, "0.5 s"), (2.5, "0.5 s")]
 
 
 def test_a_short_gap_is_no_silence_unless_asked_for() -> None:

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from relisten import models
+from relisten.data.scenes import Event
+from relisten.data.told import Told
 from relisten.errors import InputError
+from relisten.router.finding import Moment
 from relisten.train.scratch.config import PRESETS, SftConfig, Stage
 from relisten.train.scratch.pool import ScenePool
 from relisten.train.scratch.tasks import TASKS
@@ -77,8 +80,14 @@ def test_a_folder_of_another_run_is_refused(finished: Path) -> None:
 def test_every_task_makes_targets(finished: Path, task: str) -> None:
     import numpy as np
 
-    pool = ScenePool.open(finished / "pool", SMOKE.pool)
-    targets = TASKS[task].make(pool.scene(0, 0), np.random.default_rng(0), 3)
+    scene = ScenePool.open(finished / "pool", SMOKE.pool).scene(0, 0)
+    if TASKS[task].reads:
+        kick = Event(1.0, 1.2, "kick", level=-6.0, weighted_level=-6.0)
+        events = (kick, Event(2.0, 2.1, "clap", level=-30.0, weighted_level=-30.0))
+        rises = (Moment(1.0, -6.2, "-6 dB"), Moment(2.05, -29.6, "-30 dB"))
+        told = (Told("loudness", "[loudness] rises at 1.0 s -6 dB, 2.1 s -30 dB", rises),)
+        scene = replace(scene, events=events, told=told)
+    targets = TASKS[task].make(scene, np.random.default_rng(0), 3)
     assert 1 <= len(targets) <= 3
     assert all(target.response.startswith("<think>") for target in targets)
 

@@ -16,6 +16,7 @@ from relisten.data.compose import GROUPS, ComposeOptions, compose, kinds_named
 from relisten.data.parallel import usable_processors
 from relisten.data.subject import Style
 from relisten.errors import InputError
+from relisten.router.tool import find_tool
 
 _SHOWN = 20
 
@@ -35,6 +36,10 @@ def compose_(
     min_confidence: Annotated[
         float, typer.Option(help="Clips with an event whose label is less sure are not asked about their sounds.")
     ] = 0.5,
+    tools: Annotated[
+        str, typer.Option(help="Audio tools, with commas between: some questions show what they found.")
+    ] = "",
+    tool_share: Annotated[float, typer.Option(help="With --tools: how many of the questions show it.")] = 0.5,
     processes: Annotated[int, typer.Option(help="Processes; 0 takes every processor. The output is the same.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
@@ -42,11 +47,18 @@ def compose_(
 
     Exit status: 0 if there is any question, 2 if not.
     """
-    options = ComposeOptions(per_clip, kinds_named(filter(None, kinds.split(","))), seed, style, min_confidence)
+    chosen = tuple(filter(None, tools.split(",")))
+    for name in chosen:
+        if missing := find_tool(name).missing:
+            raise InputError(f"tool {name} needs {', '.join(missing)}: {find_tool(name).install}")
+    options = ComposeOptions(
+        per_clip, kinds_named(filter(None, kinds.split(","))), seed, style, min_confidence, chosen, tool_share
+    )
     refused: Counter[str] = Counter()
     clips = questions = bad = 0
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
-    stretches = compose(manifest, out.parent, options, processes or usable_processors())
+    cache = out.with_name(f"{out.name}.tools") if chosen else None
+    stretches = compose(manifest, out.parent, options, processes or usable_processors(), cache)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8", newline="\n") as file:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from relisten.audio import Clip, seconds_to_samples
 from relisten.protocol import Segment
-from relisten.router.finding import Finding
-from relisten.router.sections import QUIETEST, cut, decibels, levels
+from relisten.router.finding import Finding, Moment, told
+from relisten.router.sections import QUIETEST, audible_level, cut, decibels, levels
 from relisten.router.tool import tool
 
 _FRAME: Final = 0.05
 _PARTS: Final = 8
+_STEP: Final = 0.02
+_RISE: Final = 6.0
+"""dB within 60 ms that make a sudden rise."""
+_APART: Final = 4
+_BEHIND: Final = 12
+"""Steps of 20 ms between rises at least, and that count for the level of one."""
 _TREND: Final = 6.0
 """dB from the first to the last quarter that count as getting louder or softer."""
+
+
+@dataclass(frozen=True)
+class Rise:
+    """A sudden rise: when it begins, and the loudest 50 ms of the quarter second behind it."""
+
+    at: float
+    level: float
 
 
 @dataclass(frozen=True)
@@ -33,18 +49,24 @@ class Loudness(Finding):
     parts: tuple[float, ...]
     trend: str
     """"louder", "softer" or "even"."""
+    rises: tuple[Rise, ...]
+    """Where it suddenly gets louder, as sounds do when they begin."""
 
     def text(self) -> str:
         if self.peak <= QUIETEST:
             return "digital silence"
-        told = f"level {self.level:.0f} dB (peak {self.peak:.0f}), loudest {self.loudest:.0f} dB at "
-        told += f"{self.loudest_at:.2f} s, softest {self.softest:.0f} dB at {self.softest_at:.2f} s"
-        parts = " ".join(f"{part:.0f}" for part in self.parts)
+        overall = f"level {self.level:.0f} dB (peak {self.peak:.0f}), loudest {self.loudest:.0f} dB at "
+        overall += f"{self.loudest_at:.1f} s, softest {self.softest:.0f} dB at {self.softest_at:.1f} s"
         course = "even" if self.trend == "even" else f"getting {self.trend}"
-        return f"{told}; {course}; equal parts {parts} dB"
+        rises = f"; rises at {told(self.moments())}" if self.rises else ""
+        return f"{overall}; {course}{rises}"
+
+    def moments(self) -> tuple[Moment, ...]:
+        """The level behind each rise, in dB."""
+        return tuple(Moment(rise.at, rise.level, f"{rise.level:.0f} dB") for rise in self.rises)
 
 
-@tool("loudness", "how loud it is over time, loudest and softest moments", max_duration=3600)
+@tool("loudness", "how loud it is over time, loudest and softest moments", version=2, max_duration=3600)
 def loudness(clip: Clip, window: Segment | None = None) -> Loudness:
     """RMS levels without weighting for the ear."""
     section = cut(clip, window)
@@ -65,7 +87,24 @@ def loudness(clip: Clip, window: Segment | None = None) -> Loudness:
         softest_at=round(section.start + (softest + 0.5) * _FRAME, 2),
         parts=tuple(_level(part) for part in parts),
         trend="louder" if difference > _TREND else "softer" if difference < -_TREND else "even",
+        rises=tuple(_rises(samples, section.start)),
     )
+
+
+def _rises(samples: NDArray[np.float32], start: float) -> Iterator[Rise]:
+    """Rises by `_RISE` dB within 60 ms to what is audible, at least 80 ms apart."""
+    fine = levels(samples, seconds_to_samples(_STEP))
+    coarse = np.convolve(10 ** (fine / 10), np.full(3, 1 / 3), "same")
+    audible = audible_level(fine)
+    before = np.full(len(fine) + 3, QUIETEST)
+    before[3:] = fine
+    lowest = np.minimum(np.minimum(before[:-3], before[1:-2]), before[2:-1])
+    last = -_APART
+    for at in np.flatnonzero((fine >= audible) & (fine - lowest >= _RISE)):
+        if at - last >= _APART:
+            last = int(at)
+            loudest = float(decibels(coarse[at : at + _BEHIND].max(keepdims=True))[0])
+            yield Rise(round(start + int(at) * _STEP, 2), round(loudest, 1))
 
 
 def _level(samples: np.ndarray) -> float:

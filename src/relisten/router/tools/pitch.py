@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from relisten.audio import SAMPLE_RATE, Clip
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, listed
+from relisten.router.finding import Finding, Moment, told
 from relisten.router.sections import (
     INSTALL,
     LIBROSA,
@@ -66,13 +66,17 @@ class Pitch(Finding):
     def text(self) -> str:
         if self.median is None or self.lowest is None or self.highest is None:
             return "no pitch"
-        told = f"pitch {self.median:.0f} Hz ({note_name(self.median)}), {self.contour}"
-        told += f", {self.lowest:.0f} to {self.highest:.0f} Hz, in {self.voiced:.0%} of the time"
-        return f"{told}; notes {listed([f'{note.name} {note.start:.2f} s' for note in self.notes])}"
+        course = f"pitch {self.median:.0f} Hz ({note_name(self.median)}), {self.contour}"
+        course += f", {self.lowest:.0f} to {self.highest:.0f} Hz, in {self.voiced:.0%} of the time"
+        return f"{course}; notes at {told(self.moments())}"
+
+    def moments(self) -> tuple[Moment, ...]:
+        """Where each note begins; its value is in Hz."""
+        return tuple(Moment(note.start, note.hertz, note.name) for note in self.notes)
 
 
-@tool("pitch", "pitch over time: notes, range, rising or falling", max_duration=120, timeout=120, requires=LIBROSA,
-      install=INSTALL)  # fmt: skip
+@tool("pitch", "pitch over time: notes, range, rising or falling", version=2, max_duration=120, timeout=120,
+      requires=LIBROSA, install=INSTALL)  # fmt: skip
 def pitch(clip: Clip, window: Segment | None = None, *, lowest: float = 65.0, highest: float = 4200.0) -> Pitch:
     """Probabilistic YIN (librosa) between `lowest` and `highest` Hz, in steps of 16 ms. One voice at a time: of a
     chord it tells at most one note, or the period that all share.
@@ -89,7 +93,7 @@ def pitch(clip: Clip, window: Segment | None = None, *, lowest: float = 65.0, hi
     dither = np.random.default_rng(0).normal(0, 1e-6, len(section.samples)).astype(np.float32)
     track, voiced, _ = pyin(
         section.samples + dither, fmin=lowest, fmax=highest, sr=SAMPLE_RATE, frame_length=_FRAME, hop_length=_HOP,
-        resolution=0.2,
+        resolution=0.5,
     )  # fmt: skip
     # What is softer than anything audible has no pitch that matters: rumble of a background, the end of a tail.
     measured = levels(section.samples, _HOP)

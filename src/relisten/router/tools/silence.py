@@ -10,7 +10,7 @@ import numpy as np
 from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, counted, listed
+from relisten.router.finding import Finding, Moment, counted, listed
 from relisten.router.sections import audible_level, cut, levels, runs
 from relisten.router.tool import tool
 
@@ -34,13 +34,18 @@ class Silence(Finding):
             return "silence throughout"
         if not self.silences:
             return "sound throughout, no silence"
-        quiet = listed([f"{part.start:.2f}-{part.end:.2f}" for part in self.silences], 8)
         longest = max(self.silences, key=lambda part: part.duration)
-        told = f"{counted(len(self.silences), 'silence')} ({self.share:.0%} of the time) at {quiet} s"
-        return f"{told}; longest {longest.duration:.2f} s from {longest.start:.2f} s"
+        quiet = f"{counted(len(self.silences), 'silence')} ({self.share:.0%} of the time)"
+        quiet += f", longest {longest.start:.1f} to {longest.end:.1f} s"
+        sounds = listed([f"{moment.at:.1f} s for {moment.text}" for moment in self.moments()])
+        return f"{quiet}; sounds at {sounds}"
+
+    def moments(self) -> tuple[Moment, ...]:
+        """How long each stretch of sound lasts, in seconds."""
+        return tuple(Moment(part.start, part.duration, f"{part.duration:.1f} s") for part in self.sounds)
 
 
-@tool("silence", "where it is silent and where there is sound", max_duration=3600)
+@tool("silence", "where it is silent and where there is sound", version=2, max_duration=3600)
 def silence(clip: Clip, window: Segment | None = None, *, below: float = 40.0, shortest: float = 0.2) -> Silence:
     """Silent is what lies `below` dB under the loudest 20 ms, or not 6 dB over a steady background, for `shortest`
     seconds or longer.

@@ -95,6 +95,8 @@ class SftConfig:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
+_TOOLS = ("loudness", "onsets", "pitch", "silence")
+
 _HEAR = (("transcribe", 0.8), ("describe", 0.1), ("reason", 0.1))
 
 _ANSWER = (
@@ -110,6 +112,8 @@ _REASON = (("reason", 0.55), ("interleaved", 0.37), ("transcribe", 0.05), ("grou
 
 _LAST = (("interleaved", 0.6), ("reason", 0.3), ("transcribe", 0.04), ("grounded", 0.04), ("text", 0.02))
 
+_READ = (("read", 0.4), ("quote", 0.2), ("interleaved", 0.3), ("read text", 0.05), ("text", 0.05))
+
 _CONCLUDE = (("conclude", 0.65), ("interleaved", 0.35))
 
 PRESETS: Final[Mapping[str, SftConfig]] = {
@@ -117,9 +121,11 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
         pool=PoolConfig(
             counts=((4.0, 1200), (5.0, 1500), (6.0, 2000), (7.0, 1500), (8.0, 4500), (9.0, 1500), (10.0, 3500),
                     (14.0, 600), (20.0, 400), (28.0, 300)),
-            seed=100,
+            seed=100, tools=_TOOLS, told_share=0.2,
         ),
-        validation=PoolConfig(counts=((5.0, 60), (8.0, 100), (10.0, 100)), split="validation", seed=200),
+        validation=PoolConfig(
+            counts=((5.0, 60), (8.0, 100), (10.0, 100)), split="validation", seed=200, tools=_TOOLS, told_share=1.0
+        ),
         stages=(
             Stage("encoder", 1000, 2e-3, rows=16, decay=0.5, last_lr=0.3, traits=0.05),
             Stage("hear", 500, 1.5e-3, _HEAR, decay=0.0, onsets=5.0, traits=0.05),
@@ -128,6 +134,7 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
             Stage("anneal", 1000, 1.5e-3, _LAST, heard=2.0, onsets=5.0, traits=0.05, longest=30.0, warmup=1,
                   last_lr=0.208),
             Stage("conclude", 600, 8e-4, _CONCLUDE, heard=2.0, onsets=5.0, traits=0.05, warmup=20),
+            Stage("read", 1500, 1e-3, _READ, heard=2.0, onsets=5.0, traits=0.05),
         ),
     ),
     # Seconds long: shows that everything runs, learns next to nothing.

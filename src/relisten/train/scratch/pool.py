@@ -10,15 +10,21 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relisten.audio import Clip, seconds_to_samples
+from relisten.data.parallel import ordered_map
 from relisten.data.scenes import Event, Scene, SceneSpec, simulate_many
+from relisten.data.told import Told, ask_tools
+from relisten.router.finding import Moment
 
 _FULL_SCALE = 32767
+_TOLD_UP_TO = 10.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,10 @@ class PoolConfig:
     split: str = "train"
     seed: int = 0
     spec: SceneSpec = field(default_factory=SceneSpec)
+    tools: tuple[str, ...] = ()
+    """Audio tools that are asked about scenes of up to 10 s."""
+    told_share: float = 0.0
+    """How many of these scenes they are asked about, the first ones of each length."""
 
     @property
     def digest(self) -> str:
@@ -44,10 +54,13 @@ class ScenePool:
         self.durations = tuple(duration for duration, _ in config.counts)
         self._samples: list[NDArray[np.int16]] = []
         self._events: list[list[tuple[Event, ...]]] = []
+        self._told: list[list[tuple[Told, ...]]] = []
         for duration in self.durations:
             self._samples.append(np.load(folder / f"{duration:g}.npy", mmap_mode="r"))
             rows = json.loads((folder / f"{duration:g}.json").read_text())
             self._events.append([tuple(Event(**event) for event in row) for row in rows])
+            heard = json.loads((folder / f"{duration:g}.told.json").read_text())
+            self._told.append([tuple(_told_from_json(told) for told in row) for row in heard])
 
     @classmethod
     def open(
@@ -62,15 +75,22 @@ class ScenePool:
         for number, (duration, count) in enumerate(config.counts):
             if not (folder / f"{duration:g}.json").exists():
                 _render(folder, config, number, duration, count, processes, progress)
+            if not (folder / f"{duration:g}.told.json").exists():
+                _ask(folder, config, duration, count, processes)
         return cls(folder, config)
 
     def count(self, group: int) -> int:
         """How many scenes of length `durations[group]` there are."""
         return len(self._events[group])
 
+    def count_told(self, group: int) -> int:
+        """Of how many of these, the first ones, it is known what tools say."""
+        return len(self._told[group])
+
     def scene(self, group: int, index: int) -> Scene:
-        samples = self._samples[group][index].astype(np.float32) / np.float32(_FULL_SCALE)
-        return Scene(Clip(samples), self._events[group][index], self.config.split, index)
+        told = self._told[group][index] if index < len(self._told[group]) else ()
+        clip = _clip(self._samples[group], index)
+        return Scene(clip, self._events[group][index], self.config.split, index, told)
 
 
 def _render(
@@ -98,3 +118,22 @@ def _render(
     samples.flush()
     # Written last: its presence says that the array is complete.
     (folder / f"{duration:g}.json").write_text(json.dumps(events))
+
+
+def _ask(folder: Path, config: PoolConfig, duration: float, count: int, processes: int) -> None:
+    asked = round(count * config.told_share) if config.tools and duration <= _TOLD_UP_TO else 0
+    tell = partial(_tell, folder / f"{duration:g}.npy", config.tools)
+    told = [[asdict(one) for one in row] for row in ordered_map(tell, range(asked), processes)]
+    (folder / f"{duration:g}.told.json").write_text(json.dumps(told))
+
+
+def _tell(samples: Path, tools: tuple[str, ...], index: int) -> tuple[Told, ...]:
+    return ask_tools(_clip(np.load(samples, mmap_mode="r"), index), tools)
+
+
+def _clip(samples: NDArray[np.int16], index: int) -> Clip:
+    return Clip(samples[index].astype(np.float32) / np.float32(_FULL_SCALE))
+
+
+def _told_from_json(row: dict[str, Any]) -> Told:
+    return Told(row["tool"], row["line"], tuple(Moment(**moment) for moment in row["moments"]))

@@ -38,11 +38,13 @@ KIND_WEIGHTS: Final[Mapping[str, float]] = {
 CONCLUDE_WEIGHTS: Final[Mapping[str, float]] = {
     "before": 4.0, "after": 1.5, "duration": 4.0, "longest_gap": 4.0, "louder": 4.0, "higher": 2.0,
 }  # fmt: skip
+QUOTE_WEIGHTS: Final[Mapping[str, float]] = {"duration": 2.0, "louder": 2.0, "higher": 3.0}
 _OFF: Final = 0.22
 """Logarithm of how far a length may be told off: below half of the smallest step between choices, 1.6."""
 _LABEL = "|".join(re.escape(label) for label in LABELS)
 _HEARD = re.compile(
-    rf"(?:,(?: a long gap,)?)? \d+\.\d (?:{_LABEL})|(?<!from) -?\d+ dB| key \d+|, a long gap| \d+\.\d seconds"
+    rf"(?:,(?: a long gap,)?)? \d+\.\d (?:{_LABEL})|(?<!from)(?<!tool) -?\d+ dB| key \d+|, a long gap"
+    r"| \d+\.\d seconds"
 )
 _CONCLUSION = re.compile(r", (?:so|and the) [^,]*</think>")
 _TAG = re.compile(r"<seg>([\d.]+), ([\d.]+)</seg>")
@@ -56,11 +58,30 @@ class Task:
     make: Callable[[Scene, Rng, int], list[Target]]
     seconds: float | None = None
     """How much of the clip is heard, where it does not matter."""
+    reads: bool = False
+    """Does it need scenes of which it is known what tools say?"""
 
 
 def answer(scene: Scene, rng: Rng, count: int) -> list[Target]:
     """Questions with the reasoning that answers them, segments cited; choices worded as people would."""
     return [reworded(example, rng) for example in make_examples(scene, rng, KIND_WEIGHTS, per_scene=count)]
+
+
+def read(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """The same questions with what tools found, right or wrong."""
+    examples = make_examples(scene, rng, KIND_WEIGHTS, per_scene=count, told=scene.told)
+    return [reworded(example, rng) for example in examples]
+
+
+def read_in_text(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """These with their segments told in words."""
+    return [_in_words(target) for target in read(scene, rng, count)]
+
+
+def quote(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """What tools found, quoted and concluded from, where the sounds and their times are given."""
+    examples = make_examples(scene, rng, QUOTE_WEIGHTS, per_scene=count, told=scene.told)
+    return [_given(reworded(example, rng)) for example in examples if " tool " in example.response]
 
 
 def reworded(example: Example, rng: Rng) -> Target:
@@ -86,9 +107,7 @@ def reworded(example: Example, rng: Rng) -> Target:
 
 def answer_in_text(scene: Scene, rng: Rng, count: int) -> list[Target]:
     """The same reasoning with its segments told in words."""
-    return [
-        Target(target.question, _TAG.sub(r"\1 to \2 s", target.response)) for target in answer(scene, rng, count)
-    ]
+    return [_in_words(target) for target in answer(scene, rng, count)]
 
 
 def describe(scene: Scene, rng: Rng, count: int) -> list[Target]:
@@ -149,9 +168,16 @@ TASKS: Final[Mapping[str, Task]] = {
     "reason": Task(Format.GROUNDED, reason, seconds=0.5),
     "conclude": Task(Format.GROUNDED, conclude, seconds=0.5),
     "text": Task(Format.TEXT, answer_in_text),
+    "read": Task(Format.INTERLEAVED, read, reads=True),
+    "read text": Task(Format.TEXT, read_in_text, reads=True),
+    "quote": Task(Format.GROUNDED, quote, seconds=0.5, reads=True),
     "describe": Task(Format.TEXT, describe),
     "transcribe": Task(Format.INTERLEAVED, transcribe),
 }
+
+
+def _in_words(target: Target) -> Target:
+    return replace(target, response=_TAG.sub(r"\1 to \2 s", target.response))
 
 
 def _given(target: Target) -> Target:

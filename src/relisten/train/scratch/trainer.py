@@ -189,6 +189,9 @@ class _Run:
         names = [name for name, _ in stage.mix]
         shares = np.array([share for _, share in stage.mix])
         task = TASKS[names[shared.choice(len(names), p=shares / shares.sum())]]
+        if task.reads:
+            told = own.integers(pool.count_told(group), size=8 * stage.rows)
+            scenes = (pool.scene(group, int(index)) for index in told)
         chosen: list[Scene] = []
         targets = []
         for scene in scenes:
