@@ -191,9 +191,43 @@ def test_questions_come_from_a_manifest(labels: Path, tmp_path: Path, capsys: py
     assert {row["kind"] for row in lines(out)} <= {"exists", "first"}
 
 
+def test_some_questions_show_what_tools_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data(capsys, "simulate", "--out", tmp_path, "--count", 6, "--processes", 1)
+    out = tmp_path / "q.jsonl"
+    asked = ("compose", tmp_path / "manifest.jsonl", "--out", out, "--processes", 1, "--kinds", "scenes")
+    data(capsys, *asked)
+    assert not any("findings" in row for row in lines(out))
+    code, _, _ = data(capsys, *asked, "--tools", "loudness,silence")
+    assert code == 0
+    rows = lines(out)
+    shown = [finding for row in rows for finding in row.get("findings", ())]
+    assert {finding.split("]")[0] for finding in shown} == {"[loudness", "[silence"}
+    assert 0 < sum("findings" in row for row in rows) < len(rows)
+    again = out.read_bytes()
+    data(capsys, *asked, "--tools", "loudness,silence")  # from what was kept
+    assert out.read_bytes() == again
+    data(capsys, *asked, "--tools", "loudness,silence", "--tool-share", 1)
+    assert all("findings" in row for row in lines(out))
+
+
+def test_a_sound_that_tools_cannot_read_is_a_bad_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data(capsys, "simulate", "--out", tmp_path, "--count", 2, "--processes", 1)
+    out = tmp_path / "q.jsonl"
+    next((tmp_path / "clips").rglob("*.flac")).unlink()
+    asked = ("--processes", 1, "--tools", "loudness", "--tool-share", 1, "--json")
+    code, said, told = data(capsys, "compose", tmp_path / "manifest.jsonl", "--out", out, *asked)
+    assert code == 0
+    assert json.loads(said)["bad_rows"] == 1
+    assert "manifest.jsonl:" in told
+    assert "cannot be read" in told or "not there" in told or "no such" in told.lower()
+    assert len({row["audio"] for row in lines(out)}) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--tools", "loudnes"), "tool 'loudnes' is unknown"),
+        (("--tools", "loudness", "--tool-share", 2), "tool share 2"),
         (
             ("--kinds", "what"),
             "question kinds ['what']: use some of scenes, relations, speech, music, count_window",
