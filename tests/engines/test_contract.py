@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.sounds import noise_clip
+from support.vllm import SharedVllm, needs_vllm
 
 from relisten.engines.base import Engine, LookingStream, Stream
 from relisten.engines.drive import answer, answer_or_failure
@@ -25,9 +26,14 @@ CONTEXT = 700
 SCRIPT = "<think>first <seg>0.5, 2.0</seg> then <seg>2.0, 3.0</seg> done.</think><answer>2</answer>"
 
 
-@pytest.fixture(params=["scripted", "native"])
+@pytest.fixture(params=["scripted", "native", pytest.param("vllm", marks=needs_vllm)])
 def engine(request: pytest.FixtureRequest, untrained: Family) -> Iterator[Engine]:
     made: Engine
+    if request.param == "vllm":
+        shared: SharedVllm = request.getfixturevalue("untrained_vllm")
+        yield shared.engine()
+        shared.tidy()
+        return
     if request.param == "native":
         made = NativeEngine(untrained, max_rows=4, max_context=CONTEXT)
     else:
@@ -42,6 +48,13 @@ def question(seed: int = 0, seconds: float = 4.0) -> Question:
 
 def open_stream(engine: Engine, asked: Question) -> Stream:
     return engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
+
+
+def open_looking(engine: Engine, asked: Question) -> LookingStream:
+    stream = open_stream(engine, asked)
+    if not isinstance(stream, LookingStream):
+        pytest.skip("this engine shows no hidden states")
+    return stream
 
 
 def pause_after(count: int, seen: list[str] | None = None) -> Callable[[str, bool], bool]:
@@ -117,8 +130,7 @@ def test_who_looks_first_hears_the_same_answer(engine: Engine) -> None:
     async def work() -> None:
         plain = open_stream(engine, question())
         expected = [await plain.decode(pause_after(1)), await plain.decode(pause_after(6))]
-        looked = open_stream(engine, question())
-        assert isinstance(looked, LookingStream)
+        looked = open_looking(engine, question())
         look = await looked.look()
         assert look.last.shape == look.sound.shape
         seen: list[str] = []
@@ -139,8 +151,7 @@ def test_another_question_takes_the_place_of_the_first(engine: Engine, looks: bo
     async def work() -> None:
         plain = open_stream(engine, other)
         expected = await plain.decode(pause_after(6))
-        changed = open_stream(engine, question())
-        assert isinstance(changed, LookingStream)
+        changed = open_looking(engine, question())
         if looks:
             await changed.look()
         assert changed.ask_again(other)
@@ -158,8 +169,7 @@ def test_another_question_takes_the_place_of_the_first(engine: Engine, looks: bo
 
 def test_a_question_too_long_leaves_the_first_in_place(engine: Engine) -> None:
     async def work() -> None:
-        stream, plain = open_stream(engine, question()), open_stream(engine, question())
-        assert isinstance(stream, LookingStream)
+        stream, plain = open_looking(engine, question()), open_stream(engine, question())
         await stream.look()
         assert not stream.ask_again(replace(question(), findings=("long " * CONTEXT,)))
         assert stream.prompt == plain.prompt
@@ -170,8 +180,7 @@ def test_a_question_too_long_leaves_the_first_in_place(engine: Engine) -> None:
 
 def test_closing_ends_a_look(engine: Engine) -> None:
     async def work() -> None:
-        stream = open_stream(engine, question())
-        assert isinstance(stream, LookingStream)
+        stream = open_looking(engine, question())
         stream.close()
         with pytest.raises(EngineError):
             await stream.look()
@@ -224,21 +233,6 @@ def test_closing_cancels_what_is_awaited_and_frees_the_place(engine: Engine) -> 
     run(work())
 
 
-def test_closing_the_engine_ends_every_answer(engine: Engine) -> None:
-    async def work() -> None:
-        streams = [open_stream(engine, question(seed)) for seed in range(6)]
-        decoding = [asyncio.ensure_future(stream.decode(lambda piece, end: False)) for stream in streams]
-        await asyncio.sleep(0.001)
-        engine.close()
-        for task in decoding:
-            with pytest.raises((EngineError, asyncio.CancelledError)):
-                await task
-        with pytest.raises(EngineError):
-            await streams[0].decode(pause_after(1))
-
-    run(work())
-
-
 @pytest.mark.parametrize("seconds", [0.0001, 0.01, 3000.0])
 def test_a_clip_too_short_or_too_long_is_refused(engine: Engine, seconds: float) -> None:
     with pytest.raises(InputError, match=r"lasts|tokens"):
@@ -261,6 +255,21 @@ def test_bad_input_becomes_a_failed_trace_where_it_must_not_stop_others(engine: 
     assert trace.finish is Finish.FAILED
     assert trace.answer is None
     assert "0.01 s" in str(trace.error)
+
+
+def test_closing_the_engine_ends_every_answer(engine: Engine) -> None:
+    async def work() -> None:
+        streams = [open_stream(engine, question(seed)) for seed in range(6)]
+        decoding = [asyncio.ensure_future(stream.decode(lambda piece, end: False)) for stream in streams]
+        await asyncio.sleep(0.001)
+        engine.close()
+        for task in decoding:
+            with pytest.raises((EngineError, asyncio.CancelledError)):
+                await task
+        with pytest.raises(EngineError):
+            await streams[0].decode(pause_after(1))
+
+    run(work())
 
 
 def test_a_script_is_followed_to_the_letter() -> None:

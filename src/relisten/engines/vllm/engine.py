@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from torch import Tensor
-from vllm import AsyncEngineArgs
+from transformers.utils import logging
+from vllm import AsyncEngineArgs, ModelRegistry
 from vllm.platforms import current_platform
+from vllm.plugins import load_general_plugins
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from relisten.audio import Clip
@@ -19,7 +23,8 @@ from relisten.engines.base import Feed
 from relisten.engines.loop import BackgroundLoop
 from relisten.engines.prompting import checked_prompt
 from relisten.engines.vllm.banning import SETTING, Ban, BanV2
-from relisten.engines.vllm.model import listening
+from relisten.engines.vllm.model import ListeningQwen2_5Omni, listening
+from relisten.engines.vllm.plugin import ARCHITECTURE
 from relisten.engines.vllm.stream import VllmStream
 from relisten.engines.vllm.weights import written
 from relisten.errors import EngineError, InputError
@@ -75,11 +80,11 @@ class VllmEngine:
         self.context = min(max_context or family.context_size, family.context_size)
         self.stops = sorted(family.eos_ids | family.completing(_PAUSES_AT))
         self._streams: set[VllmStream] = set()
-        self._closed = False
+        self.closed = False
         self._loop = BackgroundLoop("relisten-vllm")
         arguments = self._arguments(folder, max_rows, dtype) | settings
         try:
-            self.llm = self._loop.run(_start(arguments))
+            self.llm: Any = self._loop.run(_start(arguments))
         except BaseException as error:
             self._loop.close()
             if isinstance(error, TypeError):
@@ -106,6 +111,7 @@ class VllmEngine:
             "additional_config": {SETTING: list(self.family.banned_ids)},
             "worker_extension_cls": "relisten.engines.vllm.weights.WeightLoader",
             "disable_log_stats": True,
+            "use_tqdm_on_load": False,
         }
         if cpu:
             arguments |= {"enforce_eager": True, "block_size": _CPU_BLOCK, "skip_mm_profiling": True}
@@ -119,8 +125,8 @@ class VllmEngine:
         return stream
 
     async def decode(self, stream: VllmStream, feed: Feed) -> GeneratedSpan:
-        if self._closed or stream.closed:
-            raise EngineError("the engine was closed" if self._closed else "the answer was closed")
+        if self.closed or stream.closed:
+            raise EngineError("the engine was closed" if self.closed else "the answer was closed")
         return await asyncio.wrap_future(self._loop.start(stream.run(feed)))
 
     def close_stream(self, stream: VllmStream) -> Future[None] | None:
@@ -128,12 +134,12 @@ class VllmEngine:
             return None
         stream.closed = True
         self._streams.discard(stream)
-        return None if self._closed else self._loop.start(stream.end())
+        return None if self.closed else self._loop.start(stream.end())
 
     @property
     def open_rows(self) -> int:
         """Answers that are open, and requests that vLLM has."""
-        requests: int = self.llm.get_num_unfinished_requests()
+        requests: int = 0 if self.closed else self.llm.get_num_unfinished_requests()
         return max(len(self._streams), requests)
 
     def update_weights(self, tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> int:
@@ -168,18 +174,23 @@ class VllmEngine:
             await self.llm.resume_generation()
         return len(loaded)
 
-    def close(self) -> None:
-        if self._closed:
-            return
+    def close_streams(self) -> None:
+        """Cancel every answer that is open."""
         ending = [future for stream in tuple(self._streams) if (future := self.close_stream(stream)) is not None]
         for future in ending:
             future.result()
-        self._closed = True
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.close_streams()
+        self.closed = True
         self._loop.run(self._shut_down())
         self._loop.close()
 
     async def _shut_down(self) -> None:
         self.llm.shutdown()
+        self.llm = None
 
     def __enter__(self) -> VllmEngine:
         return self
@@ -192,9 +203,32 @@ class VllmEngine:
 
 async def _start(arguments: dict[str, Any]) -> AsyncLLM:
     """In the loop that will own it."""
-    config = AsyncEngineArgs(**arguments).create_engine_config()
+    load_general_plugins()
+    ModelRegistry.register_model(ARCHITECTURE, ListeningQwen2_5Omni)  # by name it would be looked at in a process
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it complains of parts of the configuration that are not loaded
+    try:
+        config = AsyncEngineArgs(**arguments).create_engine_config()
+    finally:
+        logging.set_verbosity(verbosity)
     config.model_config.logits_processors = [BanV2 if config.use_v2_model_runner else Ban]
-    return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+    with _quick_to_start(config.model_config.enforce_eager):
+        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+@contextlib.contextmanager
+def _quick_to_start(eager: bool) -> Iterator[None]:
+    """Workers started inside compile nothing where all is to be eager: on a CPU a C++ compiler would take half a
+    minute for two small functions of vLLM's sampler."""
+    name = "TORCH_COMPILE_DISABLE"
+    if not eager or name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _check_device(device: str) -> None:

@@ -51,6 +51,7 @@ class Request:
     """A request of vLLM that takes more input whenever it has stopped."""
 
     def __init__(self, llm: AsyncLLM, params: SamplingParams) -> None:
+        self._renderer = llm.renderer
         self._inputs: asyncio.Queue[StreamingInput] = asyncio.Queue()
         self._outputs = llm.generate(self._feed(), params, f"relisten-{next(_names)}")
 
@@ -58,12 +59,14 @@ class Request:
         while True:
             yield await self._inputs.get()
 
-    def send(self, ids: list[int], sounds: list[Sound], params: SamplingParams) -> None:
+    async def send(self, ids: list[int], sounds: list[Sound], params: SamplingParams) -> None:
+        """Features of new sounds are computed in a thread of vLLM's; those it knows by name are not looked at."""
         prompt = TokensPrompt(prompt_token_ids=ids)
         if sounds:
             prompt["multi_modal_data"] = {"audio": [sound.clip.samples for sound in sounds]}
             prompt["multi_modal_uuids"] = {"audio": [sound.uuid for sound in sounds]}
-        self._inputs.put_nowait(StreamingInput(prompt, params))
+        (rendered,) = await self._renderer.render_cmpl_async([prompt])
+        self._inputs.put_nowait(StreamingInput(rendered, params))
 
     async def receive(self) -> RequestOutput:
         return await anext(self._outputs)
@@ -162,7 +165,7 @@ class VllmStream:
         began = time.perf_counter()
         while True:
             fresh = self._request is None
-            request = self._tell()
+            request = await self._tell()
             paused = stopped = False
             while not (paused or stopped):
                 out = await request.receive()
@@ -189,13 +192,13 @@ class VllmStream:
             if paused:
                 return written.span()
 
-    def _tell(self) -> Request:
+    async def _tell(self) -> Request:
         """Give vLLM what it has not seen of the context."""
         params = self._params()
         if self._request is None:
             self._request = Request(self._engine.llm, params)
             self._told = self._told_sounds = 0
-        self._request.send(self._ids[self._told :], self._sounds[self._told_sounds :], params)
+        await self._request.send(self._ids[self._told :], self._sounds[self._told_sounds :], params)
         return self._request
 
     def _params(self) -> SamplingParams:
