@@ -12,8 +12,8 @@ from relisten.errors import InputError
 from relisten.models import Family, load
 from relisten.protocol import Format
 from relisten.question import Question
-from relisten.router.lm import Adapters, LmPolicy, routing_question, temper, with_adapters, with_malformed
-from relisten.router.policy import load_policy
+from relisten.router.lm import Adapters, LmPolicy, routing_question, with_adapters, with_malformed
+from relisten.router.policy import load_policy, temper
 from relisten.router.routes import DIRECT, Route
 from relisten.router.weights import weights_hash
 
@@ -65,8 +65,8 @@ def test_what_is_missing_to_one_is_malformed() -> None:
     torch.testing.assert_close(found, torch.tensor([0.5, 0.25, 0.25]))
     certain = with_malformed(torch.zeros(1))
     assert certain.isfinite().all()
-    cold = temper(torch.tensor([0.5, 0.25]).log(), 0.5)  # squares, over their sum
-    torch.testing.assert_close(cold, torch.tensor([4 / 6, 1 / 6]))
+    cold = temper(torch.tensor([0.5, 0.25, 0.25]).log(), 0.5)  # squares, over their sum
+    torch.testing.assert_close(cold, torch.tensor([4 / 6, 1 / 6]).double())
 
 
 def test_an_untrained_model_writes_no_name_and_answers_go_direct(policy: LmPolicy) -> None:

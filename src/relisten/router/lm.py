@@ -26,7 +26,7 @@ from relisten.models.base import Family
 from relisten.protocol import Format, user_text
 from relisten.question import Question
 from relisten.router.decision import Decision
-from relisten.router.policy import decide, write_about
+from relisten.router.policy import decide, temper, write_about
 from relisten.router.routes import Route
 from relisten.router.tool import all_tools
 from relisten.router.weights import weights_hash
@@ -106,7 +106,8 @@ class LmPolicy:
         """See `Policy.decide`."""
         with torch.no_grad():
             scores = self.logprobs(question, clip).double()
-        return decide(self.routes, temper(scores, self.temperature).numpy(), self.threshold)
+        chances = temper(with_malformed(scores), self.temperature)
+        return decide(self.routes, chances.numpy(), self.threshold)
 
     def logprobs(self, question: Question, clip: Clip) -> Tensor:
         """Log-probability of each route's name, (routes,) float32 on the CPU, with gradient into the adapters.
@@ -206,11 +207,6 @@ class LmPolicy:
             threshold=float(about["threshold"]),
             about={name: value for name, value in about.items() if name not in known},
         )
-
-
-def temper(logprobs: Tensor, temperature: float) -> Tensor:
-    """Probabilities (..., routes) at a temperature; what is malformed is one more outcome, and is tempered, too."""
-    return with_malformed(logprobs).div(temperature).softmax(-1)[..., :-1]
 
 
 def with_malformed(logprobs: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from relisten.errors import InputError
 from relisten.models.base import Family
@@ -79,6 +80,12 @@ def write_about(folder: Path, kind: Kind, routes: Sequence[Route], about: Mappin
     part = folder / f".{FILE}.part"
     part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     part.replace(folder / FILE)
+
+
+def temper(logprobs: Tensor, temperature: float) -> Tensor:
+    """Probabilities of routes (..., routes) at a temperature, from log-probs (..., routes + 1) whose last is that
+    of malformed decisions: one more outcome, which is tempered, too."""
+    return logprobs.double().div(temperature).softmax(-1)[..., :-1]
 
 
 def decide(routes: Sequence[Route], probabilities: NDArray[np.floating], threshold: float) -> Decision:

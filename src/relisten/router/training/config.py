@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from relisten.errors import InputError
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format
 
-MAY_CHANGE: Final = ("save_every", "tensorboard", "tracker", "device", "threads", "at_once")
+MAY_CHANGE: Final = ("known", "save_every", "tensorboard", "tracker", "device", "threads", "at_once")
 """What may differ when a run goes on: none of it touches a number of the policy."""
 
 _POSITIVE: Final = (
@@ -31,6 +31,10 @@ class RouterConfig:
     questions: Annotated[str, "JSONL of questions with reference answers."] = ""
     validation: Annotated[
         str, "Likewise; empty: the last fifth of the questions, which then are not trained on."
+    ] = ""
+    known: Annotated[
+        str,
+        "Folder of what is known of questions (answers, findings, hidden states), for several runs; empty: own.",
     ] = ""
 
     tools: Annotated[str, "Tools to choose from, by comma; empty: all that can run here."] = ""
