@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
-import threading
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +16,19 @@ from numpy.typing import NDArray
 from relisten.audio import Clip
 from relisten.engines.base import Engine
 from relisten.engines.drive import Ask, Happening, OnEvent, answer, answer_or_failure, question_seed
+from relisten.engines.loop import BackgroundLoop
 from relisten.errors import InputError
 from relisten.protocol import Format
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
 
 if TYPE_CHECKING:
+    from relisten.models.base import Family
     from relisten.router.answering import Router
 
-T = TypeVar("T")
 Sound = str | Path | Clip | NDArray[np.floating]
 Dtype = Literal["auto", "float32", "bfloat16"]
+EngineName = Literal["native", "vllm"]
 DEFAULT_MODEL = "echo-tiny"
 _IN_FLIGHT = 256  # questions of `ask_many` that are open at once; bounds the clips held in memory
 
@@ -50,7 +50,7 @@ class Listener:
         self.engine = engine
         self.router = router
         self._ask: Ask = answer if router is None else router.answer
-        self._loop = _BackgroundLoop()
+        self._loop = BackgroundLoop("relisten-listener")
 
     @classmethod
     def load(
@@ -60,10 +60,12 @@ class Listener:
         device: str = "auto",
         dtype: Dtype = "auto",
         max_rows: int | None = None,
+        engine: EngineName = "native",
+        engine_options: Mapping[str, Any] | None = None,
         router: Router | str | Path | None = None,
         tool_cache: str | Path | None = None,
     ) -> Listener:
-        """A listener on the native engine.
+        """A listener on a model.
 
         Args:
             model: "echo-tiny" (shipped), a checkpoint folder, or a hub id such as "Qwen/Qwen2.5-Omni-7B", which is
@@ -71,17 +73,26 @@ class Listener:
             device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
             dtype: "auto" is bfloat16 on a GPU and float32 on the CPU.
             max_rows: answers decoded at once; None takes the engine's default.
+            engine: "native", or "vllm" where that is installed.
+            engine_options: more for that engine's constructor, such as vLLM's `gpu_memory_utilization`.
             router: what decides on audio tools before each answer: folder of a policy that `relisten router train`
                 wrote, or a `Router`.
             tool_cache: file in which the tools of such a policy keep what they found.
 
         Raises:
-            InputError: there is no such checkpoint or policy, one is not complete, or they do not fit together.
+            InputError: there is no such checkpoint, policy or engine, one is not complete, or they do not fit
+                together.
         """
+        options = dict(engine_options or {}) | ({} if max_rows is None else {"max_rows": max_rows})
+        if engine == "vllm":
+            from relisten.engines.vllm import load as start_vllm
+
+            served = start_vllm(model, device=device, dtype=dtype, **options)
+            return cls(served, _router(router, tool_cache, served.family, "cpu"))
         # Imported here so that `import relisten` stays quick for those who only read traces.
         import torch
 
-        from relisten.engines.native import MAX_ROWS, NativeEngine
+        from relisten.engines.native import NativeEngine
         from relisten.models import load
 
         if device == "auto":
@@ -89,14 +100,11 @@ class Listener:
         if dtype == "auto":
             dtype = "float32" if device == "cpu" else "bfloat16"
         family = load(model, device=device, dtype=dtype)
-        if isinstance(router, str | Path):
-            from relisten.router.answering import Router
-            from relisten.router.cache import ToolCache
-            from relisten.router.policy import load_policy
-
-            policy = load_policy(router, family, device=device)
-            router = Router(policy, None if tool_cache is None else ToolCache(tool_cache))
-        return cls(NativeEngine(family, name=str(model), max_rows=max_rows or MAX_ROWS), router)
+        try:
+            native = NativeEngine(family, name=str(model), **options)
+        except TypeError as error:
+            raise InputError(f"the native engine does not take these options ({error})") from None
+        return cls(native, _router(router, tool_cache, family, device))
 
     def ask(
         self,
@@ -205,37 +213,17 @@ class Listener:
         self.close()
 
 
-class _BackgroundLoop:
-    """An event loop in a thread of its own, so that synchronous calls work from anywhere, notebooks included."""
+def _router(
+    router: Router | str | Path | None, tool_cache: str | Path | None, family: Family, device: str
+) -> Router | None:
+    if not isinstance(router, str | Path):
+        return router
+    from relisten.router.answering import Router
+    from relisten.router.cache import ToolCache
+    from relisten.router.policy import load_policy
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="relisten-listener", daemon=True)
-        self._thread.start()
-
-    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        task = self.start(work)
-        try:
-            return task.result()
-        except BaseException:
-            task.cancel()
-            raise
-
-    def close(self) -> None:
-        if not self._loop.is_closed():
-            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-
-    async def _cancel_all(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    policy = load_policy(router, family, device=device)
+    return Router(policy, None if tool_cache is None else ToolCache(tool_cache))
 
 
 def _sound(audio: Sound) -> Clip | Path:
