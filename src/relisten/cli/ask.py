@@ -26,12 +26,13 @@ from relisten.cli.answering import (
     WeightType,
 )
 from relisten.cli.display import AnswerDisplay
+from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen, tell_routes
 from relisten.engines.drive import Piece
 from relisten.errors import InputError
 from relisten.listener import DEFAULT_MODEL, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format, Listen, same_answer
 from relisten.question import Question, read_questions
-from relisten.trace import Sampling, Trace
+from relisten.trace import Routing, Sampling, Trace
 
 
 class Ask(typer.core.TyperCommand):
@@ -73,6 +74,9 @@ def ask(
     seed: Annotated[int | None, typer.Option(help="Makes sampled answers repeatable.")] = None,
     max_listens: MaxListens = MAX_LISTENS,
     max_tokens: MaxTokens = MAX_TOKENS,
+    router: RouterFolder = None,
+    route: RouteName = None,
+    tool_cache: ToolCacheFile = None,
     device: Device = "auto",
     dtype: WeightType = "auto",
     trace: Annotated[Path | None, typer.Option(help="Also write the trace (JSON) to this file.")] = None,
@@ -85,7 +89,8 @@ def ask(
     """
     sampling = Sampling(temperature, top_p, seed, max_tokens, max_listens)
     options: dict[str, Any] = {"format": format, **asdict(sampling)}
-    loaded = partial(Listener.load, model, device=device, dtype=dtype)
+    routed = chosen(router, route, tool_cache)
+    loaded = partial(Listener.load, model, device=device, dtype=dtype, **routed.options)
     if questions is not None:
         if audio is not None or question is not None or choices or trace is not None:
             raise InputError("--questions stands alone: leave out the sound, the question, --choices and --trace")
@@ -116,6 +121,8 @@ def _ask_one(question: Question, load: Callable[[], Listener], options: dict[str
                 display.write(event.text)
             elif isinstance(event, Listen):
                 display.listen(event.segment)
+            elif isinstance(event, Routing):
+                display.routing(event)
             elif isinstance(event, Trace):
                 result = event
         display.close(result)
@@ -135,6 +142,7 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
             yield row
 
     answered = right = judged = finished = 0
+    routings: list[Routing] = []
     errors = Console(stderr=True)
     with (
         load() as listener,
@@ -153,6 +161,8 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
             print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
             finished += 1
             answered += result.answer is not None
+            if result.routing is not None:
+                routings.append(result.routing)
             reference = references[index]
             if reference is not None:
                 judged += 1
@@ -163,6 +173,8 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
     summary = f"{answered} of {finished} questions answered"
     if judged:
         summary += f"; accuracy {right / judged:.1%} ({right} of {judged} with a reference)"
+    if routings:
+        summary += f"; routes: {tell_routes(routings)}"
     if bad:
         summary += f"; {len(bad)} bad row{'s' * (len(bad) > 1)}, the first: {bad[0]}"
     print(summary, file=sys.stderr)

@@ -9,9 +9,11 @@ from rich.text import Text
 
 from relisten.audio import Clip
 from relisten.protocol import Segment
-from relisten.trace import Trace
+from relisten.trace import Routing, Trace
 
 _TAGS = re.compile(r"</?(?:think|answer)>|<seg>[^<]*</seg>")
+_ROUTES = 4
+"""Of the likeliest, that are shown."""
 _UNFINISHED = re.compile(r"<(?:/?[a-z]*|seg>[^<]*(?:</?[a-z]*)?)$")
 
 
@@ -24,7 +26,25 @@ class AnswerDisplay:
         self._held = ""  # text that may be the beginning of a tag
         self._answering = False
         self._line_open = False
+        self._noted = ""
         console.print(Text(f"{clip.name}  {clip.duration:.1f} s  {model}", style="dim"))
+
+    def routing(self, routing: Routing) -> None:
+        """Show a decision; and once its tools have run, what they told."""
+        if routing.reports:
+            for report in routing.reports:
+                style = "cyan" if report["failure"] is None else "yellow"
+                self._console.print(Text(f"  {report['text']}", style=style), soft_wrap=True)
+            return
+        line = Text.assemble("Route: ", (routing.route, "bold"))
+        if routing.confidence is not None:
+            line.append(f"  confidence {routing.confidence:.0%}", style="dim")
+            likely = sorted(routing.probabilities.items(), key=lambda item: -item[1])[:_ROUTES]
+            line.append(f"  ({', '.join(f'{name} {p:.0%}' for name, p in likely)})", style="dim")
+        self._console.print(line, soft_wrap=True)
+        if routing.note:
+            self._console.print(Text(f"  {routing.note}", style="yellow"), soft_wrap=True)
+            self._noted = routing.note
 
     def write(self, text: str) -> None:
         """Show text, without the tags; what may yet become one is held back."""
@@ -65,6 +85,8 @@ class AnswerDisplay:
         else:
             why = trace.error or f"the model ended with '{trace.finish}'"
             self._console.print(Text(f"No answer: {why}", style="bold red"))
+        if trace.routing is not None and trace.routing.note not in ("", self._noted):
+            self._console.print(Text(trace.routing.note, style="yellow"), soft_wrap=True)
 
     def _print(self, text: str) -> None:
         if not self._line_open:

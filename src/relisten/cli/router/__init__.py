@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import typer
 
+from relisten.cli.ask import Ask
+from relisten.cli.router.ask import ask
 from relisten.cli.router.tools import tool, tools
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(tools)
 app.command()(tool)
+app.command(cls=Ask)(ask)
 
 
 @app.callback()
