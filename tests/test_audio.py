@@ -41,6 +41,15 @@ def pitch(clip: Clip) -> float:
     return float(np.argmax(spectrum) * SAMPLE_RATE / clip.num_samples)
 
 
+def test_a_crop_at_half_speed_lasts_twice_as_long_an_octave_lower() -> None:
+    clip = Clip.from_samples(tone(3.0, frequency=800.0))
+    slow = clip.crop(0.5, 2.0, 0.5)
+    assert slow.duration == pytest.approx(3.0, abs=0.001)
+    spectrum = np.abs(np.fft.rfft(slow.samples))
+    assert np.argmax(spectrum) * SAMPLE_RATE / slow.num_samples == pytest.approx(400.0, abs=1.0)
+    assert clip.crop(0.5, 2.0, 1.0).hash == clip.crop(0.5, 2.0).hash
+
+
 @pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3", "aiff"])
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2, 6])

@@ -116,8 +116,12 @@ class Clip:
         """SHA-256 of the samples (hex): the same sound has the same hash whatever file it came from."""
         return hashlib.sha256(np.ascontiguousarray(self.samples).data).hexdigest()
 
-    def crop(self, start: float, end: float) -> Clip:
+    def crop(self, start: float, end: float, speed: float = 1.0) -> Clip:
         """The part from `start` to `end` seconds, as a view. An `end` past the clip means the clip's end.
+
+        Args:
+            speed: what it is played at; 0.5 makes it twice as long and an octave lower, as a slowed record. Another
+                speed than 1 makes new samples.
 
         Raises:
             InputError: if that part holds no sample.
@@ -129,7 +133,10 @@ class Clip:
                 f"crop {start:g} to {end:g} s holds no sample of a clip of {self.duration:g} s; "
                 "a crop needs 0 <= start < end and start inside the clip"
             )
-        return Clip(self.samples[first:last], f"{self.name}[{start:g}:{end:g}]")
+        part, name = self.samples[first:last], f"{self.name}[{start:g}:{end:g}]"
+        if speed == 1:
+            return Clip(part, name)
+        return Clip(soxr.resample(part, SAMPLE_RATE * speed, SAMPLE_RATE), f"{name} at speed {speed:g}")
 
     def __repr__(self) -> str:
         return f"Clip({self.name!r}, {self.duration:.3f} s)"

@@ -24,6 +24,9 @@ class Sampling:
     seed: int | None = None
     max_tokens: int = 2048
     max_listens: int = 8
+    crop_speed: float = 1.0
+    """What every listen is played at: at 0.5 a crop lasts twice as long, an octave lower, and has twice the audio
+    tokens. The question's own sound is never changed."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 10:
@@ -34,6 +37,8 @@ class Sampling:
             raise InputError(f"max tokens {self.max_tokens}: it must be at least 1")
         if self.max_listens < 0:
             raise InputError(f"max listens {self.max_listens}: it must be at least 0 (0 never listens)")
+        if not 0.25 <= self.crop_speed <= 4:
+            raise InputError(f"crop speed {self.crop_speed}: it must be from 0.25 to 4 (1 plays crops as they are)")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise InputError(f"seed {self.seed}: it must be from 0 to 2**63 - 1")
 

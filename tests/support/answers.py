@@ -14,13 +14,18 @@ from relisten.trace import Sampling, Span, Trace
 
 
 def sampled(
-    family: Family, asked: Sequence[tuple[Question, Clip]], listens: Sequence[int], tokens: int = 5
+    family: Family,
+    asked: Sequence[tuple[Question, Clip]],
+    listens: Sequence[int],
+    tokens: int = 5,
+    crop_speed: float = 1.0,
 ) -> list[Trace]:
     """For each question an answer that listens as often as told, whatever the model writes."""
 
     async def one(engine: NativeEngine, index: int) -> Trace:
         question, clip = asked[index]
-        stream = engine.open(question, clip, Format.INTERLEAVED, Sampling(temperature=1.0, seed=index))
+        sampling = Sampling(temperature=1.0, seed=index, crop_speed=crop_speed)
+        stream = engine.open(question, clip, Format.INTERLEAVED, sampling)
         spans: list[Span] = [stream.prompt]
         for listen in range(listens[index] + 1):
             left = tokens + (index + listen) % 4
@@ -37,8 +42,9 @@ def sampled(
                 spans.append(heard)
         stream.close()
         return Trace(
-            question.text, question.choices, tuple(spans), Finish.LENGTH, Format.INTERLEAVED, id=question.id
-        )
+            question.text, question.choices, tuple(spans), Finish.LENGTH, Format.INTERLEAVED, id=question.id,
+            sampling=sampling,
+        )  # fmt: skip
 
     async def all_of_them() -> list[Trace]:
         with NativeEngine(family) as engine:

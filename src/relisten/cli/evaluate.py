@@ -56,6 +56,9 @@ def evaluate(
     silent: Annotated[
         bool, typer.Option("--silent", help="Control: play silence of the same length instead of every sound.")
     ] = False,
+    crop_speed: Annotated[
+        float, typer.Option(help="What listens are played at; at 0.5 each has twice the audio tokens.")
+    ] = 1.0,
     device: Device = "auto",
     dtype: WeightType = "auto",
     at_once: Annotated[int | None, typer.Option(help="Questions that this process has open at once.")] = None,
@@ -78,7 +81,7 @@ def evaluate(
     from relisten.evaluate.summary import summarize_run, write_summary
 
     bench = find_benchmark(benchmark)
-    settings = Settings(format, temperature, top_p, seed, max_tokens, max_listens, silent)
+    settings = Settings(format, temperature, top_p, seed, max_tokens, max_listens, silent, crop_speed)
     device = _device(device)
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"

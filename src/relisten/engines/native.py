@@ -175,7 +175,7 @@ class NativeStream:
         return True
 
     def listen(self, segment: Segment) -> ListenSpan | None:
-        crop = self._clip.crop(segment.start, segment.end)
+        crop = self._clip.crop(segment.start, segment.end, self._row.sampling.crop_speed)
         count = self._family.num_audio_tokens(crop.num_samples)
         ids = tuple(self._family.audio_ids(count))
         row = self._row

@@ -61,7 +61,8 @@ def attention_share(family: Family, trace: Trace, clip: Clip) -> AttentionShare:
         raise InputError(f"trace {trace.id!r}: nothing was sampled ({trace.finish}); leave it out")
     if clip.hash != trace.audio_hash:
         raise InputError(f"trace {trace.id!r}: {clip.name or 'the clip'} is not its sound; give the same file")
-    sounds = [clip, *(clip.crop(segment.start, segment.end) for segment in trace.segments)]
+    speed = trace.sampling.crop_speed
+    sounds = [clip, *(clip.crop(segment.start, segment.end, speed) for segment in trace.segments)]
     expected = sum(family.num_audio_tokens(sound.num_samples) for sound in sounds)
     tokens = torch.tensor(ids, device=family.device)
     heard = tokens == family.audio_id

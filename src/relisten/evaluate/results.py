@@ -62,6 +62,7 @@ class RunConfig:
     """The rule to show where there is room for one."""
     breakdowns: tuple[str, ...]
     """Metadata keys by which scores are broken down."""
+    crop_speed: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         changed = {"format": str(self.format), "rule": str(self.rule), "breakdowns": list(self.breakdowns)}

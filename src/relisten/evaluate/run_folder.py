@@ -43,11 +43,12 @@ class Settings:
     max_tokens: int = MAX_TOKENS
     max_listens: int = MAX_LISTENS
     silent: bool = False
+    crop_speed: float = 1.0
 
     @property
     def sampling(self) -> Sampling:
         """Raises InputError for a value out of range."""
-        return Sampling(self.temperature, self.top_p, self.seed, self.max_tokens, self.max_listens)
+        return Sampling(self.temperature, self.top_p, self.seed, self.max_tokens, self.max_listens, self.crop_speed)
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,7 @@ def prepare(
         prompt=system_prompt(settings.format),
         rule=benchmark.rule,
         breakdowns=benchmark.breakdowns or find_breakdowns(rows),
+        crop_speed=sampling.crop_speed,
     )
     _open(out, config, rows)
     run = RunFolder(out, config, rows)

@@ -164,6 +164,7 @@ class _Work:
                 seed=question_seed(config.seed, question),
                 max_tokens=config.max_tokens,
                 max_listens=config.max_listens,
+                crop_speed=config.crop_speed,
             )
             asked = _silenced(question) if config.silent else question
             trace = await answer(self._engine, asked, format=config.format, sampling=sampling)

@@ -29,6 +29,7 @@ class Target:
     `chooses` is False where the response's segments are given from outside and not to be foreseen: their tags
     have no loss then. `ends` is False where the response is no whole turn: no end-of-turn token is learned.
     `given` are parts of the response, as (first, end) characters, that cannot be known and have no loss.
+    `crop_speed` is what its crops are played at.
     """
 
     question: Question
@@ -36,6 +37,7 @@ class Target:
     chooses: bool = True
     ends: bool = True
     given: tuple[tuple[int, int], ...] = ()
+    crop_speed: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Batcher:
         segments, crops, starts, begun = [], [], [], 0
         for part in split_at_listens(target.response, clip.duration, format=format):
             if isinstance(part, Segment):
-                crop = clip.crop(part.start, part.end)
+                crop = clip.crop(part.start, part.end, target.crop_speed)
                 inserted = family.audio_ids(family.num_audio_tokens(crop.num_samples))
                 segments.append(part)
                 crops.append(crop)

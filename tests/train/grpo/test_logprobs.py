@@ -52,6 +52,19 @@ def test_the_trainer_finds_the_engines_log_probs(
         assert values == pytest.approx(trace.logprobs, abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_crops_played_slowly_are_scored_as_they_were_heard(family: Qwen2_5Omni, shared: bool) -> None:
+    clip = noise_clip(3.0)
+    asked = [(Question("How many?", ("one", "two")), clip)] * 3
+    usual, slow = (sampled(family, asked, (1, 2, 1), crop_speed=speed) for speed in (1.0, 0.5))
+    for once, twice in zip(usual, slow, strict=True):
+        counts = [[span.num_audio_tokens for span in trace.listens] for trace in (once, twice)]
+        assert all(abs(b - 2 * a) <= 1 for a, b in zip(*counts, strict=True))
+    laid = [lay_out(Trace.from_json(trace.to_json()), clip, family) for trace in slow]
+    for trace, values in zip(slow, by_member(Scorer(family, shared=shared), laid), strict=True):
+        assert values == pytest.approx(trace.logprobs, abs=TOLERANCE)
+
+
 def test_only_sampled_tokens_are_scored_and_the_end_of_turn_is_one(
     family: Qwen2_5Omni, answers: tuple[list[Trace], list[Laid]]
 ) -> None:

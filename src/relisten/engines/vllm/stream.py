@@ -114,7 +114,7 @@ class VllmStream:
         return await self._engine.decode(self, feed)
 
     def listen(self, segment: Segment) -> ListenSpan | None:
-        crop = self._clip.crop(segment.start, segment.end)
+        crop = self._clip.crop(segment.start, segment.end, self._sampling.crop_speed)
         count = self._family.num_audio_tokens(crop.num_samples)
         ids = tuple(self._family.audio_ids(count))
         if self._length + len(ids) >= self._engine.context:

@@ -25,7 +25,7 @@ MAY_CHANGE: Final = (
 
 _POSITIVE: Final = (
     "batch_size", "update_size", "inner_epochs", "epochs", "max_tokens", "pass_tokens", "max_rows", "lr",
-    "importance_cap", "validate_every", "save_every",
+    "importance_cap", "crop_speed", "validate_every", "save_every",
 )  # fmt: skip
 _NOT_NEGATIVE: Final = (
     "max_listens", "clip_low", "clip_high", "kl", "weight_decay", "warmup", "seed", "validation_size", "threads",
@@ -60,6 +60,7 @@ class GrpoConfig(TrainSettings):
     epochs: Annotated[int, "Times the run goes through the questions."] = 1
     max_tokens: Annotated[int, "Sampled tokens an answer may have."] = MAX_TOKENS
     max_listens: Annotated[int, "Listens an answer may have."] = MAX_LISTENS
+    crop_speed: Annotated[float, "What listens are played at; 0.5 gives each twice the audio tokens."] = 1.0
     unfinished: Annotated[
         Literal["train", "mask"],
         "Answers cut off by max_tokens or by the context: train on them as they stand, or have no loss on them; "

@@ -79,7 +79,7 @@ def lay_out(trace: Trace, clip: Clip, family: Qwen2_5Omni) -> Laid:
             raise InputError(f"answer {trace.id!r}: its trace has two prompts; give one that relisten wrote")
         sampled = 0.0
         if segment := getattr(span, "segment", None):
-            crops.append(clip.crop(segment.start, segment.end))
+            crops.append(clip.crop(segment.start, segment.end, trace.sampling.crop_speed))
             starts.append(len(ids) + 1)
         else:
             sampled = 1.0

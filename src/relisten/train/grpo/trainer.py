@@ -287,7 +287,12 @@ class _Run:
             count,
             self.reward,
             format=self.config.format,
-            sampling=Sampling(temperature, max_tokens=self.config.max_tokens, max_listens=self.config.max_listens),
+            sampling=Sampling(
+                temperature,
+                max_tokens=self.config.max_tokens,
+                max_listens=self.config.max_listens,
+                crop_speed=self.config.crop_speed,
+            ),
             seed=seed,
             places=places,
             on_answer=self.watch.on_answer,
