@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any
 
 import typer
 
-from relisten.listener import Dtype
+from relisten.errors import InputError
+from relisten.listener import Dtype, EngineName
 from relisten.protocol import Format
 
 ModelName = Annotated[
@@ -21,3 +24,28 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; a
 WeightType = Annotated[
     Dtype, typer.Option("--dtype", help="Of weights; auto: bfloat16 on a GPU, float32 on a CPU.")
 ]
+Engine = Annotated[EngineName, typer.Option("--engine", help="What decodes; vllm has to be installed.")]
+EngineOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-option", metavar="NAME=VALUE", help="For the engine, such as gpu_memory_utilization=0.8."
+    ),
+]
+
+
+def engine_options(given: Iterable[str] | None) -> dict[str, Any]:
+    """`NAME=VALUE` texts as `Listener.load` takes them: a value is JSON, or else a text.
+
+    Raises:
+        InputError: a text without a name or an equals sign.
+    """
+    options: dict[str, Any] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not name.isidentifier() or not equals:
+            raise InputError(f"--engine-option {text}: write NAME=VALUE, such as max_rows=32")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
