@@ -17,6 +17,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from relisten.audio import Clip
 from relisten.cli.answering import (
     Device,
+    Engine,
+    EngineOptions,
     MaxListens,
     MaxTokens,
     ModelName,
@@ -24,6 +26,7 @@ from relisten.cli.answering import (
     Temperature,
     TopP,
     WeightType,
+    engine_options,
 )
 from relisten.cli.display import AnswerDisplay
 from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen, tell_routes
@@ -79,6 +82,8 @@ def ask(
     tool_cache: ToolCacheFile = None,
     device: Device = "auto",
     dtype: WeightType = "auto",
+    engine: Engine = "native",
+    engine_option: EngineOptions = None,
     trace: Annotated[Path | None, typer.Option(help="Also write the trace (JSON) to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the trace as JSON and nothing else.")] = False,
 ) -> None:
@@ -90,7 +95,15 @@ def ask(
     sampling = Sampling(temperature, top_p, seed, max_tokens, max_listens)
     options: dict[str, Any] = {"format": format, **asdict(sampling)}
     routed = chosen(router, route, tool_cache)
-    loaded = partial(Listener.load, model, device=device, dtype=dtype, **routed.options)
+    loaded = partial(
+        Listener.load,
+        model,
+        device=device,
+        dtype=dtype,
+        engine=engine,
+        engine_options=engine_options(engine_option),
+        **routed.options,
+    )
     if questions is not None:
         if audio is not None or question is not None or choices or trace is not None:
             raise InputError("--questions stands alone: leave out the sound, the question, --choices and --trace")
