@@ -114,14 +114,15 @@ class VllmStream:
         return await self._engine.decode(self, feed)
 
     def listen(self, segment: Segment) -> ListenSpan | None:
-        crop = self._clip.crop(segment.start, segment.end, self._sampling.crop_speed)
+        speed = self._sampling.crop_speed
+        crop = self._clip.crop(segment.start, segment.end, speed)
         count = self._family.num_audio_tokens(crop.num_samples)
         ids = tuple(self._family.audio_ids(count))
         if self._length + len(ids) >= self._engine.context:
             self._length = self._engine.context
             return None
         first = seconds_to_samples(segment.start)
-        self._hear(Sound(crop, f"{self._clip.hash}:{first}+{crop.num_samples}"))
+        self._hear(Sound(crop, f"{self._clip.hash}:{first}+{crop.num_samples}@{speed}"))
         self._length += len(ids)
         self._waits_for_sound = True
         return ListenSpan(segment, ids, count)
