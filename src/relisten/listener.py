@@ -49,7 +49,8 @@ class Listener:
     def __init__(self, engine: Engine, router: Router | None = None) -> None:
         self.engine = engine
         self.router = router
-        self._ask: Ask = answer if router is None else router.answer
+        self.answer_by: Ask = answer if router is None else router.answer
+        """How answers are made, for those that ask the engine themselves."""
         self._loop = BackgroundLoop("relisten-listener")
 
     @classmethod
@@ -122,7 +123,9 @@ class Listener:
         """
         format, sampling = _split(options)
         asked = Question(question, tuple(choices), _sound(audio))
-        return self._loop.run(self._ask(self.engine, asked, format=format, sampling=sampling, on_event=on_event))
+        return self._loop.run(
+            self.answer_by(self.engine, asked, format=format, sampling=sampling, on_event=on_event)
+        )
 
     def stream(
         self, audio: Sound, question: str, choices: Sequence[str] = (), **options: Any
@@ -136,7 +139,7 @@ class Listener:
         async def run() -> None:
             try:
                 how: dict[str, Any] = {"format": format, "sampling": sampling, "on_event": events.put}
-                events.put(await self._ask(self.engine, asked, **how))
+                events.put(await self.answer_by(self.engine, asked, **how))
             except BaseException as error:
                 events.put(error)
 
@@ -173,7 +176,9 @@ class Listener:
             if sampling.seed is not None and isinstance(question, Question):
                 own = replace(sampling, seed=question_seed(sampling.seed, question))
             try:
-                trace = await answer_or_failure(self.engine, question, format=format, sampling=own, ask=self._ask)
+                trace = await answer_or_failure(
+                    self.engine, question, format=format, sampling=own, ask=self.answer_by
+                )
                 finished.put((index, trace))
             except BaseException as error:
                 finished.put((index, error))
@@ -198,7 +203,7 @@ class Listener:
     async def answer(self, question: Question, *, on_event: OnEvent | None = None, **options: Any) -> Trace:
         """The asynchronous way: await as many of these at once as you like, in any event loop."""
         format, sampling = _split(options)
-        return await self._ask(self.engine, question, format=format, sampling=sampling, on_event=on_event)
+        return await self.answer_by(self.engine, question, format=format, sampling=sampling, on_event=on_event)
 
     def close(self) -> None:
         self.engine.close()

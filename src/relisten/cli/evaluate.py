@@ -23,6 +23,7 @@ from relisten.cli.answering import (
     WeightType,
 )
 from relisten.cli.bars import noted_bar
+from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen, tell_routes
 from relisten.cli.scores import percent, print_official, print_summary
 from relisten.errors import InputError
 from relisten.listener import DEFAULT_MODEL, Listener
@@ -59,6 +60,9 @@ def evaluate(
     crop_speed: Annotated[
         float, typer.Option(help="What listens are played at; at 0.5 each has twice the audio tokens.")
     ] = 1.0,
+    router: RouterFolder = None,
+    route: RouteName = None,
+    tool_cache: ToolCacheFile = None,
     device: Device = "auto",
     dtype: WeightType = "auto",
     at_once: Annotated[int | None, typer.Option(help="Questions that this process has open at once.")] = None,
@@ -74,7 +78,7 @@ def evaluate(
     # Slow to import, and needless for --help.
     from relisten.evaluate.benchmarks.registry import find_benchmark
     from relisten.evaluate.predictions import write_predictions
-    from relisten.evaluate.provenance import model_folder, model_hash
+    from relisten.evaluate.provenance import model_folder, model_hash, router_name
     from relisten.evaluate.results import read_run
     from relisten.evaluate.run_folder import Settings, Subject, prepare
     from relisten.evaluate.runner import AT_ONCE, work
@@ -86,16 +90,24 @@ def evaluate(
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     folder = model_folder(model)
-    subject = Subject(model, model_hash(folder), dtype=dtype)
+    routed = chosen(router, route, tool_cache)
+    subject = Subject(model, model_hash(folder), dtype=dtype, router=router_name(router, route))
     run = prepare(bench, out, subject, settings, data=data, audio=audio, limit=limit)
     if run.unfinished:
         try:
             with (
-                Listener.load(model, device=device, dtype=dtype) as listener,
+                Listener.load(model, device=device, dtype=dtype, **routed.options) as listener,
                 _Show(len(run.rows), bench.rule) as show,
             ):
                 about = {"device": device, "model": str(folder)}
-                work(run, listener.engine, at_once=at_once or AT_ONCE, on_progress=show.update, about=about)
+                work(
+                    run,
+                    listener.engine,
+                    ask=listener.answer_by,
+                    at_once=at_once or AT_ONCE,
+                    on_progress=show.update,
+                    about=about,
+                )
         except KeyboardInterrupt:
             run.refresh()
             done = run.progress()
@@ -106,6 +118,9 @@ def evaluate(
     read = read_run(out)
     summary = summarize_run(read)
     write_summary(out, summary)
+    if subject.router:
+        told = tell_routes(row.trace.routing for row in read.rows if row.trace is not None)
+        print(f"routes: {told}", file=sys.stderr)
     if bench.official is not None:
         path = write_predictions(read, bench.official)
         print(f"answers in the official format: {path}", file=sys.stderr)

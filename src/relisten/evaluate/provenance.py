@@ -65,6 +65,35 @@ def _content_hash(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the checkpoint") from None
 
 
+def router_name(policy: Path | None, route: str | None) -> str:
+    """What a run's config says of its router: a policy by a hash over its files, or a route; and the versions of
+    its tools. "" for neither.
+
+    Raises:
+        InputError: the folder holds no policy, or the name is no route's.
+    """
+    from relisten.router.policy import find_policy, read_about
+    from relisten.router.routes import Route
+    from relisten.router.tool import all_tools
+
+    if policy is not None:
+        folder = find_policy(policy)
+        routes = read_about(folder)["routes"]
+        total = hashlib.sha256()
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            total.update(f"{path.relative_to(folder).as_posix()}\0{_content_hash(path)}\0".encode())
+        name = f"policy {total.hexdigest()}"
+    elif route is not None:
+        routes = (Route.parse(route),)
+        name = f"route {routes[0].name}"
+    else:
+        return ""
+    tools = all_tools()
+    used = sorted({tool for one in routes for tool in one.tools})
+    known = [f"{tool} {tools[tool].version}" if tool in tools else f"no {tool}" for tool in used]
+    return ", ".join([name, *known])
+
+
 def versions() -> dict[str, str]:
     """Versions of everything that may change an answer, as far as it is installed."""
     found = {"python": platform.python_version()}

@@ -62,6 +62,8 @@ class RunConfig:
     """The rule to show where there is room for one."""
     breakdowns: tuple[str, ...]
     """Metadata keys by which scores are broken down."""
+    router: str = ""
+    """What chose a route for each question, as `relisten.evaluate.provenance.router_name` tells it; "" for none."""
     crop_speed: float = 1.0
 
     def to_json(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Subject:
     model_hash: str
     engine: str = "native"
     dtype: str = "float32"
+    router: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ def prepare(
         model_hash=subject.model_hash,
         engine=subject.engine,
         dtype=subject.dtype,
+        router=subject.router,
         format=settings.format,
         temperature=sampling.temperature,
         top_p=sampling.top_p,

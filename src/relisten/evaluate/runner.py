@@ -21,7 +21,7 @@ import numpy as np
 
 from relisten.audio import Clip
 from relisten.engines.base import Engine
-from relisten.engines.drive import answer, failed_trace, question_seed
+from relisten.engines.drive import Ask, answer, failed_trace, question_seed
 from relisten.errors import EngineError, InputError, RelistenError
 from relisten.evaluate.claims import Claims, Watch, Worker
 from relisten.evaluate.files import LineFile, to_line, write_once
@@ -55,6 +55,7 @@ def work(
     run: RunFolder,
     engine: Engine,
     *,
+    ask: Ask = answer,
     at_once: int = AT_ONCE,
     on_progress: OnProgress | None = None,
     about: Mapping[str, Any] | None = None,
@@ -63,6 +64,7 @@ def work(
     row of the run is finished.
 
     Args:
+        ask: how an answer is made; a router's own way, where the run has one.
         about: written into `workers/` beside versions, git state and machine.
 
     Raises:
@@ -90,7 +92,7 @@ def work(
         claims = Claims(run.folder, worker.name, watch)
         run.refresh()  # others may have finished since it was prepared, and taken their claims away
         try:
-            asyncio.run(_Work(run, engine, claims, lines, at_once, on_progress).go())
+            asyncio.run(_Work(run, engine, ask, claims, lines, at_once, on_progress).go())
         finally:
             lines.close()
     # Only now is this one not at work any more: of several that end together, the last finds nobody.
@@ -106,6 +108,7 @@ class _Work:
         self,
         run: RunFolder,
         engine: Engine,
+        ask: Ask,
         claims: Claims,
         lines: LineFile,
         at_once: int,
@@ -113,6 +116,7 @@ class _Work:
     ) -> None:
         self._run = run
         self._engine = engine
+        self._ask = ask
         self._claims = claims
         self._lines = lines
         self._at_once = at_once
@@ -167,7 +171,7 @@ class _Work:
                 crop_speed=config.crop_speed,
             )
             asked = _silenced(question) if config.silent else question
-            trace = await answer(self._engine, asked, format=config.format, sampling=sampling)
+            trace = await self._ask(self._engine, asked, format=config.format, sampling=sampling)
             ours = trace.finish is Finish.FAILED
         except RelistenError as error:
             ours = False  # the row is to blame

@@ -40,15 +40,20 @@ def load_policy(folder: str | Path, family: Family | None = None, *, device: str
     from relisten.router.head import HeadPolicy
     from relisten.router.lm import LmPolicy
 
-    folder = Path(folder)
-    if not (folder / FILE).is_file() and (folder / "policy" / FILE).is_file():
-        folder = folder / "policy"
+    folder = find_policy(folder)
     about = read_about(folder)
     if about["kind"] == "head":
         return HeadPolicy.load(folder, about, family)
     if about["kind"] == "lm":
         return LmPolicy.load(folder, about, device)
     raise InputError(f"{folder}: holds a policy of kind {about['kind']!r}; known are head and lm")
+
+
+def find_policy(folder: str | Path) -> Path:
+    """The folder that `load_policy` reads: `folder`, or the folder `policy` inside it."""
+    folder = Path(folder)
+    inner = folder / "policy"
+    return inner if not (folder / FILE).is_file() and (inner / FILE).is_file() else folder
 
 
 def read_about(folder: Path) -> dict[str, Any]:
