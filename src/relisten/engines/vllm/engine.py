@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -79,7 +80,7 @@ class VllmEngine:
         self.model = name or str(model)
         self.context = min(max_context or family.context_size, family.context_size)
         self.stops = sorted(family.eos_ids | family.completing(_PAUSES_AT))
-        self._streams: set[VllmStream] = set()
+        self._streams: weakref.WeakSet[VllmStream] = weakref.WeakSet()
         self.closed = False
         self._loop = BackgroundLoop("relisten-vllm")
         arguments = self._arguments(folder, max_rows, dtype) | settings
