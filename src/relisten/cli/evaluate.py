@@ -14,6 +14,8 @@ from rich.console import Console
 
 from relisten.cli.answering import (
     Device,
+    Engine,
+    EngineOptions,
     MaxListens,
     MaxTokens,
     ModelName,
@@ -21,6 +23,7 @@ from relisten.cli.answering import (
     Temperature,
     TopP,
     WeightType,
+    engine_options,
 )
 from relisten.cli.bars import noted_bar
 from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen, tell_routes
@@ -65,6 +68,8 @@ def evaluate(
     tool_cache: ToolCacheFile = None,
     device: Device = "auto",
     dtype: WeightType = "auto",
+    engine: Engine = "native",
+    engine_option: EngineOptions = None,
     at_once: Annotated[int | None, typer.Option(help="Questions that this process has open at once.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON and nothing else.")] = False,
 ) -> None:
@@ -96,10 +101,17 @@ def evaluate(
     if run.unfinished:
         try:
             with (
-                Listener.load(model, device=device, dtype=dtype, **routed.options) as listener,
+                Listener.load(
+                    model,
+                    device=device,
+                    dtype=dtype,
+                    engine=engine,
+                    engine_options=engine_options(engine_option),
+                    **routed.options,
+                ) as listener,
                 _Show(len(run.rows), bench.rule) as show,
             ):
-                about = {"device": device, "model": str(folder)}
+                about = {"device": device, "model": str(folder), "engine": engine}
                 work(
                     run,
                     listener.engine,
