@@ -243,3 +243,11 @@ def test_prompts() -> None:
         "How many?\nChoices:\n- 1\n- 2\n"
         "Found by audio tools, which can be wrong:\n[onsets] 2 onsets\n[pitch] no note"
     )
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "widened"),
+    [(0.5, 1.5, (0, 2)), (2, 4, (2, 4)), (3.9, 4.1, (2, 6)), (5, 9.9, (4, 9.9)), (1.99999, 6.00001, (2, 6))],
+)
+def test_a_segment_is_widened_to_a_grid(start: float, end: float, widened: tuple[float, float]) -> None:
+    assert Segment(start, end).widened(2.0, 9.9) == Segment(*widened)

@@ -43,7 +43,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relisten.audio import seconds_to_samples
+from relisten.audio import SAMPLE_RATE, seconds_to_samples
 from relisten.errors import InputError
 from relisten.question import Question
 
@@ -113,6 +113,13 @@ class Segment:
     @property
     def duration(self) -> float:
         return self.end - self.start
+
+    def widened(self, grid: float, duration: float) -> Segment:
+        """From the last multiple of `grid` seconds before it to the next one behind it, inside a clip of `duration`
+        seconds. Times closer to the grid than a sample lie on it."""
+        near = 0.5 / SAMPLE_RATE / grid
+        start = math.floor(self.start / grid + near) * grid
+        return Segment(start, min(math.ceil(self.end / grid - near) * grid, duration))
 
     def text(self) -> str:
         """The tag that asks for this segment, rounded to 0.01 s: `<seg>2.0, 5.25</seg>`."""

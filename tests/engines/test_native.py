@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
 from relisten.engines.sampling import draw
 from relisten.errors import EngineError
-from relisten.models import Family
+from relisten.models import Family, load, tower
 from relisten.models.tower import ChunkCache
 from relisten.protocol import Finish, Format, Segment
 from relisten.question import Question
@@ -356,5 +359,82 @@ def test_after_a_look_only_what_is_new_is_computed(untrained: Family, monkeypatc
             lengths.clear()
             expected = await alone.decode(lambda piece, end: len(lengths) >= 3)
             assert span.ids == expected.ids  # the look has not used up any chance
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("lockstep", [True, False])
+def test_sound_encoded_beside_decoding_is_the_same(untrained: Family, lockstep: bool) -> None:
+    async def work() -> None:
+        runs = []
+        for beside in (True, False):
+            with NativeEngine(untrained, max_rows=3, lockstep=lockstep, encode_beside=beside) as engine:
+                with engine.together():
+                    tasks = [asyncio.ensure_future(drive(engine, i, Sampling(1.0, seed=i))) for i in range(6)]
+                    await asyncio.sleep(0)
+                runs.append([trace for trace, _ in await asyncio.gather(*tasks)])
+        for first, second in zip(*runs, strict=True):
+            assert first.token_ids == second.token_ids
+            # Steps differ in company where rows wait for no one, and only there in the last bits.
+            assert first.logprobs == (
+                second.logprobs if lockstep else pytest.approx(second.logprobs, abs=TOLERANCE)
+            )
+
+    asyncio.run(work())
+
+
+def test_alignment_is_told_and_reuses_the_clips_chunks(untrained_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(untrained_folder, tmp_path / "short-chunks")
+    config = json.loads((folder / "config.json").read_text())
+    config["thinker_config"]["audio_config"]["n_window"] = 26  # of 20 ms
+    (folder / "config.json").write_text(json.dumps(config))
+    family = load(folder, dtype="float32")
+    assert family.chunk_seconds == 1.04
+    encoded: list[int] = []
+    encode = tower.encode_chunks
+
+    def counting(module: object, chunks: list[torch.Tensor]) -> list[torch.Tensor]:
+        encoded.append(len(chunks))
+        return encode(module, chunks)
+
+    async def work(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tower, "encode_chunks", counting)
+        asked = Question("How many?", (), noise_clip(5.5, 0))
+        with NativeEngine(family, align=True) as engine:
+            stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
+            first = await stream.decode(lambda piece, end: True)
+            assert sum(encoded) == 6
+            heard = stream.listen(Segment(0.5, 4.9))
+            assert heard is not None
+            assert (heard.segment.start, heard.segment.end) == pytest.approx((0.0, 5.2))
+            second = await stream.decode(lambda piece, end: True)
+            assert sum(encoded) == 6  # nothing anew: it begins where the clip does
+            again = stream.listen(Segment(2.0, 5.5))
+            assert again is not None
+            third = await stream.decode(lambda piece, end: True)
+            assert sum(encoded) == 7  # its first chunk alone: what stands before it is not heard
+            spans = (stream.prompt, first, heard, second, again, third)
+        trace = Trace("", (), spans, Finish.LENGTH, Format.INTERLEAVED)
+        expected = plain_logprobs(family, trace, asked.clip())
+        assert torch.tensor(trace.logprobs) == pytest.approx(expected, abs=TOLERANCE)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        asyncio.run(work(monkeypatch))
+
+
+def test_new_weights_are_heard_as_soon_as_no_answer_is_open(untrained_folder: Path) -> None:
+    family = load(untrained_folder, dtype="float32")
+
+    async def work() -> None:
+        with NativeEngine(family) as engine:
+            before = await answer(engine, question(3), sampling=Sampling(max_tokens=3))
+            while engine.open_rows:
+                await asyncio.sleep(0.001)
+            with torch.no_grad():
+                family.audio_tower.get_parameter("conv1.weight").mul_(3.0)
+            after = await answer(engine, question(3), sampling=Sampling(max_tokens=3))
+        assert after.logprobs != before.logprobs
+        expected = plain_logprobs(family, after, question(3).clip())
+        assert torch.tensor(after.logprobs) == pytest.approx(expected, abs=TOLERANCE)
 
     asyncio.run(work())

@@ -56,6 +56,10 @@ class NativeEngine:
         lockstep: take a step only when every answer that is open has said what it wants next. With `together`,
             answers then come out the same to the bit however threads are scheduled. An answer that is left open
             and not read stops all others.
+        encode_beside: encode sound in a thread of its own beside decoding (CPU only; the same to the bit); None
+            does where PyTorch leaves a processor unused.
+        align: widen what is listened to again to the audio tower's grid of chunks (2 s for Qwen2.5-Omni-7B), whose
+            inner chunks are then known from the clip and not encoded again. The trace has the widened segment.
     """
 
     def __init__(
@@ -66,13 +70,16 @@ class NativeEngine:
         max_rows: int = MAX_ROWS,
         max_context: int | None = None,
         lockstep: bool = False,
+        encode_beside: bool | None = None,
+        align: bool = False,
     ) -> None:
         if max_rows < 1:
             raise InputError(f"max rows {max_rows}: it must be at least 1")
         self._family = family
         self.model = name or family.name
         self._context = min(max_context or family.context_size, family.context_size)
-        self._worker = _Worker(family, max_rows, self._context, lockstep)
+        self._grid = family.chunk_seconds if align else None
+        self._worker = _Worker(family, max_rows, self._context, lockstep, encode_beside)
         self._finalizer = weakref.finalize(self, self._worker.stop)
 
     def open(self, question: Question, clip: Clip, format: Format, sampling: Sampling) -> NativeStream:
@@ -98,7 +105,7 @@ class NativeEngine:
             decoder=family.decoder(),
             random=np.random.default_rng(sampling.seed),
         )
-        return NativeStream(self._worker, family, row, clip, format, self._context)
+        return NativeStream(self._worker, family, row, clip, format, self._context, self._grid)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -131,13 +138,23 @@ class NativeEngine:
 class NativeStream:
     """See `LookingStream`."""
 
-    def __init__(self, worker: _Worker, family: Family, row: Row, clip: Clip, format: Format, context: int) -> None:
+    def __init__(
+        self,
+        worker: _Worker,
+        family: Family,
+        row: Row,
+        clip: Clip,
+        format: Format,
+        context: int,
+        grid: float | None,
+    ) -> None:
         self._worker = worker
         self._family = family
         self._row = row
         self._clip = clip
         self._format = format
         self._context = context
+        self._grid = grid
 
     @property
     def prompt(self) -> PromptSpan:
@@ -175,7 +192,10 @@ class NativeStream:
         return True
 
     def listen(self, segment: Segment) -> ListenSpan | None:
-        crop = self._clip.crop(segment.start, segment.end, self._row.sampling.crop_speed)
+        speed = self._row.sampling.crop_speed
+        if self._grid and speed == 1:
+            segment = segment.widened(self._grid, self._clip.duration)
+        crop = self._clip.crop(segment.start, segment.end, speed)
         count = self._family.num_audio_tokens(crop.num_samples)
         ids = tuple(self._family.audio_ids(count))
         row = self._row
@@ -193,7 +213,9 @@ class NativeStream:
 class _Worker:
     """The thread that owns model, cache and rows. Rows stand in slots 0 .. n-1 without gaps."""
 
-    def __init__(self, family: Family, max_rows: int, context: int, lockstep: bool) -> None:
+    def __init__(
+        self, family: Family, max_rows: int, context: int, lockstep: bool, encode_beside: bool | None
+    ) -> None:
         self.held = False
         self._lockstep = lockstep
         self._family = family
@@ -206,7 +228,8 @@ class _Worker:
         self._banned = banned
         # Batches that depend on what was encoded before would give other bits.
         reproducible = family.device.type == "cpu" or not lockstep
-        self._encoder = Encoder(family, self.wake, cache=ChunkCache() if reproducible else None)
+        cache = ChunkCache() if reproducible else None
+        self._encoder = Encoder(family, self.wake, beside=encode_beside, cache=cache)
         self._rows: list[Row] = []
         self._waiting: deque[Row] = deque()
         self._inbox: queue.SimpleQueue[tuple[Literal["decode", "drop", "wake", "stop"], Row | None]] = (

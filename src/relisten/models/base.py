@@ -70,6 +70,8 @@ class Family(Protocol):
     """The placeholder that stands for one audio embedding."""
     banned_ids: tuple[int, ...]
     """Ids that are never sampled: audio, image and role tokens, and ids without a token."""
+    chunk_seconds: float
+    """The audio tower hears chunks of this length, counted from the start of a sound, each on its own."""
     context_size: int
     """Positions that the model was made for, prompt and response together."""
     thinker: Any

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.initialization import no_init_weights
 
-from relisten.audio import Clip
+from relisten.audio import SAMPLE_RATE, Clip
 from relisten.errors import InputError
 from relisten.models.base import Prompt
 from relisten.models.checkpoint import Checkpoint, find_folder, read_json, stored_dtype, write_checkpoint
@@ -56,6 +56,7 @@ class Qwen2_5Omni:  # noqa: N801
         self.mel = mel
         self.source = source
         config = thinker.config
+        self.chunk_seconds: float = 2 * config.audio_config.n_window * mel.hop_length / SAMPLE_RATE
         self.context_size: int = config.text_config.max_position_embeddings
         self.audio_id: int = config.audio_token_id
         self._audio_begin: int = config.audio_start_token_id

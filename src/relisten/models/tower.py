@@ -118,7 +118,11 @@ class ChunkCache:
 
 
 def encode_features(
-    tower: Any, features: Tensor, lengths: Sequence[int], cache: ChunkCache | None = None
+    tower: Any,
+    features: Tensor,
+    lengths: Sequence[int],
+    cache: ChunkCache | None = None,
+    alone: bool | None = None,
 ) -> list[Tensor]:
     """Audio tokens of sounds of any length, without gradient.
 
@@ -128,6 +132,7 @@ def encode_features(
     Args:
         features: (n_mels, sum of lengths), the sounds one after another.
         lengths: mel frames of each.
+        alone: whether chunks are computed one by one; None does on CPUs.
 
     Returns:
         For each sound (audio tokens, output_dim) in the weights' dtype.
@@ -137,9 +142,10 @@ def encode_features(
     keys = [cache.key(chunk) for chunk in flat] if cache is not None else []
     states: list[Tensor | None] = [cache.get(key) for key in keys] if cache is not None else [None] * len(flat)
     missing = [i for i, known in enumerate(states) if known is None]
-    groups = [[i] for i in missing] if features.device.type == "cpu" else [missing] if missing else []
+    alone = features.device.type == "cpu" if alone is None else alone
+    groups = [[i] for i in missing] if alone or not missing else [missing]
     for group in groups:
-        for i, made in zip(group, _encode_chunks(tower, [flat[i] for i in group]), strict=True):
+        for i, made in zip(group, encode_chunks(tower, [flat[i] for i in group]), strict=True):
             states[i] = made
             if cache is not None:
                 cache.put(keys[i], made)
@@ -151,7 +157,7 @@ def encode_features(
     return encoded
 
 
-def _encode_chunks(tower: Any, chunks: Sequence[Tensor]) -> list[Tensor]:
+def encode_chunks(tower: Any, chunks: Sequence[Tensor]) -> list[Tensor]:
     """The states of each chunk, its own number of them."""
     lengths = torch.tensor([chunk.shape[1] for chunk in chunks], device=chunks[0].device)
     longest = max(chunk.shape[1] for chunk in chunks)
