@@ -156,3 +156,14 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 
 def test_all_public_names_exist() -> None:
     assert all(hasattr(relisten, name) for name in relisten.__all__)
+
+
+def test_an_engine_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'pip install "relisten\[vllm\]"'):
+        Listener.load(engine="vllm")
+
+
+def test_an_option_that_the_engine_does_not_have(untrained_folder: Path) -> None:
+    with pytest.raises(InputError, match="no_such_option"):
+        Listener.load(untrained_folder, device="cpu", engine_options={"no_such_option": 1})

@@ -34,7 +34,7 @@ def sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         asked.append((question, {}))
         return "hm" if question.text == "no answer" else RESPONSE
 
-    def load(model: str, *, device: str, dtype: str) -> Listener:
+    def load(model: str, *, device: str, dtype: str, **options: object) -> Listener:
         return Listener(ScriptedEngine(script))
 
     monkeypatch.setattr(Listener, "load", load)
@@ -70,7 +70,8 @@ def test_options_reach_the_trace(sound: Path, capsys: pytest.CaptureFixture[str]
     options = ["--temperature", "0.7", "--top-p", "0.9", "--seed", "3", "--max-listens", "0", "--max-tokens", "99"]
     _, out, _ = run(capsys, "ask", "drums.wav", "How many?", *options, "--format", "grounded", "--json")
     data = json.loads(out)
-    assert data["sampling"] == {"temperature": 0.7, "top_p": 0.9, "seed": 3, "max_tokens": 99, "max_listens": 0}
+    expected = {"temperature": 0.7, "top_p": 0.9, "seed": 3, "max_tokens": 99, "max_listens": 0, "crop_speed": 1.0}
+    assert data["sampling"] == expected
     assert data["format"] == "grounded"
 
 
@@ -112,6 +113,7 @@ def test_bad_input_is_one_line_and_status_2(sound: Path, capsys: pytest.CaptureF
         ["ask", "drums.wav", "q", "--temperature", "-1"],
         ["ask", "drums.wav", "q", "--questions", "x.jsonl"],
         ["ask", "--questions", "none.jsonl"],
+        ["ask", "drums.wav", "q", "--engine-option", "max_rows"],
     ):
         code, out, err = run(capsys, *arguments)
         assert (code, out) == (2, ""), arguments

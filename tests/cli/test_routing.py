@@ -32,7 +32,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     long?" and does not know what to do with "Huh?"."""
 
     def load(
-        model: str, *, device: str, dtype: str, router: Router | Path | None = None, tool_cache: Path | None = None
+        model: str, *, router: Router | Path | None = None, tool_cache: Path | None = None, **options: object
     ) -> Listener:
         if isinstance(router, Path):
             assert router == Path("policy")
