@@ -6,12 +6,16 @@ import typer
 
 from relisten.cli.ask import Ask
 from relisten.cli.router.ask import ask
+from relisten.cli.router.report import report
 from relisten.cli.router.tools import tool, tools
+from relisten.cli.router.train import train
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(tools)
 app.command()(tool)
+app.command()(train)
 app.command(cls=Ask)(ask)
+app.command()(report)
 
 
 @app.callback()
