@@ -41,14 +41,19 @@ LONG = event(1.0, "high beep", sustained=True)
 @pytest.mark.parametrize(
     ("kind", "events", "said", "quote"),
     [
-        ("louder", (LOUD, SOFT), told("loudness", (1.05, -6.4, "-6 dB"), (2.0, -29.0, "-29 dB")), "tool -29 dB"),
+        (
+            "louder",
+            (LOUD, SOFT),
+            told("loudness", (1.05, -6.4, "-6 dB"), (2.0, -29.0, "-29 dB")),
+            "tool 2.0 s -29 dB",
+        ),
         ("louder", (LOUD, SOFT), told("loudness", (1.05, -31.0, "-31 dB"), (2.0, -29.0, "-29 dB")), None),
         ("louder", (LOUD, SOFT), told("loudness", (1.05, -6.4, "-6 dB"), (2.4, -29.0, "-29 dB")), None),
         ("louder", (LOUD, SOFT), told("pitch", (1.05, 440, "A4"), (2.0, 440, "A4")), None),
-        ("higher", (LOW, HIGH), told("pitch", (1.0, 441.0, "A4"), (2.5, 882.0, "A5")), "tool A5"),
+        ("higher", (LOW, HIGH), told("pitch", (1.0, 441.0, "A4"), (2.5, 882.0, "A5")), "tool 2.5 s A5"),
         ("higher", (LOW, HIGH), told("pitch", (1.0, 882.0, "A5"), (2.5, 441.0, "A4")), None),
-        ("duration", (LONG,), told("silence", (0.96, 0.41, "0.4 s")), "tool 0.4 s"),
-        ("duration", (LONG,), told("silence", (0.96, 2.5, "2.5 s")), None),
+        ("duration", (LONG,), told("silence", (0.96, 0.41, "for 0.4 s")), "tool 1.0 s for 0.4 s"),
+        ("duration", (LONG,), told("silence", (0.96, 2.5, "for 2.5 s")), None),
     ],
 )
 def test_a_tool_is_quoted_where_it_tells_the_truth_of_every_sound_that_counts(

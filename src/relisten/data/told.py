@@ -1,8 +1,8 @@
 """What audio tools say about a clip, put into questions, and quoted by responses where it is right.
 
 A question with findings keeps its answer: who reads them has to weigh what a tool says against what is heard. A
-response quotes a tool ("snare one tool -29 dB") only where the tool tells of every sound that is asked about and
-its figures agree with the truth; else it goes by ear, as if nothing had been said.
+response quotes a tool ("snare one tool 0.4 s -29 dB") only where the tool tells of every sound that is asked about
+and its figures agree with the truth; else it goes by ear, as if nothing had been said.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def quoted(
     found = [moment for moment in moments if moment is not None]
     if not found or len(found) < len(events) or not agrees([moment.value for moment in found]):
         return None
-    return {event.onset: f"tool {moment.text}" for event, moment in zip(events, found, strict=True)}
+    return {event.onset: f"tool {moment.text()}" for event, moment in zip(events, found, strict=True)}
 
 
 def semitones(low: float, high: float) -> float:

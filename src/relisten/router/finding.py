@@ -16,11 +16,15 @@ MOST_LISTED: Final = 12
 
 @dataclass(frozen=True)
 class Moment:
-    """What a finding tells of one moment: when, what as a number (in the tool's unit), and as its text has it."""
+    """What a finding tells of one moment: when, what as a number (in the tool's unit), and in words."""
 
     at: float
     value: float
-    text: str
+    words: str
+
+    def text(self) -> str:
+        """ "0.4 s -29 dB"."""
+        return f"{self.at:.1f} s {self.words}"
 
 
 class Finding:
@@ -57,7 +61,7 @@ def listed(items: Sequence[object], most: int = MOST_LISTED) -> str:
 
 def told(moments: Sequence[Moment], most: int = MOST_LISTED) -> str:
     """Moments as "0.4 s -29 dB, 1.2 s -31 dB"."""
-    return listed([f"{moment.at:.1f} s {moment.text}" for moment in moments], most)
+    return listed([moment.text() for moment in moments], most)
 
 
 def seconds(times: Sequence[float], most: int = MOST_LISTED) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, Moment, counted, listed
+from relisten.router.finding import Finding, Moment, counted, told
 from relisten.router.sections import audible_level, cut, levels, runs
 from relisten.router.tool import tool
 
@@ -37,12 +37,11 @@ class Silence(Finding):
         longest = max(self.silences, key=lambda part: part.duration)
         quiet = f"{counted(len(self.silences), 'silence')} ({self.share:.0%} of the time)"
         quiet += f", longest {longest.start:.1f} to {longest.end:.1f} s"
-        sounds = listed([f"{moment.at:.1f} s for {moment.text}" for moment in self.moments()])
-        return f"{quiet}; sounds at {sounds}"
+        return f"{quiet}; sounds at {told(self.moments())}"
 
     def moments(self) -> tuple[Moment, ...]:
         """How long each stretch of sound lasts, in seconds."""
-        return tuple(Moment(part.start, part.duration, f"{part.duration:.1f} s") for part in self.sounds)
+        return tuple(Moment(part.start, part.duration, f"for {part.duration:.1f} s") for part in self.sounds)
 
 
 @tool("silence", "where it is silent and where there is sound", version=2, max_duration=3600)

@@ -43,7 +43,7 @@ _OFF: Final = 0.22
 """Logarithm of how far a length may be told off: below half of the smallest step between choices, 1.6."""
 _LABEL = "|".join(re.escape(label) for label in LABELS)
 _HEARD = re.compile(
-    rf"(?:,(?: a long gap,)?)? \d+\.\d (?:{_LABEL})|(?<!from)(?<!tool) -?\d+ dB| key \d+|, a long gap"
+    rf"(?:,(?: a long gap,)?)? \d+\.\d (?:{_LABEL})|(?<!from)(?<! s) -?\d+ dB| key \d+|, a long gap"
     r"| \d+\.\d seconds"
 )
 _CONCLUSION = re.compile(r", (?:so|and the) [^,]*</think>")
@@ -139,6 +139,11 @@ def transcribe(scene: Scene, rng: Rng, count: int) -> list[Target]:
     return targets
 
 
+def transcribe_slowly(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """The same with crops at half speed; times are told as they are in the clip."""
+    return [replace(target, crop_speed=0.5) for target in transcribe(scene, rng, count)]
+
+
 def reason(scene: Scene, rng: Rng, count: int) -> list[Target]:
     """Conclusions and running counts from what is said to be heard: the labels are given, the sound tells nothing.
 
@@ -173,6 +178,7 @@ TASKS: Final[Mapping[str, Task]] = {
     "quote": Task(Format.GROUNDED, quote, seconds=0.5, reads=True),
     "describe": Task(Format.TEXT, describe),
     "transcribe": Task(Format.INTERLEAVED, transcribe),
+    "transcribe slowly": Task(Format.INTERLEAVED, transcribe_slowly),
 }
 
 

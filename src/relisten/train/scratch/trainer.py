@@ -209,7 +209,7 @@ class _Run:
         frames = forward.encode_batch(self.family.audio_tower, batch, COMPUTE)
         total, weight = forward.loss(self.family.thinker, batch, COMPUTE, frames)
         if stage.onsets and task.seconds is None:
-            parts = [chosen, *([_part(chosen[row], a, b) for row, a, b in crops.cuts] for crops in batch.crops)]
+            parts = [chosen, *([_part(chosen[row], *cut) for row, *cut in crops.cuts] for crops in batch.crops)]
             losses = [self._onset_loss(stage, scenes, *heard) for scenes, heard in zip(parts, frames, strict=True)]
             total = total + stage.onsets * weight * torch.stack(losses).mean()
         return total, weight
@@ -343,11 +343,11 @@ def _cropped(scene: Scene, length: float, rng: np.random.Generator) -> Scene:
     return _part(scene, start, start + length)
 
 
-def _part(scene: Scene, start: float, end: float) -> Scene:
-    clip = scene.clip.crop(start, end)
+def _part(scene: Scene, start: float, end: float, speed: float = 1.0) -> Scene:
+    clip = scene.clip.crop(start, end, speed)
     events = tuple(
-        replace(event, onset=event.onset - start, offset=event.offset - start)
-        for event in scene.between(start, start + clip.duration)
+        replace(event, onset=(event.onset - start) / speed, offset=(event.offset - start) / speed)
+        for event in scene.between(start, start + clip.duration * speed)
     )
     return Scene(clip, events, scene.split, scene.index)
 
