@@ -20,6 +20,7 @@ from relisten.audio import Clip, write_clip
 from relisten.protocol import Format
 from relisten.report.build import write_report
 from relisten.report.sound import AudioMode
+from relisten.trace import Routing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -298,6 +299,21 @@ def test_hostile_texts_run_nothing(tmp_path: Path, open_page: Open) -> None:
     assert "<img src=x" in (page.text_content("#answer h3") or "")
     page.click("#list .row >> nth=1")
     assert "</script>" in (page.text_content("#answer .error") or "")
+
+
+def test_what_tools_found_and_the_route_are_shown(tmp_path: Path, open_page: Open) -> None:
+    run = make_run("a", noise_questions(1), right=1.0)
+    (row,) = run.rows
+    assert row.trace is not None
+    findings = ("[pitch] median 440 Hz", "[beats] failed: <img src=x onerror='window.hacked=1'>")
+    routing = Routing("pitch+beats", 0.75, {"pitch+beats": 0.75}, "too <b>bold</b>")
+    routed = replace(run, rows=(replace(row, trace=replace(row.trace, findings=findings, routing=routing)),))
+    page = open_page(write_report([routed], tmp_path / "r.html").path)
+    page.click("#list .row >> nth=0")
+    assert page.locator(".findings li").all_text_contents() == list(findings)
+    facts = page.text_content("#answer .facts") or ""
+    assert facts.startswith("route pitch+beats, confidence 75 % (too <b>bold</b>)")
+    assert page.evaluate("window.hacked") is None
 
 
 @pytest.mark.parametrize("mode", [AudioMode.NONE, AudioMode.LINK])

@@ -12,8 +12,8 @@ from relisten.audio import Clip
 from relisten.evaluate.scoring import Rule
 from relisten.protocol import Format
 from relisten.question import Question
-from relisten.report.rows import LONGEST, entry_json, merge, parts
-from relisten.trace import Trace
+from relisten.report.rows import LONGEST, Entry, entry_json, merge, parts
+from relisten.trace import Routing, Trace
 
 CLIP = Clip(np.zeros(16_000 * 10, np.float32))
 
@@ -100,3 +100,17 @@ def test_labels_that_are_no_labels_do_no_harm() -> None:
     data = entry_json(merge([make_run("r", [(question, "hm")], right=1.0)])[0], Rule.STRICT, None, "")
     assert data["events"] == [[1.0, 2.0, ""], [3.0, 4.0, ""], [5.0, 6.0, "7"]]
     assert data["reference"] == []
+
+
+def test_findings_and_route_of_an_answer_are_told() -> None:
+    question = Question("q", audio=CLIP, id="1")
+    run = make_run("r", [(question, "hm")], right=1.0)
+    (row,) = run.rows
+    assert row.trace is not None
+    plain = entry_json(merge([run])[0], Rule.STRICT, None, "")["runs"][0]
+    assert (plain["findings"], plain["route"]) == ([], None)
+    routing = Routing("pitch", 0.75321, {"pitch": 0.75321}, "a note")
+    trace = replace(row.trace, findings=("[pitch] A4",), routing=routing)
+    told = entry_json(Entry("1", question, (replace(row, trace=trace),)), Rule.STRICT, None, "")["runs"][0]
+    assert told["findings"] == ["[pitch] A4"]
+    assert told["route"] == {"name": "pitch", "confidence": 0.7532, "note": "a note"}

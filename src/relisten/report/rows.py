@@ -13,7 +13,7 @@ from relisten.evaluate.scoring import Rule
 from relisten.evaluate.segments import true_spans
 from relisten.protocol import Interleaver, Listen, Skip
 from relisten.question import Question
-from relisten.trace import Trace
+from relisten.trace import Routing, Trace
 
 _UP_TO_TAG = re.compile(r"(.*?)(<seg>(?:(?!<seg>).)*?</seg>|</seg>|\Z)", re.DOTALL)
 LONGEST: Final = 20_000
@@ -92,6 +92,8 @@ def _result_json(result: ResultRow, rule: Rule) -> dict[str, Any]:
         "answer": result.prediction,
         "finish": str(trace.finish),
         "note": trace.error,
+        "findings": list(trace.findings),
+        "route": None if trace.routing is None else _told(trace.routing),
         "parts": list(parts(trace)),
         "cut": max(0, len(trace.text) - LONGEST),
         "listens": len(trace.listens),
@@ -101,6 +103,11 @@ def _result_json(result: ResultRow, rule: Rule) -> dict[str, Any]:
         "total": round(trace.timings.total, 4),
         "iou": None if fit is None else round(fit.iou, 4),
     }
+
+
+def _told(routing: Routing) -> dict[str, Any]:
+    confidence = None if routing.confidence is None else round(routing.confidence, 4)
+    return {"name": routing.route, "confidence": confidence, "note": routing.note}
 
 
 def parts(trace: Trace) -> Iterator[str | dict[str, Any]]:

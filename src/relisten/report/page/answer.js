@@ -100,6 +100,10 @@ class AnswerView {
     );
     if (result?.error) card.append(make("p", { className: "error" }, result.error));
     if (!result?.parts) return card;
+    if (result.findings.length) {
+      const lines = result.findings.map((finding) => make("li", {}, finding));
+      card.append(make("ul", { className: "findings", "aria-label": "What audio tools found" }, lines));
+    }
     const text = make("p", { className: "text" });
     result.parts.forEach((part, key) => text.append(...(part.tag === undefined ? plain(part) : [this.tag(part, key, run)])));
     if (result.cut) text.append(make("span", { className: "markup" }, ` … and ${result.cut.toLocaleString("en")} more characters`));
@@ -174,6 +178,7 @@ function facts(result) {
   const second = (value) => value.toFixed(2);
   const count = (number, one) => `${number.toLocaleString("en")} ${one}${number === 1 ? "" : "s"}`;
   return [
+    routed(result.route),
     count(result.listens, "listen"),
     count(result.words, "word"),
     count(result.tokens, "token"),
@@ -182,6 +187,13 @@ function facts(result) {
     result.finish === "answer" ? "" : `ended: ${result.finish.replace("_", " ")}`,
     result.error ? "" : result.note || "",
   ].filter(Boolean);
+}
+
+/** The route of an answer, how sure the policy was, and what went wrong. */
+function routed(route) {
+  if (route === null) return "";
+  const sure = route.confidence === null ? "" : `, confidence ${Math.round(100 * route.confidence)} %`;
+  return `route ${route.name}${sure}${route.note ? ` (${route.note})` : ""}`;
 }
 
 const trim = (seconds) => String(Math.round(seconds * 100) / 100);
