@@ -180,8 +180,15 @@ def test_weights_change_only_between_answers(tiny_vllm: SharedVllm, tiny: Family
     with pytest.raises(EngineError, match="1 answers are open"):
         engine.update_weights(tiny.thinker.state_dict())
     stream.close()
+    before = asyncio.run(answers(engine, [asked], max_tokens=20))
     with pytest.raises(EngineError, match="not taken"):
         engine.update_weights({"model.nothing.weight": torch.zeros(2)})
+    q = {name: tensor for name, tensor in tiny.thinker.state_dict().items() if "layers.0.self_attn.q_proj" in name}
+    with pytest.raises(EngineError, match="in part"):
+        engine.update_weights(q)
+    assert_same(asyncio.run(answers(engine, [asked], max_tokens=20)), before)
+    assert engine.update_weights({"lm_head.weight": tiny.lm_head.weight}) == 1
+    assert_same(asyncio.run(answers(engine, [asked], max_tokens=20)), before)
 
 
 def test_what_this_vllm_cannot_do_is_said_at_once() -> None:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
-    "TRANSFORMERS_VERBOSITY": "error",
     "VLLM_NO_USAGE_STATS": "1",  # vLLM would send them somewhere
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # other processes may be on the same cores

@@ -149,7 +149,7 @@ class VllmEngine:
 
         Args:
             tensors: on any device, by the names of checkpoints or of transformers' modules (`family.thinker`'s
-                `state_dict` will do); none need be left out or given.
+                `state_dict` will do); any of them, but of q, k and v, and of gate and up, all or none.
 
         Returns:
             How many of vLLM's parameters were set.
@@ -164,15 +164,26 @@ class VllmEngine:
 
     async def _update(self, tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> int:
         loaded: set[str] = set()
+        failure: Exception | None = None
         await self.llm.pause_generation(mode="abort", clear_cache=True)
         try:
-            for path in written(tensors):
-                for names in await self.llm.collective_rpc("relisten_load_weights", args=(str(path),)):
-                    loaded |= set(names)
-        except Exception as error:
-            raise EngineError(f"the new weights were not taken ({type(error).__name__}: {error})") from error
+            await self.llm.collective_rpc("relisten_begin_weights")
+            try:
+                for path in written(tensors):
+                    for names in await self.llm.collective_rpc("relisten_load_weights", args=(str(path),)):
+                        loaded |= set(names)
+            except Exception as error:
+                failure = error
+            incomplete, *_ = await self.llm.collective_rpc("relisten_end_weights")
         finally:
             await self.llm.resume_generation()
+        if failure is not None:
+            raise EngineError(f"the new weights were not taken ({type(failure).__name__}: {failure})") from failure
+        if incomplete:
+            raise EngineError(
+                f"{len(incomplete)} layers were given in part, such as {incomplete[0]}; give all of q, k and v, "
+                "and both gate and up"
+            )
         return len(loaded)
 
     def close_streams(self) -> None:
@@ -213,23 +224,24 @@ async def _start(arguments: dict[str, Any]) -> AsyncLLM:
     finally:
         logging.set_verbosity(verbosity)
     config.model_config.logits_processors = [BanV2 if config.use_v2_model_runner else Ban]
-    with _quick_to_start(config.model_config.enforce_eager):
+    workers = {"TRANSFORMERS_VERBOSITY": "error"}
+    if config.model_config.enforce_eager:
+        # On a CPU a C++ compiler would take half a minute for two small functions of vLLM's sampler.
+        workers["TORCH_COMPILE_DISABLE"] = "1"
+    with _environment(workers):
         return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
 
 
 @contextlib.contextmanager
-def _quick_to_start(eager: bool) -> Iterator[None]:
-    """Workers started inside compile nothing where all is to be eager: on a CPU a C++ compiler would take half a
-    minute for two small functions of vLLM's sampler."""
-    name = "TORCH_COMPILE_DISABLE"
-    if not eager or name in os.environ:
-        yield
-        return
-    os.environ[name] = "1"
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """What processes started inside find in their environment, where it is not set already."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        del os.environ[name]
+        for name in added:
+            del os.environ[name]
 
 
 def _check_device(device: str) -> None:

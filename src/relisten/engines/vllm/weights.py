@@ -1,24 +1,57 @@
-"""New weights for a running vLLM: tensors by name, through files in shared memory."""
+"""New weights for a running vLLM: tensors by name, through files in shared memory.
+
+vLLM packs weights for its kernels when it loads them, so new ones are loaded as the first were, layer by layer.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from vllm.config import set_current_vllm_config
+from vllm.model_executor.layers.linear import MergedColumnParallelLinear, QKVParallelLinear
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 _FILE_BYTES = 1 << 30  # bounds what the transfer takes beside the two copies of the weights
 
 
 class WeightLoader:
-    """vLLM mixes this into its workers."""
+    """vLLM mixes this into its workers. Between begin and end nothing may be decoded."""
 
+    def relisten_begin_weights(self) -> None:
+        initialize_layerwise_reload(self._relisten_model())
+
+    @torch.no_grad()
     def relisten_load_weights(self, path: str) -> list[str]:
-        """Load a safetensors file into the model in place; the names of its parameters that were set."""
-        model = self.get_model()  # type: ignore[attr-defined]
-        return sorted(model.load_weights(load_file(path).items()))
+        """Load a safetensors file; the names of the model's parameters that it is for."""
+        with set_current_vllm_config(self.vllm_config):  # type: ignore[attr-defined]
+            return sorted(self._relisten_model().load_weights(load_file(path).items()))
+
+    @torch.no_grad()
+    def relisten_end_weights(self) -> list[str]:
+        """Put in place what was loaded. Layers that vLLM made of several matrices, and that were not given all of
+        them, keep their old weights; their names are returned."""
+        model = self._relisten_model()
+        incomplete = []
+        for name, layer in model.named_modules():
+            info = get_layerwise_info(layer)
+            fused = isinstance(layer, QKVParallelLinear | MergedColumnParallelLinear)
+            if fused and info.can_load() and 0 < info.load_numel < info.load_numel_total:
+                incomplete.append(name)
+                info.load_numel = 0
+                info.loaded_weights.clear()
+        with set_current_vllm_config(self.vllm_config):  # type: ignore[attr-defined]
+            finalize_layerwise_reload(model, self.model_config)  # type: ignore[attr-defined]
+        return incomplete
+
+    def _relisten_model(self) -> Any:
+        return self.get_model()  # type: ignore[attr-defined]
 
 
 def written(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Iterator[Path]:
