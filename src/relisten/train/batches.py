@@ -51,6 +51,7 @@ class Branch:
     crops: tuple[Clip, ...]
     crop_starts: tuple[int, ...]
     """Index in `ids` of each crop's first placeholder."""
+    crop_speed: float = 1.0
 
 
 class Batcher:
@@ -140,7 +141,8 @@ class Batcher:
         if target.ends:
             ids.append(family.end_of_turn_id)
             weights.append(1.0)
-        return Branch(tuple(ids), tuple(weights), tuple(segments), tuple(crops), tuple(starts))
+        cut = tuple(segments), tuple(crops), tuple(starts)
+        return Branch(tuple(ids), tuple(weights), *cut, target.crop_speed)
 
     def sounds(self, clips: Sequence[Clip]) -> Sounds:
         """Mel features of clips, padded to the longest."""
@@ -152,7 +154,7 @@ class Batcher:
 
     def _crops(self, branches: Sequence[Branch], rows: Sequence[int], slots: dict[int, int]) -> tuple[Crops, ...]:
         found = [
-            (crop, slots[i] + start, (rows[i], segment.start, segment.end))
+            (crop, slots[i] + start, (rows[i], segment.start, segment.end, branch.crop_speed))
             for i, branch in enumerate(branches)
             for segment, crop, start in zip(branch.segments, branch.crops, branch.crop_starts, strict=True)
         ]

@@ -44,8 +44,8 @@ class Crops:
     sounds: Sounds
     slots: Tensor
     """(sum of their audio tokens,) int64."""
-    cuts: tuple[tuple[int, float, float], ...]
-    """For each crop the row it is cut from, and its start and end in seconds."""
+    cuts: tuple[tuple[int, float, float, float], ...]
+    """For each crop the row it is cut from, its start and end in seconds, and the speed it is played at."""
 
 
 @dataclass(frozen=True)
