@@ -1,50 +1,43 @@
 """How fast questions are evaluated, as ratios measured side by side in one run.
 
-    python benchmarks/evaluate.py [--model MODEL] [--questions 1000] [--json]
+    python benchmarks/evaluate.py [--model MODEL] [--questions 1000] [--json] [--out FILE]
 
 1. The whole way, as `relisten eval scenes` goes: simulate, ask, write, score. Questions a second.
-2. In each round, over the same questions: all at once; one at a time (a few of them); and all at once the same
-   number of sampled tokens for each question without listening to anything again. Rounds alternate and medians are
-   compared, so that a busy machine slows all alike.
+2. In each round, over the same questions: all at once; one at a time (a few of them); all at once the same number
+   of sampled tokens for each question without listening to anything again; and a few of the same answers the
+   released way (one at a time, at every turn the whole text again with all its sounds padded to 300 s). Rounds
+   alternate and medians are compared, so that a busy machine slows all alike.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from relisten.audio import Clip
+from _measuring import Figure, Run, arguments, scene_questions
+from _stock import Stock
+
 from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
-from relisten.evaluate.benchmarks.base import BadRow
 from relisten.evaluate.benchmarks.scenes import Scenes
 from relisten.evaluate.results import read_run
 from relisten.evaluate.run_folder import Settings, Subject, prepare
 from relisten.evaluate.runner import work
 from relisten.evaluate.summary import summarize_run
 from relisten.models import load
+from relisten.processors import usable_processors
 from relisten.protocol import Format
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
 
-AT_ONCE, ALONE = 64, 8
-
-
-def loaded_questions() -> Iterator[Question]:
-    """Scenes questions with their sound in memory: simulating it is not what is compared."""
-    for row in Scenes().rows(None):
-        if not isinstance(row, BadRow):
-            clip: Clip = row.clip()
-            yield Question(row.text, row.choices, clip, row.id, row.answer)
+AT_ONCE, ALONE, REPLAYED = 64, 8, 2
 
 
 async def together(
@@ -83,30 +76,24 @@ async def without_listening(engine: NativeEngine, asked: Sequence[Question], tra
     return (time.perf_counter() - began) / len(asked)
 
 
-async def compare(engine: NativeEngine, rounds: int, sampling: Sampling) -> dict[str, Any]:
-    source = loaded_questions()
-    seconds: list[tuple[float, float, float]] = []
+def compare(engine: NativeEngine, stock: Stock, rounds: int, sampling: Sampling) -> dict[str, float]:
+    """Medians of seconds a question on each side, and what the answers were like."""
+    source = iter(scene_questions(AT_ONCE * (rounds + 1)))
+    seconds: list[tuple[float, float, float, float]] = []
     tokens = listens = 0
     for number in range(rounds + 1):
         asked = list(islice(source, AT_ONCE))
-        batched, traces = await together(engine, asked, sampling)
-        plain = await without_listening(engine, asked, traces)
-        single = await alone(engine, asked[:ALONE], sampling)
+        batched, traces = asyncio.run(together(engine, asked, sampling))
+        plain = asyncio.run(without_listening(engine, asked, traces))
+        single = asyncio.run(alone(engine, asked[:ALONE], sampling))
+        replayed = [stock.replay(*pair) for pair in zip(traces[:REPLAYED], (q.clip() for q in asked), strict=False)]
         if number > 0:  # the first warms up
-            seconds.append((batched, plain, single))
+            seconds.append((batched, plain, single, statistics.mean(replayed)))
             tokens += sum(len(span.ids) for trace in traces for span in trace.generated)
             listens += sum(len(trace.listens) for trace in traces)
-    batched, plain, single = (statistics.median(values) for values in zip(*seconds, strict=True))
-    return {
-        "at_once": AT_ONCE,
-        "together_per_s": 1 / batched,
-        "alone_per_s": 1 / single,
-        "without_listening_per_s": 1 / plain,
-        "together_over_alone": single / batched,
-        "together_over_without_listening": plain / batched,
-        "tokens_per_answer": tokens / (rounds * AT_ONCE),
-        "listens_per_answer": listens / (rounds * AT_ONCE),
-    }
+    names = ("together", "without_listening", "alone", "released")
+    found = dict(zip(names, map(statistics.median, zip(*seconds, strict=True)), strict=True))
+    return found | {"tokens": tokens / (rounds * AT_ONCE), "listens": listens / (rounds * AT_ONCE)}
 
 
 def whole_way(engine: NativeEngine, count: int, sampling: Sampling) -> dict[str, Any]:
@@ -128,32 +115,28 @@ def whole_way(engine: NativeEngine, count: int, sampling: Sampling) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="echo-tiny")
+    parser = arguments(__doc__, repeats=5, threads=usable_processors())
     parser.add_argument("--questions", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-tokens", type=int, default=Sampling().max_tokens)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    bench = Run(options)
     sampling = replace(Sampling(), max_tokens=options.max_tokens)
-    with NativeEngine(load(options.model, dtype="float32")) as engine:
-        ratios = asyncio.run(compare(engine, options.rounds, sampling))
-        run = whole_way(engine, options.questions, sampling)
-    if options.json:
-        print(json.dumps({"run": run, "ratios": ratios}))
-        return
-    print(
-        f"{run['questions']} scenes questions in {run['seconds']:.0f} s: {run['questions_per_s']:.2f} a second, "
-        f"accuracy {run['accuracy']:.1%}, {run['listens']:.2f} listens"
-    )
-    print(
-        f"{AT_ONCE} at once {ratios['together_per_s']:.2f} a second, one at a time {ratios['alone_per_s']:.2f}: "
-        f"{ratios['together_over_alone']:.1f} times as fast"
-    )
-    print(
-        f"the same {ratios['tokens_per_answer']:.0f} tokens an answer without its "
-        f"{ratios['listens_per_answer']:.2f} listens {ratios['without_listening_per_s']:.2f} a second: listening "
-        f"runs at {ratios['together_over_without_listening']:.2f} of that speed"
+    family = load(options.model, dtype="float32")
+    with NativeEngine(family) as engine:
+        found = compare(engine, Stock(family), options.repeats, sampling)
+        whole = whole_way(engine, options.questions, sampling)
+    together = found["together"]
+    bench.finish(
+        [
+            Figure(f"{options.questions} questions simulated, asked, written and scored", whole["seconds"], "s"),
+            Figure(f"{AT_ONCE} questions at once", 1 / together, "a second"),
+            Figure("questions the released way", 1 / found["released"], "a second"),
+            Figure("times as fast as the released way", found["released"] / together, goal="20"),
+            Figure("times as fast as one at a time", found["alone"] / together),
+            Figure("speed with listening over the same tokens without", found["without_listening"] / together),
+        ],
+        run=whole,
+        ratios=found,
     )
 
 

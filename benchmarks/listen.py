@@ -1,61 +1,35 @@
 """What a listen costs, as ratios measured side by side in one run.
 
-    python benchmarks/listen.py [--model MODEL] [--threads 2] [--json]
+    python benchmarks/listen.py [--model MODEL] [--threads 1] [--json] [--out FILE]
 
 1. One listen: a 3 s crop behind 100 tokens of reasoning over a 10 s clip, up to the next sampled token. Ours
    (mel of the crop's own length, KV reuse) against the stock route (every sound padded to 300 s by
    `WhisperFeatureExtractor`, the whole sequence through transformers' forward).
 2. Throughput: sampled tokens a second of 32 answers that listen twice for 3 s each, against the same answers
-   decoding the same number of tokens without listening, prompts excluded.
-
-Both sides of a ratio alternate, and medians are compared, so that a busy machine slows both alike. Both run on
-one thread unless `--threads` says otherwise, so that the figures are processor time.
+   decoding the same number of tokens without listening, prompts excluded; once with sound encoded beside decoding,
+   on a processor of its own, and once by the engine's thread, so that nothing runs beside.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import statistics
 import time
+from functools import partial
 
-import numpy as np
 import torch
-from transformers import WhisperFeatureExtractor
+from _measuring import Figure, Run, alternate, arguments, decode, question
+from _stock import Stock
 
-from relisten.audio import SAMPLE_RATE, Clip
 from relisten.engines.base import Stream
 from relisten.engines.native import NativeEngine
-from relisten.models import Family, load
+from relisten.models import load
+from relisten.processors import usable_processors
 from relisten.protocol import Format, Segment
 from relisten.question import Question
 from relisten.trace import Sampling
 
-PADDED_SECONDS = 300
 CLIP_SECONDS, CROP, TOKENS_BEFORE = 10.0, Segment(4.0, 7.0), 100
 ROWS, TOKENS, LISTEN_AFTER = 32, 150, (40, 90)
-
-
-def question(seed: int) -> Question:
-    samples = np.random.default_rng(seed).normal(0, 0.1, round(CLIP_SECONDS * SAMPLE_RATE))
-    clip = Clip.from_samples(samples.astype(np.float32))
-    return Question("How many snare hits between 4 and 7 seconds?", ("2", "3", "4"), clip)
-
-
-async def decode(stream: Stream, count: int) -> list[int]:
-    """Sample `count` tokens, whatever they are."""
-    ids: list[int] = []
-    while len(ids) < count:
-        left = count - len(ids)
-
-        def feed(piece: str, end_of_turn: bool) -> bool:
-            nonlocal left
-            left -= 1
-            return left == 0
-
-        ids += (await stream.decode(feed)).ids
-    return ids
 
 
 async def our_listen(engine: NativeEngine, asked: Question) -> tuple[float, list[int]]:
@@ -72,26 +46,11 @@ async def our_listen(engine: NativeEngine, asked: Question) -> tuple[float, list
 
 
 @torch.inference_mode()
-def stock_listen(family: Family, extractor: WhisperFeatureExtractor, asked: Question, ids: list[int]) -> float:
+def stock_listen(stock: Stock, asked: Question, ids: list[int]) -> float:
     """Seconds for the same next token by the stock extractor and forward."""
     clip = asked.clip()
     began = time.perf_counter()
-    sounds = [clip.samples, clip.crop(CROP.start, CROP.end).samples]
-    features = extractor(
-        sounds,
-        sampling_rate=SAMPLE_RATE,
-        padding="max_length",
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
-    tokens = torch.tensor([ids])
-    logits = family.thinker(
-        input_ids=tokens,
-        attention_mask=torch.ones_like(tokens),
-        input_features=features["input_features"].to(family.dtype),
-        feature_attention_mask=features["attention_mask"],
-    ).logits
-    logits[0, -1].argmax()
+    stock.forward(ids, stock.features([clip, clip.crop(CROP.start, CROP.end)])).logits[0, -1].argmax()
     return time.perf_counter() - began
 
 
@@ -118,51 +77,41 @@ async def throughput(engine: NativeEngine, asked: list[Question], listens: bool)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="echo-tiny")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = arguments(__doc__).parse_args()
+    run = Run(options)
     family = load(options.model, dtype="float32")
-    # Qwen2.5-Omni's own setting, whatever the checkpoint at hand says.
-    extractor = WhisperFeatureExtractor.from_pretrained(family.source.folder, chunk_length=PADDED_SECONDS)
+    stock = Stock(family)
+    asked = [question(CLIP_SECONDS, row) for row in range(ROWS)]
+    with NativeEngine(family) as engine, NativeEngine(family, encode_beside=False) as single:
+        ids: list[int] = []
 
-    async def measure() -> dict[str, float]:
-        with NativeEngine(family) as engine:
-            ours, stock, plain, interleaved = [], [], [], []
-            for repeat in range(options.repeats + 1):
-                asked = question(repeat)
-                seconds, ids = await our_listen(engine, asked)
-                ours.append(seconds)
-                stock.append(stock_listen(family, extractor, asked, ids))
-            rows = [question(row) for row in range(ROWS)]
-            for _ in range(options.repeats + 1):
-                plain.append(await throughput(engine, rows, listens=False))
-                interleaved.append(await throughput(engine, rows, listens=True))
-        # The first of each warms up and does not count.
-        middle = [statistics.median(values[1:]) for values in (ours, stock, plain, interleaved)]
-        return {
-            "listen_ms": 1000 * middle[0],
-            "stock_listen_ms": 1000 * middle[1],
-            "stock_over_ours": middle[1] / middle[0],
-            "plain_tokens_per_s": middle[2],
-            "interleaved_tokens_per_s": middle[3],
-            "interleaved_over_plain": middle[3] / middle[2],
+        def ours() -> float:
+            seconds, ids[:] = asyncio.run(our_listen(engine, asked[0]))
+            return seconds
+
+        def rate(engine: NativeEngine, listens: bool) -> float:
+            return asyncio.run(throughput(engine, asked, listens))
+
+        listen = alternate({"ours": ours, "stock": lambda: stock_listen(stock, asked[0], ids)}, options.repeats)
+        sides = {
+            "plain": partial(rate, engine, False),
+            "beside": partial(rate, engine, True),
+            "alone": partial(rate, single, True),
         }
-
-    result = asyncio.run(measure())
-    if options.json:
-        print(json.dumps(result))
-        return
-    print(
-        f"one 3 s listen     ours {result['listen_ms']:.1f} ms, stock {result['stock_listen_ms']:.1f} ms: "
-        f"{result['stock_over_ours']:.1f} times cheaper"
-    )
-    print(
-        f"{ROWS} rows decoding   plain {result['plain_tokens_per_s']:.0f} tokens/s, interleaved "
-        f"{result['interleaved_tokens_per_s']:.0f} tokens/s: ratio {result['interleaved_over_plain']:.2f}"
+        tokens = alternate(sides, options.repeats)
+    run.finish(
+        [
+            Figure("one 3 s listen", 1000 * listen["ours"], "ms"),
+            Figure("one 3 s listen the stock way", 1000 * listen["stock"], "ms"),
+            Figure("times cheaper than the stock way", listen["stock"] / listen["ours"]),
+            Figure("32 rows without listening", tokens["plain"], "tokens/s"),
+            Figure("32 rows that listen twice", tokens["beside"], "tokens/s"),
+            Figure("interleaved over plain", tokens["beside"] / tokens["plain"], goal="0.9"),
+            Figure("the same, sound encoded by the same thread", tokens["alone"] / tokens["plain"], goal="0.9"),
+        ],
+        listen=listen,
+        tokens=tokens,
+        processors=usable_processors(),
     )
 
 

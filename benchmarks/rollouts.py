@@ -1,6 +1,6 @@
 """What rollouts of reinforcement learning cost, as ratios measured side by side in one run.
 
-    python benchmarks/rollouts.py [--model MODEL] [--questions N] [--json]
+    python benchmarks/rollouts.py [--model MODEL] [--questions N] [--json] [--out FILE]
 
 1. Rollouts a second: N questions x 8 sampled answers, all at once in the native engine, against the way of Echo's
    released code: one answer at a time, and at every turn the whole text sent again with all its sounds, each padded
@@ -8,43 +8,34 @@
    and hear the same crops; its turns run on transformers' own forward with its own cache.
 2. Memory of features a rollout: mel features of true length, a question's once for its group, against padded ones.
 
+3. How many crops answers to one question hear twice, which the chunk cache encodes once.
+
 Both sides alternate, and medians are compared, so that a busy machine slows both alike.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import islice
 
-import torch
-from transformers import WhisperFeatureExtractor
+from _measuring import Figure, Run, arguments, scene_questions
+from _stock import PADDED_SECONDS, Stock
 
-from relisten.audio import SAMPLE_RATE, Clip
+from relisten.audio import SAMPLE_RATE
 from relisten.engines.native import NativeEngine
-from relisten.evaluate.benchmarks.registry import find_benchmark
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.processors import usable_processors
 from relisten.protocol import Format
 from relisten.question import Question
-from relisten.trace import ListenSpan, Sampling
+from relisten.trace import Sampling
 from relisten.train.grpo.rollouts import Rollout, roll_out
 from relisten.train.rewards import Reward
 
-PADDED_SECONDS = 300
 GROUP = 8
 REPLAYED = 3  # answers of the stock side in a round
 BYTES = 4
-
-
-def questions(count: int) -> list[Question]:
-    """Held-out simulated scenes, in memory."""
-    rows = (row for row in find_benchmark("scenes").rows(None, None) if isinstance(row, Question))
-    return [replace(row, audio=row.clip()) for row in islice(rows, count)]
 
 
 def ours(engine: NativeEngine, asked: Sequence[Question], turn: int) -> tuple[float, list[Rollout]]:
@@ -62,48 +53,6 @@ def ours(engine: NativeEngine, asked: Sequence[Question], turn: int) -> tuple[fl
     return (time.perf_counter() - began) / (len(asked) * GROUP), [one for group in groups for one in group]
 
 
-@torch.inference_mode()
-def released(family: Qwen2_5Omni, extractor: WhisperFeatureExtractor, rollout: Rollout) -> float:
-    """Seconds to write the same answer turn by turn, everything before a turn being sent and computed again."""
-    assert rollout.clip is not None
-    began = time.perf_counter()
-    sounds: list[Clip] = [rollout.clip]
-    prompt, *rest = rollout.trace.spans
-    ids = list(prompt.ids)
-    for span in rest:
-        if isinstance(span, ListenSpan):
-            sounds.append(rollout.clip.crop(span.segment.start, span.segment.end))
-            ids += span.ids
-            continue
-        features = extractor(
-            [sound.samples for sound in sounds],
-            sampling_rate=SAMPLE_RATE,
-            padding="max_length",
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        tokens = torch.tensor([ids])
-        out = family.thinker(
-            input_ids=tokens,
-            attention_mask=torch.ones_like(tokens),
-            input_features=features["input_features"].to(family.dtype),
-            feature_attention_mask=features["attention_mask"],
-            use_cache=True,
-        )
-        for place, token in enumerate(span.ids[:-1], start=len(ids)):
-            out.logits[0, -1].softmax(-1).multinomial(1)
-            out = family.thinker(
-                input_ids=torch.tensor([[token]]),
-                attention_mask=torch.ones(1, place + 1, dtype=torch.int64),
-                position_ids=torch.full((3, 1, 1), place),
-                past_key_values=out.past_key_values,
-                use_cache=True,
-            )
-        out.logits[0, -1].softmax(-1).multinomial(1)
-        ids += span.ids
-    return time.perf_counter() - began
-
-
 def feature_bytes(family: Qwen2_5Omni, rollouts: Sequence[Rollout]) -> tuple[float, float]:
     """Mean bytes of mel features a rollout: ours and padded."""
     mel = family.mel
@@ -118,45 +67,40 @@ def feature_bytes(family: Qwen2_5Omni, rollouts: Sequence[Rollout]) -> tuple[flo
     return statistics.mean(true), statistics.mean(stock)
 
 
+def known(rollouts: Sequence[Rollout]) -> float:
+    """The share of crops that an answer to the same question has listened to before, to the sample."""
+    heard = [(id(one.clip), segment) for one in rollouts for segment in one.trace.segments]
+    return 1 - len(set(heard)) / max(1, len(heard))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="echo-tiny")
+    parser = arguments(__doc__, repeats=5, threads=usable_processors())
     parser.add_argument("--questions", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    run = Run(options)
     family = load(options.model, dtype="float32")
     assert isinstance(family, Qwen2_5Omni)
-    extractor = WhisperFeatureExtractor.from_pretrained(family.source.folder, chunk_length=PADDED_SECONDS)
-    asked = questions(options.questions)
+    stock, asked = Stock(family), scene_questions(options.questions)
     fast, slow, rollouts = [], [], []
     with NativeEngine(family, max_rows=options.questions * GROUP, lockstep=True) as engine:
         for turn in range(options.repeats + 1):
             seconds, rollouts = ours(engine, asked, turn)
             fast.append(seconds)
             replayed = rollouts[turn :: max(1, len(rollouts) // REPLAYED)][:REPLAYED]
-            slow.append(statistics.mean(released(family, extractor, one) for one in replayed))
+            slow.append(statistics.mean(stock.replay(one.trace, one.clip) for one in replayed if one.clip))
     # The first of each warms up and does not count.
     ours_s, released_s = statistics.median(fast[1:]), statistics.median(slow[1:])
     true, padded = feature_bytes(family, rollouts)
-    result = {
-        "rollouts_per_s": 1 / ours_s,
-        "released_rollouts_per_s": 1 / released_s,
-        "times_faster": released_s / ours_s,
-        "feature_megabytes": true / 1e6,
-        "released_feature_megabytes": padded / 1e6,
-        "times_less_memory": padded / true,
-    }
-    if options.json:
-        print(json.dumps(result))
-        return
-    print(
-        f"rollouts a second    ours {result['rollouts_per_s']:.1f}, one at a time {1 / released_s:.2f}: "
-        f"{result['times_faster']:.1f} times as many"
-    )
-    print(
-        f"features a rollout   ours {true / 1e6:.2f} MB, padded {padded / 1e6:.1f} MB: "
-        f"{result['times_less_memory']:.0f} times less"
+    run.finish(
+        [
+            Figure("rollouts", 1 / ours_s, "a second"),
+            Figure("rollouts the released way", 1 / released_s, "a second"),
+            Figure("times as many as the released way", released_s / ours_s, goal="20"),
+            Figure("features of a rollout", true / 1e6, "MB"),
+            Figure("features of a rollout, padded", padded / 1e6, "MB"),
+            Figure("times less memory for features", padded / true, goal="30"),
+            Figure("crops known from an answer to the same question", 100 * known(rollouts), "%"),
+        ]
     )
 
 

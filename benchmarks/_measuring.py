@@ -1,0 +1,126 @@
+"""What benchmarks share: their options, sides that alternate, streams that decode, and how figures are told."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from _machine import machine
+
+from relisten.audio import SAMPLE_RATE, Clip
+from relisten.engines.base import Stream
+from relisten.evaluate.benchmarks.registry import find_benchmark
+from relisten.question import Question
+
+
+class Figure(NamedTuple):
+    """One line of what was measured; `goal` is what was aimed at, as text."""
+
+    what: str
+    value: float
+    unit: str = ""
+    goal: str = ""
+
+    def told(self) -> str:
+        digits = 0 if abs(self.value) >= 100 else 1 if abs(self.value) >= 10 else 2
+        return f"{self.value:.{digits}f}" + (f" {self.unit}" if self.unit else "")
+
+
+class Run:
+    """One run of a benchmark: made right behind its options, so that the machine is described as it was found."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.set_num_threads(options.threads)
+        self._options = options
+        self._machine = machine()
+
+    def finish(self, figures: list[Figure], **details: Any) -> None:
+        """Print the figures, and write them where the options say."""
+        name = Path(sys.argv[0]).name
+        result = {
+            "benchmark": Path(name).stem,
+            "command": shlex.join(["python", f"benchmarks/{name}", *_without_output(sys.argv[1:])]),
+            "machine": self._machine,
+            "figures": [figure._asdict() for figure in figures],
+            "details": details,
+        }
+        if self._options.out is not None:
+            self._options.out.write_text(json.dumps(result, indent=1, default=str) + "\n")
+        if self._options.json:
+            print(json.dumps(result, default=str))
+            return
+        width = max(len(figure.what) for figure in figures)
+        for figure in figures:
+            print(f"{figure.what:<{width}}  {figure.told()}" + (f"  (goal {figure.goal})" if figure.goal else ""))
+
+
+def arguments(doc: str | None, repeats: int = 9, threads: int = 1) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="echo-tiny")
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--threads", type=int, default=threads, help="of PyTorch, on either side")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--out", type=Path, help="write it to this file, too; benchmarks/table.py reads it")
+    return parser
+
+
+def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """The median of what each side returns. Sides take turns, so that a busy machine slows all alike; the first
+    turn warms up and does not count."""
+    values: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + 1):
+        for name, side in sides.items():
+            value = side()
+            if turn > 0:
+                values[name].append(value)
+    return {name: statistics.median(found) for name, found in values.items()}
+
+
+def noise(seconds: float, seed: int = 0) -> Clip:
+    samples = np.random.default_rng(seed).normal(0, 0.1, round(seconds * SAMPLE_RATE))
+    return Clip.from_samples(samples.astype(np.float32))
+
+
+def question(seconds: float, seed: int = 0) -> Question:
+    return Question("How many snare hits between 4 and 7 seconds?", ("2", "3", "4"), noise(seconds, seed))
+
+
+def scene_questions(count: int) -> list[Question]:
+    """Held-out questions about simulated scenes, their sound in memory: simulating it is not what is measured."""
+    rows = (row for row in find_benchmark("scenes").rows(None, None) if isinstance(row, Question))
+    return [replace(row, audio=row.clip()) for row in islice(rows, count)]
+
+
+async def decode(stream: Stream, count: int) -> list[int]:
+    """Sample `count` tokens, whatever they are."""
+    ids: list[int] = []
+    while len(ids) < count:
+        left = count - len(ids)
+
+        def feed(piece: str, end_of_turn: bool) -> bool:
+            nonlocal left
+            left -= 1
+            return left == 0
+
+        ids += (await stream.decode(feed)).ids
+    return ids
+
+
+def _without_output(given: list[str]) -> list[str]:
+    kept, skip = [], False
+    for word in given:
+        if skip or word == "--json" or word.startswith("--out"):
+            skip = word == "--out"
+            continue
+        kept.append(word)
+    return kept

@@ -1,0 +1,195 @@
+"""Latency of one answer and throughput of many for the paper's profile, on random weights of a given shape.
+
+    python benchmarks/latency.py [--shape echo-tiny|7b] [--device auto] [--json] [--out FILE]
+
+The profile: 150 sampled tokens about a 10 s clip with 1.9 listens of 3 s (here 19 listens over 10 answers; the
+paper tells 2.12 s against 1.18 s without listening, on an A100). Weights are random, which costs the same time and
+needs no download; `--shape 7b` needs about 20 GB of memory on the device, where they are made.
+
+* one answer at a time, with and without listening, in turns;
+* time of a decoded token against the memory-bandwidth floor: the bytes of all weights that every token needs, over
+  what this device reads a second, measured in the same run;
+* cost of one listen;
+* tokens a second of 1, 8, 64 and 256 answers at once that listen twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from _measuring import Figure, Run, alternate, arguments, decode, question
+
+from relisten.engines.native import NativeEngine
+from relisten.models.base import Family
+from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.models.tiny import TinyShape, build
+from relisten.processors import usable_processors
+from relisten.protocol import Format, Segment
+from relisten.question import Question
+from relisten.trace import Sampling
+
+TOKENS, LISTENS, ANSWERS, CLIP_SECONDS, CROP_SECONDS = 150, 1.9, 10, 10.0, 3.0
+ROWS = (1, 8, 64, 256)
+SEVEN: dict[str, dict[str, Any]] = {
+    "audio_config": {
+        "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20, "encoder_ffn_dim": 5120,
+        "n_window": 100, "output_dim": 3584,
+    },
+    "text_config": {
+        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "vocab_size": 152064, "max_position_embeddings": 32768,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [16, 24, 24]},
+    },
+}  # fmt: skip
+"""What the 7B's config.json says where it differs from echo-tiny's."""
+
+
+def make(shape: str, device: torch.device, dtype: torch.dtype) -> Family:
+    """A family with random weights, made on the device; echo-tiny's tokenizer does for any shape."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = build(Path(name) / "tiny", shape=TinyShape())
+        if shape == "7b":
+            config = json.loads((folder / "config.json").read_text())
+            for part, sizes in SEVEN.items():
+                config["thinker_config"][part] |= sizes
+            config["thinker_config"]["text_config"].pop("layer_types", None)
+            (folder / "config.json").write_text(json.dumps(config))
+            front = json.loads((folder / "preprocessor_config.json").read_text())
+            front |= {"n_fft": 400, "hop_length": 160, "chunk_length": 300, "n_samples": 4800000}
+            (folder / "preprocessor_config.json").write_text(json.dumps(front))
+        family = Qwen2_5Omni.outline(folder)
+    thinker = family.thinker
+    thinker.to(dtype).to_empty(device=device)
+    for module in thinker.modules():
+        buffers = list(module.named_buffers(recurse=False))
+        for buffer_name, buffer in buffers:
+            module.register_buffer(buffer_name, buffer.float(), persistent=False)
+        if buffers:
+            thinker._init_weights(module)  # position tables are computed, in float32
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter_name, parameter in thinker.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.02)
+            else:
+                parameter.fill_(float(parameter_name.endswith("weight")))
+    family.mel = family.mel.to(device)
+    return family
+
+
+async def one(engine: NativeEngine, asked: Question, listens: int) -> None:
+    stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
+    for number in range(listens):
+        await decode(stream, TOKENS // (listens + 1))
+        stream.listen(Segment(3.0 * number, 3.0 * number + CROP_SECONDS))
+    await decode(stream, TOKENS - listens * (TOKENS // (listens + 1)))
+    stream.close()
+
+
+def single(engine: NativeEngine, asked: Question, listens: list[int]) -> float:
+    """Seconds an answer, one after the other."""
+    began = time.perf_counter()
+    for count in listens:
+        asyncio.run(one(engine, asked, count))
+    return (time.perf_counter() - began) / len(listens)
+
+
+def several(engine: NativeEngine, asked: list[Question]) -> float:
+    """Tokens a second of answers that listen twice, all at once, prompts included."""
+
+    async def work() -> None:
+        await asyncio.gather(*(one(engine, question, 2) for question in asked))
+
+    began = time.perf_counter()
+    asyncio.run(work())
+    return len(asked) * TOKENS / (time.perf_counter() - began)
+
+
+async def steps(engine: NativeEngine, asked: Question) -> tuple[float, float]:
+    """Seconds of a decoded token, and of a listen up to its next token."""
+    stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
+    await decode(stream, 10)
+    began = time.perf_counter()
+    await decode(stream, TOKENS)
+    token = (time.perf_counter() - began) / TOKENS
+    began = time.perf_counter()
+    stream.listen(Segment(4.0, 4.0 + CROP_SECONDS))
+    await decode(stream, 1)
+    listen = time.perf_counter() - began
+    stream.close()
+    return token, listen
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes read a second: the dot product of two large vectors, which does nothing but read them."""
+    size = 1 << (28 if device.type == "cuda" else 25)
+    left, right = torch.ones(size, device=device), torch.ones(size, device=device)
+    for _ in range(2):
+        float(left @ right)
+    began = time.perf_counter()
+    for _ in range(5):
+        product = left @ right
+    float(product)
+    return 5 * 2 * size * 4 / (time.perf_counter() - began)
+
+
+def main() -> None:
+    parser = arguments(__doc__, repeats=3, threads=usable_processors())
+    parser.add_argument("--shape", choices=("echo-tiny", "7b"), default="echo-tiny")
+    parser.add_argument("--device", default="auto", help="auto takes a GPU if there is one")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--rows", type=int, default=max(ROWS), help="leaves out more answers at once")
+    options = parser.parse_args()
+    run = Run(options)
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+    device = torch.device(name)
+    half = device.type != "cpu" if options.dtype == "auto" else options.dtype == "bfloat16"
+    family = make(options.shape, device, torch.bfloat16 if half else torch.float32)
+    weights = sum(
+        p.nbytes for p in itertools.chain(family.language_model.parameters(), family.lm_head.parameters())
+    )
+    weights -= family.thinker.get_input_embeddings().weight.nbytes  # of which a token needs one row
+    extra = round(ANSWERS * (LISTENS - int(LISTENS)))
+    profile = [int(LISTENS) + (number < extra) for number in range(ANSWERS)]
+    rows = [count for count in ROWS if count <= options.rows]
+    asked = [question(CLIP_SECONDS, row) for row in range(max(rows))]
+    with torch.no_grad(), NativeEngine(family, max_rows=max(rows)) as engine:
+        listens: list[float] = []
+
+        def token() -> float:
+            seconds, listen = asyncio.run(steps(engine, asked[0]))
+            listens.append(listen)
+            return seconds
+
+        sides = {
+            "listening": partial(single, engine, asked[0], profile),
+            "plain": partial(single, engine, asked[0], [0] * ANSWERS),
+            "token": token,
+            "bandwidth": partial(bandwidth, device),
+        }
+        found = alternate(sides, options.repeats)
+        rates = alternate({str(n): partial(several, engine, asked[:n]) for n in rows}, options.repeats)
+    floor = weights / found["bandwidth"]
+    figures = [
+        Figure("one answer with 1.9 listens of 3 s", found["listening"], "s", "0.75 (7b on an H200)"),
+        Figure("the same tokens without listening", found["plain"], "s"),
+        Figure("listening over not listening", found["listening"] / found["plain"], goal="1.15 (7b on an H200)"),
+        Figure("a decoded token", 1000 * found["token"], "ms"),
+        Figure("memory-bandwidth floor of a token", 1000 * floor, "ms"),
+        Figure("a token over its floor", found["token"] / floor, goal="1.3 (7b on an H200)"),
+        Figure("one listen", 1000 * sorted(listens[1:])[options.repeats // 2], "ms"),
+        *(Figure(f"{n} answers at once", rates[str(n)], "tokens/s") for n in rows),
+    ]
+    run.finish(figures, shape=options.shape, device=str(device), dtype=str(family.dtype), weight_bytes=weights)
+
+
+if __name__ == "__main__":
+    main()
