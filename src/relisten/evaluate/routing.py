@@ -39,7 +39,8 @@ class Way:
     calls: float
     """Tools run a question."""
     tool_seconds: float | None
-    """Mean a question, over those whose tools were timed; None where none were."""
+    """Mean a question, each route at its median over the questions whose tools were timed, so that what a tool
+    loads when it first runs does not count; None where a route that is taken was never timed."""
     tokens: float
     """Sampled, mean a question."""
     listens: float
@@ -231,41 +232,47 @@ class _Table:
         self.correct = arrays.correct
         self.failed = arrays.failed
         self.calls = np.array([len(route.tools) for route in outcomes.routes])
-        self._seconds = arrays.tool_seconds
+        self._seconds = [_median(column[~np.isnan(column)]) for column in arrays.tool_seconds.T]
         self._tokens = arrays.tokens
         self._listens = arrays.listens
 
     def way(self, name: str, chosen: NDArray[np.int64], against: Paired | None = None) -> Way:
         at = np.arange(len(chosen))
         right = self.correct[at, chosen]
-        timed = self._seconds[at, chosen]
-        timed = timed[~np.isnan(timed)]
         return Way(
             name=name,
             accuracy=float(right.mean()),
             interval=wilson(int(right.sum()), len(right)),
             calls=float(self.calls[chosen].mean()),
-            tool_seconds=float(timed.mean()) if len(timed) else None,
+            tool_seconds=self._cost(chosen),
             tokens=float(self._tokens[at, chosen].mean()),
             listens=float(self._listens[at, chosen].mean()),
             against=against,
         )
+
+    def _cost(self, chosen: NDArray[np.int64]) -> float | None:
+        """Mean seconds of the tools of these routes."""
+        known = [self._seconds[int(route)] for route in chosen]
+        return None if None in known else float(np.mean([seconds or 0.0 for seconds in known]))
 
     def random(self) -> Way:
         """Every route as often as any other; its interval is that of drawing questions again."""
         each = self.correct.mean(1)
         draws = np.random.default_rng(0).integers(0, len(each), (_RESAMPLES, len(each)))
         low, high = np.quantile(each[draws].mean(1), (0.025, 0.975))
-        timed = self._seconds[~np.isnan(self._seconds)]
         return Way(
             name="random",
             accuracy=float(each.mean()),
             interval=Interval(float(low), float(high)),
             calls=float(self.calls.mean()),
-            tool_seconds=float(timed.mean()) if len(timed) else None,
+            tool_seconds=self._cost(np.arange(len(self.routes))),
             tokens=float(self._tokens.mean()),
             listens=float(self._listens.mean()),
         )
+
+
+def _median(values: NDArray[np.float64]) -> float | None:
+    return float(np.median(values)) if len(values) else None
 
 
 def _paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:

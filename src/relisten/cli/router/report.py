@@ -64,8 +64,8 @@ def print_report(console: Console, report: RoutingReport) -> None:
     scores = report.scores
     title = f"{report.model}, {scores.questions:,} questions"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("way", no_wrap=True)
-    for name in ("accuracy %", "95 %", "router gains", "95 %", "tools", "tool s", "tokens"):
+    table.add_column("way", overflow="fold")
+    for name in ("accuracy %", "router gains", "tools", "tool s", "tokens"):
         table.add_column(name, justify="right", no_wrap=True)
     for way in (scores.direct, *scores.always, scores.random, scores.router, scores.oracle):
         table.add_row(*_way(way), style="bold" if way is scores.router else "")
@@ -73,12 +73,12 @@ def print_report(console: Console, report: RoutingReport) -> None:
     console.print(f"best single tool: {scores.best_single.name}", highlight=False)
     console.print()
     table = Table(box=None, pad_edge=False)
-    table.add_column("route", no_wrap=True)
-    for name in ("always: helps", "harms", "neither", "taken", "helps", "harms", "neither", "tool failed"):
+    table.add_column("route", overflow="fold")
+    for name in ("always: helps", "harms", "taken", "helps", "harms", "tool failed"):
         table.add_column(name, justify="right", no_wrap=True)
     for use in scores.uses:
         a, t = use.always, use.taken
-        cells = (a.help, a.harm, a.neutral, t.n, t.help, t.harm, t.neutral, use.failed)
+        cells = (a.help, a.harm, t.n, t.help, t.harm, use.failed)
         table.add_row(use.name, *map(str, cells))
     console.print(table)
     console.print()
@@ -100,14 +100,14 @@ def print_report(console: Console, report: RoutingReport) -> None:
 
 def _way(way: Way) -> list[str]:
     low, high = way.interval
-    cells = [way.name, f"{100 * way.accuracy:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"]
+    cells = [way.name, f"{100 * way.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"]
     gain = way.against
     if gain is None or gain.difference is None:
-        cells += ["", ""]
+        cells.append("")
     else:
         span = gain.interval
-        cells += [f"{100 * gain.difference:+.1f}"]
-        cells += ["" if span is None else f"{100 * span.low:+.1f} to {100 * span.high:+.1f}"]
+        told = "" if span is None else f" ({100 * span.low:+.1f} to {100 * span.high:+.1f})"
+        cells.append(f"{100 * gain.difference:+.1f}{told}")
     seconds = "" if way.tool_seconds is None else f"{way.tool_seconds:.3f}"
     return [*cells, f"{way.calls:.2f}", seconds, f"{way.tokens:.0f}"]
 
