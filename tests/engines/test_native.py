@@ -269,6 +269,21 @@ def test_draws_follow_the_distribution() -> None:
     assert all(a <= b for a, b in pairwise(drawn.tokens))
 
 
+def test_closing_before_the_first_step_moves_nothing(untrained: Family) -> None:
+    async def work() -> None:
+        with NativeEngine(untrained) as engine:
+            with engine.together():
+                streams = [engine.open(one, one.clip(), Format.TEXT, Sampling()) for one in map(question, range(3))]
+                tasks = [asyncio.ensure_future(stream.decode(lambda piece, end: True)) for stream in streams]
+                await asyncio.sleep(0.05)
+                streams[0].close()
+                await asyncio.sleep(0.05)
+            assert [len(span.ids) for span in await asyncio.gather(*tasks[1:])] == [1, 1]
+            assert tasks[0].cancelled()
+
+    asyncio.run(work())
+
+
 def test_cancelling_at_random_moments_leaks_no_slot(untrained: Family) -> None:
     async def one(engine: NativeEngine, index: int, random: np.random.Generator) -> str:
         task = asyncio.ensure_future(answer(engine, question(index), sampling=Sampling(max_tokens=12)))

@@ -327,7 +327,8 @@ class _Worker:
             last = self._rows.pop()
             if last is not row:
                 assert last.slot is not None  # for the type checker: rows in the list have a slot
-                self._cache.move(last.slot, row.slot, last.length)
+                if last.length:  # else the cache may not reach as far as its slot yet
+                    self._cache.move(last.slot, row.slot, last.length)
                 last.slot = row.slot
                 self._rows[row.slot] = last
             row.slot = None
