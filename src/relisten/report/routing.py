@@ -68,7 +68,7 @@ def _overview(report: RoutingReport) -> Markup:
         gain: Child = figures.NOTHING if against is None else figures.points(against.difference, against.interval)
         p: Child = figures.NOTHING if against is None else figures.p_value(against.p_value)
         rows.append([name, figures.share(way.accuracy, way.interval), gain, p, *_costs(way)])
-    head = ["Way to answer", "Accuracy", "Router gains, points", "p", "Tools a question", "Their seconds (medians)", "Tokens",
+    head = ["Way to answer", "Accuracy", "Router gains, points", "p", "Tools a question", "Their seconds", "Tokens",
             "Listens"]  # fmt: skip
     share = report.weights / report.reasoner_weights
     lead = (
