@@ -23,10 +23,10 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ def main() -> None:
     for name in ("questions", "validation", "test"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--known", type=Path, help="folder of outcomes and hidden states; default: --out")
     parser.add_argument("--tools", default="")
     parser.add_argument("--estimator", default="exact", choices=["exact", "sampled"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512, 1024])
@@ -85,12 +86,11 @@ def main() -> None:
         model=options.model, tools=options.tools, estimator=options.estimator, max_tokens=options.max_tokens
     )
     began = time.perf_counter()
-    train, validation, test = known_of(config, sets, options.out)
+    train, validation, test = known_of(config, sets, options.known or options.out)
     measured = time.perf_counter() - began
     rows = router_rows(config, train, validation, test, options)
-    rows += grpo_rows(options, sets)
     direct = test.outcomes.routes.index(DIRECT)
-    found = {
+    found: dict[str, Any] = {
         "machine": machine(),
         "command": sys.argv,
         "test_questions": len(test.questions),
@@ -98,10 +98,11 @@ def main() -> None:
         "best_single": float(np.delete(test.correct.mean(0), direct).max()),
         "oracle": float(test.correct.any(1).mean()),
         "seconds_outcomes": measured,
-        "rows": rows,
-        "factors": factors(rows),
     }
-    (options.out / "efficiency.json").write_text(json.dumps(found, indent=1) + "\n")
+    for row in chain([None], grpo_rows(options, sets)):
+        rows += [] if row is None else [row]
+        found |= {"rows": rows, "factors": factors(rows)}
+        (options.out / "efficiency.json").write_text(json.dumps(found, indent=1) + "\n")
     show(found, options.out / "efficiency.html")
 
 
@@ -186,8 +187,7 @@ def _never(logprobs: torch.Tensor) -> torch.Tensor:
     return torch.cat([logprobs, torch.full((len(logprobs), 1), -1e4)], dim=1)
 
 
-def grpo_rows(options: argparse.Namespace, sets: Sequence[Sequence[Question]]) -> list[dict[str, Any]]:
-    rows = []
+def grpo_rows(options: argparse.Namespace, sets: Sequence[Sequence[Question]]) -> Iterator[dict[str, Any]]:
     test = sets[2][: options.grpo_test or None]
     for size in (size for size in options.grpo_sizes if size <= len(sets[0])):
         for seed in range(options.grpo_seeds):
@@ -204,10 +204,10 @@ def grpo_rows(options: argparse.Namespace, sets: Sequence[Sequence[Question]]) -
                     "test_questions": len(test),
                 }  # fmt: skip
                 done.write_text(json.dumps(row))
-            rows.append(json.loads(done.read_text()))
-            told = f"{100 * rows[-1]['accuracy']:.1f} %, {rows[-1]['seconds']:.0f} s"
+            row = json.loads(done.read_text())
+            told = f"{100 * row['accuracy']:.1f} %, {row['seconds']:.0f} s"
             say(f"grpo, {size} questions, seed {seed}: {told}")
-    return rows
+            yield row
 
 
 def train_reasoner(options: argparse.Namespace, members: Sequence[Question], folder: Path, seed: int) -> None:
@@ -223,7 +223,7 @@ def train_reasoner(options: argparse.Namespace, members: Sequence[Question], fol
             for one in members
         ),
     )  # fmt: skip
-    batch = min(32, len(members))
+    batch = min(options.grpo_batch, len(members))
     config = GrpoConfig(
         model=options.model,
         questions=str(path),
