@@ -112,7 +112,7 @@ _REASON = (("reason", 0.55), ("interleaved", 0.37), ("transcribe", 0.05), ("grou
 
 _LAST = (("interleaved", 0.6), ("reason", 0.3), ("transcribe", 0.04), ("grounded", 0.04), ("text", 0.02))
 
-_READ = (("read", 0.33), ("quote", 0.35), ("interleaved", 0.26), ("read text", 0.03), ("text", 0.03))
+_READ = (("recite", 0.3), ("quote", 0.2), ("read", 0.27), ("interleaved", 0.2), ("read text", 0.02), ("text", 0.01))
 
 _CONCLUDE = (("conclude", 0.65), ("interleaved", 0.35))
 
@@ -134,7 +134,7 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
             Stage("anneal", 1000, 1.5e-3, _LAST, heard=2.0, onsets=5.0, traits=0.05, longest=30.0, warmup=1,
                   last_lr=0.208),
             Stage("conclude", 600, 8e-4, _CONCLUDE, heard=2.0, onsets=5.0, traits=0.05, warmup=20),
-            Stage("read", 1650, 1e-3, _READ, heard=2.0, onsets=5.0, traits=0.05),
+            Stage("read", 1650, 1.5e-3, _READ, heard=2.0, onsets=5.0, traits=0.05),
         ),
     ),
     # Seconds long: shows that everything runs, learns next to nothing.

@@ -16,9 +16,10 @@ from relisten.data.reasoning import Listening
 from relisten.data.scenes import Scene, caption
 from relisten.data.subject import as_subject
 from relisten.data.timbres import LABELS
-from relisten.data.wording import NAMES, REASONS, Rng, in_words, pick
+from relisten.data.wording import NAMES, REASONS, Rng, in_words, pick, shuffled
 from relisten.protocol import Format, Segment
 from relisten.question import Question
+from relisten.router.finding import MOST_LISTED
 from relisten.train.batches import Target
 
 KIND_WEIGHTS: Final[Mapping[str, float]] = {
@@ -167,6 +168,25 @@ def conclude(scene: Scene, rng: Rng, count: int) -> list[Target]:
     return targets
 
 
+def recite(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """What a tool says of every sound that it speaks of, one after the other, where the sounds are given."""
+    subject = as_subject(scene)
+    targets = []
+    for told in shuffled(rng, [told for told in scene.told if told.moments])[:count]:
+        shown = replace(told, moments=told.moments[:MOST_LISTED])
+        said = {event.onset: moment for event in subject.events if (moment := shown.about(event)) is not None}
+        heard = Listening(
+            as_subject(scene), rng, notes={at: f"tool {moment.text()}" for at, moment in said.items()}
+        )
+        heard.listen(Segment(0.0, round(min(scene.clip.duration, 8.0), 1)))
+        question = Question(f"What does {told.tool} say of every sound?", findings=(told.line,))
+        target = Target(question, f"<think>I listen to{heard.text}", chooses=False, ends=False)
+        items = _HEARD.finditer(target.response, target.response.find("</seg>"))
+        if said:
+            targets.append(replace(target, given=tuple(match.span() for match in items)))
+    return targets
+
+
 TASKS: Final[Mapping[str, Task]] = {
     "interleaved": Task(Format.INTERLEAVED, answer),
     "grounded": Task(Format.GROUNDED, answer),
@@ -176,6 +196,7 @@ TASKS: Final[Mapping[str, Task]] = {
     "read": Task(Format.INTERLEAVED, read, reads=True),
     "read text": Task(Format.TEXT, read_in_text, reads=True),
     "quote": Task(Format.GROUNDED, quote, seconds=0.5, reads=True),
+    "recite": Task(Format.GROUNDED, recite, seconds=0.5, reads=True),
     "describe": Task(Format.TEXT, describe),
     "transcribe": Task(Format.INTERLEAVED, transcribe),
     "transcribe slowly": Task(Format.INTERLEAVED, transcribe_slowly),
