@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--grpo-seeds", type=int, default=3)
     parser.add_argument("--grpo-lr", type=float, default=1e-4)
     parser.add_argument("--grpo-steps", type=int, default=16, help="at least; and once through the questions")
+    parser.add_argument("--grpo-batch", type=int, default=32, help="questions of a step")
     parser.add_argument(
         "--grpo-test", type=int, default=0, help="score trained reasoners on the first so many; 0: all"
     )
