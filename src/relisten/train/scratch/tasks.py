@@ -175,9 +175,7 @@ def recite(scene: Scene, rng: Rng, count: int) -> list[Target]:
     for told in shuffled(rng, [told for told in scene.told if told.moments])[:count]:
         shown = replace(told, moments=told.moments[:MOST_LISTED])
         said = {event.onset: moment for event in subject.events if (moment := shown.about(event)) is not None}
-        heard = Listening(
-            as_subject(scene), rng, notes={at: f"tool {moment.text()}" for at, moment in said.items()}
-        )
+        heard = Listening(subject, rng, notes={at: f"tool {moment.text()}" for at, moment in said.items()})
         heard.listen(Segment(0.0, round(min(scene.clip.duration, 8.0), 1)))
         question = Question(f"What does {told.tool} say of every sound?", findings=(told.line,))
         target = Target(question, f"<think>I listen to{heard.text}", chooses=False, ends=False)
