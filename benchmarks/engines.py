@@ -1,4 +1,4 @@
-"""The native engine against vLLM, and both against the released way on vLLM: ratios measured side by side in one run.
+"""The native engine against vLLM, and both against the released way on vLLM, as ratios measured in one run.
 
     .venv-vllm/bin/pip install --no-deps --target .venv-vllm/torchvision torchvision==0.28.0
     .venv-vllm/bin/python benchmarks/engines.py --torchvision .venv-vllm/torchvision [--json] [--out FILE]

@@ -5,6 +5,7 @@ vLLM packs weights for its kernels when it loads them, so new ones are loaded as
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from vllm.model_executor.layers.linear import MergedColumnParallelLinear, QKVPar
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
+_SHARED = Path("/dev/shm")
 _FILE_BYTES = 1 << 30  # bounds what the transfer takes beside the two copies of the weights
 
 
@@ -56,8 +58,8 @@ class WeightLoader:
 
 def written(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Iterator[Path]:
     """Files with all of `tensors`, one after the other; each is gone when the next is asked for."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="relisten-", dir=shared if shared.is_dir() else None) as folder:
+    roomy = _SHARED.is_dir() and shutil.disk_usage(_SHARED).free > 4 * _FILE_BYTES  # containers have little of it
+    with tempfile.TemporaryDirectory(prefix="relisten-", dir=_SHARED if roomy else None) as folder:
         path = Path(folder) / "weights.safetensors"
         for part in _parts(tensors.items() if isinstance(tensors, Mapping) else tensors):
             save_file(part, path)
