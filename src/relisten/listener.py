@@ -89,7 +89,11 @@ class Listener:
             from relisten.engines.vllm import load as start_vllm
 
             served = start_vllm(model, device=device, dtype=dtype, **options)
-            return cls(served, _router(router, tool_cache, served.family, "cpu"))
+            try:
+                return cls(served, _router(router, tool_cache, served.family, "cpu"))
+            except BaseException:
+                served.close()
+                raise
         # Imported here so that `import relisten` stays quick for those who only read traces.
         import torch
 
@@ -101,11 +105,12 @@ class Listener:
         if dtype == "auto":
             dtype = "float32" if device == "cpu" else "bfloat16"
         family = load(model, device=device, dtype=dtype)
+        routed = _router(router, tool_cache, family, device)
         try:
             native = NativeEngine(family, name=str(model), **options)
         except TypeError as error:
             raise InputError(f"the native engine does not take these options ({error})") from None
-        return cls(native, _router(router, tool_cache, family, device))
+        return cls(native, routed)
 
     def ask(
         self,

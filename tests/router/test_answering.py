@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from support.policies import Scripted
 from support.sounds import noise_clip
 from support.tools import calls, extra_tools
@@ -18,11 +20,13 @@ from relisten.engines.base import Engine, Stream
 from relisten.engines.drive import Happening, Piece, answer
 from relisten.engines.fake import ScriptedEngine
 from relisten.engines.native import NativeEngine
-from relisten.models import Family
+from relisten.models import Family, load
 from relisten.protocol import FINDINGS_HEAD
 from relisten.router.answering import Router
 from relisten.router.cache import ToolCache
+from relisten.router.head import Head, HeadPolicy, Reads
 from relisten.router.routes import DIRECT, Route
+from relisten.router.weights import weights_hash
 from relisten.trace import PromptSpan, Routing, Sampling
 
 CLIP = noise_clip(4.0)
@@ -256,3 +260,27 @@ def test_the_native_engine_answers_a_routed_question_to_the_token(untrained: Fam
 def decoded(family: Family, ids: tuple[int, ...]) -> str:
     decoder = family.decoder()
     return "".join(map(decoder.push, ids)) + decoder.flush()
+
+
+def test_a_listener_loads_a_saved_policy_and_refuses_one_of_another_model(
+    tiny_folder: Path, untrained_folder: Path, tmp_path: Path
+) -> None:
+    routes = (DIRECT, Route(("length",)))
+    family = load(tiny_folder)
+    reasoner = weights_hash(family, exact=False)
+    head = Head(family.lm_head.in_features, len(routes))
+    head.outer.bias.data = torch.tensor([0.0, 2.0])
+    HeadPolicy(routes, head, Reads((1,), ("last",)), reasoner=reasoner).save(tmp_path / "run" / "policy")
+    options = {"router": tmp_path / "run", "tool_cache": tmp_path / "tools.sqlite", "device": "cpu"}
+    with Listener.load(tiny_folder, **options) as listener:  # type: ignore[arg-type]
+        trace = listener.ask(CLIP, "How long?", max_tokens=4)
+        again = listener.ask(CLIP, "How long?", max_tokens=4)
+    assert trace.routing is not None
+    assert again.routing is not None
+    assert trace.routing.route == "length"
+    assert trace.routing.confidence == pytest.approx(1 / (1 + math.exp(-2)))
+    assert trace.findings == ("[length] 4 s",)
+    assert again.routing.reports[0]["cached"]
+    assert again.token_ids == trace.token_ids
+    with pytest.raises(InputError, match="hidden states of another model"):
+        Listener.load(untrained_folder, **options)  # type: ignore[arg-type]
