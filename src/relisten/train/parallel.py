@@ -7,17 +7,49 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from relisten.errors import InputError
+
+T = TypeVar("T")
+
+
+class Group(Protocol):
+    """Some processes, or one, as those see it who only have to wait for each other."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def first(self) -> bool: ...
+
+    def wait(self) -> None: ...
+
+
+class Gathered(nn.Module):
+    """A module that may be divided among processes: work that it is called with finds its outer weights whole, and
+    those of its divided parts whenever they are called. Every process must call it as often."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, work: Callable[[], T]) -> T:
+        return work()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, put together where it is divided; then every process must call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 class Processes:

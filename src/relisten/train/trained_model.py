@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from relisten.errors import InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.train.parallel import Processes
+from relisten.train.parallel import Processes, whole
 from relisten.train.sft.config import FinetuneConfig
 from relisten.train.sft.sequence_loss import SequenceLoss
 
@@ -71,7 +71,7 @@ class TrainedModel:
 
     def save(self, weights: Mapping[str, Tensor], folder: Path, whole: bool) -> None:
         """Write gathered weights as a checkpoint that transformers loads, adapters merged into what they adapt."""
-        merged = merge_adapters(weights, self.config.lora_alpha / max(1, self.config.lora_rank))
+        merged = dict(merge_adapters(weights, self.config.lora_alpha / max(1, self.config.lora_rank)))
         dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32}
         self.family.save(
             folder, whole, weights=merged, dtype=dtypes.get(self.config.saved_as, self.family.stored_dtype)
@@ -124,15 +124,15 @@ def half_precision(config: FinetuneConfig, device: torch.device) -> torch.dtype 
     return torch.bfloat16 if half else None
 
 
-def merge_adapters(weights: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """Weights by the names that they have without adapters."""
-    merged = {}
+def merge_adapters(weights: Mapping[str, Tensor], scale: float) -> Iterator[tuple[str, Tensor]]:
+    """Weights by the names that they have without adapters, one after the other. Those that are divided among
+    processes are put together; then every process must go through all of them."""
     for name, tensor in weights.items():
         if ".lora_A." in name or ".lora_B." in name:
             continue
         base, _, kind = name.rpartition(_BASE)
+        tensor = whole(tensor)
         if base and kind == "weight":
-            down, up = (weights[f"{base}.lora_{part}.default.weight"].float() for part in "AB")
+            down, up = (whole(weights[f"{base}.lora_{part}.default.weight"]).float() for part in "AB")
             tensor = (tensor.float() + scale * (up @ down)).to(tensor.dtype)
-        merged[name.replace(_BASE, ".")] = tensor
-    return merged
+        yield name.replace(_BASE, "."), tensor

@@ -209,9 +209,11 @@ def test_what_is_no_number_stops_the_run_and_leaves_what_was_saved(
     monkeypatch.setattr(updates, "policy_loss", breaks)
     with pytest.raises(DivergedError, match=r"step [23]: loss nan"):
         train_grpo(config, tmp_path)
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert all(value.isfinite().all() for value in state["weights"].values())
-    assert state["step"] == rows(tmp_path)[-1]["step"]
+    [kept] = (tmp_path / "states").iterdir()
+    assert kept.name == f"step-{rows(tmp_path)[-1]['step']:06d}"
+    monkeypatch.undo()
+    goes_on = train_grpo(config, tmp_path)  # from weights that are numbers
+    assert all(value.isfinite().all() for value in weights(goes_on.checkpoint).values())
 
 
 def test_adapters_are_trained_alone_against_the_base(config: GrpoConfig, tmp_path: Path) -> None:
@@ -369,8 +371,17 @@ def test_a_dry_run_counts(config: GrpoConfig, capsys: pytest.CaptureFixture[str]
     assert "questions is not given" in err
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train_audio": True},
+        {"train_audio": True, "divided": True},
+        {"divided": True, "lora_rank": 2, "gradient_checkpointing": True, "old": "trainer"},
+    ],
+    ids=["replicas", "divided", "divided adapters"],
+)
 def test_two_processes_learn_what_one_does(
-    config: GrpoConfig, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: GrpoConfig, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     pytest.importorskip("accelerate")
     (tmp_path / "even_reward.py").write_text(
@@ -381,21 +392,26 @@ def test_two_processes_learn_what_one_does(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    config = replace(
-        config, reward="even_reward:even", steps=2, train_audio=True, validation=str(questions), validation_size=3
-    )
+    config = replace(config, reward="even_reward:even", validation=str(questions), validation_size=3, **change)
     file = tmp_path / "settings.toml"
-    file.write_text(dump_settings(config))
-    train_grpo(config, tmp_path / "alone")
+    file.write_text(dump_settings(replace(config, steps=2)))
+    train_grpo(replace(config, steps=3), tmp_path / "alone")
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--main_process_port", "0", "-m", "relisten", "train", "grpo", "--json"]
     command += ["--config", str(file), "--out", str(tmp_path / "two")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["steps"] == 2
-    for mine, other in zip(rows(tmp_path / "alone"), rows(tmp_path / "two"), strict=True):
+    for steps in (2, 3):  # the second time the run goes on from its state
+        (tmp_path / "two").mkdir(exist_ok=True)
+        (tmp_path / "two" / "config.toml").write_text(dump_settings(replace(config, steps=steps)))
+        file.write_text(dump_settings(replace(config, steps=steps)))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["steps"] == steps
+    alone, two = rows(tmp_path / "alone"), rows(tmp_path / "two")
+    two[2] = {name: two[2][name] for name in alone[2]}  # its last step was validated when it was the last
+    for mine, other in zip(alone, two, strict=True):
         assert mine.keys() == other.keys()
         gaps = {"gap_mean", "gap_max"}
+        assert other.get("gap_max", 0.0) < 1e-4
         numbers = [name for name in mine if name not in gaps]
         assert [other[name] for name in numbers] == pytest.approx(
             [mine[name] for name in numbers], rel=1e-3, abs=1e-5

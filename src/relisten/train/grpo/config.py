@@ -17,6 +17,7 @@ MAY_CHANGE: Final = (
     "record",
     "tensorboard",
     "tracker",
+    "divided",
     "max_rows",
     "threads",
     "device",
@@ -82,6 +83,11 @@ class GrpoConfig(TrainSettings):
 
     train_audio: TrainsAudio = True
     precision: Annotated[Literal["fp32", "bf16"], "Of the trainer's matrix products. Weights are fp32."] = "fp32"
+    divided: Annotated[
+        bool,
+        "With several processes: each holds a part of the weights in training, and the whole model once more to "
+        "answer from; else all of everything.",
+    ] = False
     gradient_checkpointing: Annotated[bool, "Compute activations twice; not for short clips on CPUs."] = False
     pass_tokens: Annotated[int, "Positions the trainer computes at once."] = 16384
 

@@ -21,7 +21,8 @@ HEARD: Final = 75
 
 
 def dry_run_grpo(config: GrpoConfig, processes: int, device: str = "cuda") -> DryRun:
-    """Build what `config` trains without weights, and count. Every process holds all of the model.
+    """Build what `config` trains without weights, and count. Every process holds all of the model, or where it is
+    divided, a part of what training needs and all of what answers.
 
     Memory is for answers that are as long as they may be, behind a prompt of `PROMPT` tokens.
 
@@ -33,9 +34,16 @@ def dry_run_grpo(config: GrpoConfig, processes: int, device: str = "cuda") -> Dr
     like = as_stage_one(config)
     freeze(thinker, like)
     half = half_precision(like, torch.device(device)) is not None
-    memory = pass_memory(like, thinker, 1, half)
-    memory |= {"weights": 4 * _size(thinker), "reference": 4 * _reference(config, thinker)}
-    memory["rollouts"] = _cache(config, thinker)
+    divided = config.divided and processes > 1
+    # What is divided is kept in the precision of the run but for what is trained; what is not, in float32.
+    compute = 2 if divided and half else 4
+    memory = pass_memory(like, thinker, processes if divided else 1, half)
+    if divided:
+        memory["answering"] = compute * _size(thinker)
+    else:
+        memory["weights"] = 4 * _size(thinker)
+    memory["reference"] = compute * _reference(config, thinker, divided) // (processes if divided else 1)
+    memory["rollouts"] = compute * _cached(config, thinker)
     data = None
     if config.questions:
         count = len(read_referenced(config.questions, lambda note: None))
@@ -56,18 +64,18 @@ def _size(module: Any) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _reference(config: GrpoConfig, thinker: Any) -> int:
-    """Parameters of the frozen copy; adapters need none, and a frozen audio tower is shared."""
+def _reference(config: GrpoConfig, thinker: Any, divided: bool) -> int:
+    """Parameters of the frozen copy; adapters need none, and a frozen tower is shared unless it is divided."""
     if not config.kl or config.lora_rank:
         return 0
-    return _size(thinker) - (0 if config.train_audio else _size(thinker.model.audio_tower))
+    return _size(thinker) - (0 if config.train_audio or divided else _size(thinker.model.audio_tower))
 
 
-def _cache(config: GrpoConfig, thinker: Any) -> int:
-    """Bytes of keys and values while answers are sampled."""
+def _cached(config: GrpoConfig, thinker: Any) -> int:
+    """Numbers in the keys and values while answers are sampled."""
     text = thinker.config.text_config
     width: int = text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
     layers: int = text.num_hidden_layers
     longest = PROMPT + config.max_tokens + HEARD * config.max_listens
     rows = min(config.max_rows, config.batch_size * config.group_size)
-    return rows * longest * 2 * layers * width * 4
+    return rows * longest * 2 * layers * width

@@ -12,19 +12,23 @@ Either way a clip is encoded once for all answers about it, and where the audio 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from relisten.audio import Clip
+from relisten.audio import SAMPLE_RATE, Clip
 from relisten.errors import InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.protocol import Finish, Format
+from relisten.question import Question
 from relisten.trace import PromptSpan, Trace
 from relisten.train import forward
 from relisten.train.batches import Batcher, Branch
@@ -124,6 +128,8 @@ class Scorer:
         budget: positions computed at once, padding included; a longer answer goes alone.
         hears_trained: whether gradients flow into the audio tower; else sound is encoded once by `split`.
         shared: use the shared-prefix forward on CPUs, where clips are short enough; it does not see adapters.
+        gathered: the module through which a model that is divided among processes is reached. Every process must
+            then score as many parts; sound is encoded whenever a part is scored.
     """
 
     def __init__(
@@ -134,12 +140,14 @@ class Scorer:
         budget: int = 16384,
         hears_trained: bool = False,
         shared: bool = True,
+        gathered: Callable[[Callable[[], Scores]], Scores] | None = None,
     ) -> None:
         self._family = family
         self._dtype = dtype
         self._budget = budget
         self._hears_trained = hears_trained
-        self._shared = shared
+        self._shared = shared and gathered is None
+        self._gathered = gathered
         self._batcher = Batcher(family)
 
     def split(self, laid: Sequence[Laid]) -> list[Part]:
@@ -172,7 +180,7 @@ class Scorer:
         if part.batch is not None:
             return self._by_prefix(part, part.batch)
         with self._autocast():
-            return self._by_stock(part)
+            return self._by_stock(part) if self._gathered is None else self._gathered(partial(self._by_stock, part))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._family.device.type, self._dtype, enabled=self._dtype is not torch.float32)
@@ -186,7 +194,7 @@ class Scorer:
     def _part(self, members: Sequence[int], laid: Sequence[Laid]) -> Part:
         batch = _shared_batch(self._batcher, laid) if self._fits(laid[0]) else None
         heard: tuple[Any, ...] | None = None
-        if not self._hears_trained:
+        if not self._hears_trained and self._gathered is None:
             with torch.no_grad():
                 heard = self._hear(batch, laid)
         return Part(tuple(members), tuple(laid), batch, heard)
@@ -207,7 +215,8 @@ class Scorer:
     def _by_stock(self, part: Part) -> Scores:
         family, laid = self._family, part.laid
         device = family.device
-        heard = self._hear(None, laid) if part.heard is None else part.heard
+        with nullcontext() if self._hears_trained else torch.no_grad():
+            heard = self._hear(None, laid) if part.heard is None else part.heard
         clips = list(dict.fromkeys(id(one.clip) for one in laid))
         crops = iter(heard[len(clips) :])
         sounds: list[Tensor] = []
@@ -221,7 +230,7 @@ class Scorer:
             positions += range(len(one.prefix) + len(one.branch.ids))
             targets += [first + i for i, weight in enumerate(one.branch.weights) if weight]
         tokens = torch.tensor(ids, device=device)
-        at = torch.tensor(targets, device=device)
+        at = torch.tensor(targets, dtype=torch.int64, device=device)
         spots = (tokens == family.audio_id)[:, None]
         embeddings = family.embed(tokens)
         embeddings = embeddings.masked_scatter(spots, torch.cat(sounds).to(embeddings.dtype))
@@ -231,6 +240,13 @@ class Scorer:
             inputs_embeds=embeddings[None], position_ids=axes, use_cache=False
         ).last_hidden_state[0]
         return _scores(family.lm_head, states[at - 1], tokens[at])
+
+
+def nothing_learned(family: Qwen2_5Omni) -> Laid:
+    """A second of silence and no sampled token: stands in where a process has no part left and others have."""
+    clip = Clip(np.zeros(SAMPLE_RATE, np.float32))
+    prompt = family.prompt(Question("?"), clip, Format.TEXT).span(family)
+    return lay_out(Trace("?", (), (prompt,), Finish.NO_ANSWER, Format.TEXT), clip, family)
 
 
 def scored(scorer: Scorer, parts: Sequence[Part]) -> list[Tensor]:
@@ -305,5 +321,5 @@ def _scores(head: Any, states: Tensor, targets: Tensor) -> Scores:
 def _score(head: Any, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     logits = head(states).float()
     everything = logits.log_softmax(-1)
-    chosen = everything.gather(-1, targets[:, None])[:, 0]
+    chosen = -F.nll_loss(everything, targets, reduction="none")
     return chosen, -(everything.exp() * everything).sum(-1)

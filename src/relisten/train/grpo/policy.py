@@ -6,26 +6,35 @@ import contextlib
 import copy
 import json
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from relisten.errors import InputError
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.logprobs import Part, Scorer, scored
+from relisten.train.grpo.team import Team
+from relisten.train.parallel import Gathered
 from relisten.train.sft.config import FinetuneConfig
-from relisten.train.trained_model import freeze, merge_adapters
+from relisten.train.trained_model import freeze, half_precision, merge_adapters, sharded_units
 
 
 class Policy:
     """
+    Args:
+        team: who trains it. Where it is divided among them, each holds a part of the trained weights, their moments
+            and the reference, and all of `answering`; every one of them must then call each method as often.
+
     Attributes:
-        family: the model; whoever answers from it sees every update.
+        family: the model in training.
+        answering: the model to answer from: `family` itself, or where that is divided, a whole copy of it, which
+            `publish` brings up to date.
         trained: the parameters that are trained, by name.
         scorer: scores answers under it.
 
@@ -33,21 +42,34 @@ class Policy:
         InputError: there is no such model, it has no such layers, or its checkpoints could not be written.
     """
 
-    def __init__(self, config: GrpoConfig) -> None:
+    def __init__(self, config: GrpoConfig, team: Team | None = None) -> None:
         self._config = config
+        self._team = team or Team()
+        self.divided = config.divided and self._team.count > 1
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        family = load(config.model, "float32", device)
+        half = half_precision(as_stage_one(config), torch.device(device))
+        stored = "auto" if self.divided and half is not None else "float32"
+        # What will be divided is read beside the device, which need not have room for all of it at once.
+        family = load(config.model, stored, "cpu" if self.divided else device)
         assert isinstance(family, Qwen2_5Omni)
         self.family = family
+        self.answering = family
+        if self.divided:
+            self.answering = _copy(family)
+            self.answering.thinker.to(torch.device(device), half or torch.float32).requires_grad_(False)
+            self.answering.mel = family.mel.to(device)
         self._whole = _is_whole(family, config.layout)
         self._adapters = freeze(family.thinker, as_stage_one(config))
+        frozen = self._frozen_copy()
         if config.gradient_checkpointing:
             family.thinker.activation_checkpointing_enable({"use_reentrant": False})
+        self.scorer = self._scorer(family, half)
+        self._reference: Scorer | None = None
+        if config.kl:
+            self._reference = self.scorer if frozen is None else self._scorer(frozen, half)
         self.trained = {name: p for name, p in family.thinker.named_parameters() if p.requires_grad}
-        self.scorer = self._scorer(family)
-        self._reference = self._make_reference() if config.kl else None
         self.optimizer = self._make_optimizer()
 
     def reference_logprobs(self, part: Part) -> Tensor | None:
@@ -58,38 +80,36 @@ class Policy:
             [found] = scored(self._reference, [part])
         return found
 
-    def weights(self) -> dict[str, Tensor]:
-        """The thinker's tensors by the names that they have without adapters, those merged in."""
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The thinker's tensors by the names that they have without adapters, those merged in, whole, one after the
+        other."""
         rank = max(1, self._config.lora_rank)
         return merge_adapters(self.family.thinker.state_dict(), self._config.lora_alpha / rank)
 
-    def save_state(self, path: Path, step: int) -> None:
-        """Write what a run goes on from; `path` is there whole, or as it was before."""
-        state = {
-            "step": step,
-            "weights": {name: parameter.detach() for name, parameter in self.trained.items()},
-            "optimizer": self.optimizer.state_dict(),
-        }
-        part = path.with_name(f".{path.name}.part")
-        torch.save(state, part)
-        part.replace(path)
-
-    def restore_state(self, path: Path) -> int:
-        """Take over what `save_state` wrote; returns its step."""
-        state = torch.load(path, weights_only=True, map_location=self.family.device)
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(state["weights"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        return int(state["step"])
+    def publish(self) -> None:
+        """Give `answering` the weights of now; no answer is open meanwhile."""
+        if self.divided:
+            held = self.answering.thinker.state_dict()
+            with torch.no_grad():
+                for name, tensor in self.weights():
+                    held[name].copy_(tensor)
 
     def export(self, folder: Path, steps: int) -> None:
-        """Write the model as a checkpoint that transformers loads; replaces `folder`."""
+        """Write the model as a checkpoint that transformers loads; replaces `folder`. One process writes."""
+        weights = {}
+        for name, tensor in self.weights():
+            if self._team.first:
+                weights[name] = tensor.cpu()
+        if self._team.first:
+            self._write(weights, folder, steps)
+        self._team.wait()
+
+    def _write(self, weights: Mapping[str, Tensor], folder: Path, steps: int) -> None:
         dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32}
         dtype = dtypes.get(self._config.saved_as, self.family.stored_dtype)
         if folder.exists():
             shutil.rmtree(folder)
-        self.family.save(folder, self._whole, weights=self.weights(), dtype=dtype)
+        self.family.save(folder, self._whole, weights=weights, dtype=dtype)
         made: dict[str, Any] = {
             "trainer": "relisten train grpo",
             "steps": steps,
@@ -98,24 +118,31 @@ class Policy:
         }
         (folder / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
 
-    def _scorer(self, family: Qwen2_5Omni) -> Scorer:
+    def _scorer(self, family: Qwen2_5Omni, half: torch.dtype | None) -> Scorer:
+        """Scores under `family`, which is divided first where the policy is."""
+        gathered = None
+        if self.divided:
+            gathered = Gathered(family.thinker)
+            self._team.shard(gathered, sharded_units(family), half)
+            family.mel = family.mel.to(family.device)
         return Scorer(
             family,
-            dtype=torch.bfloat16 if self._config.precision == "bf16" else torch.float32,
+            dtype=half or torch.float32,
             budget=self._config.pass_tokens,
             hears_trained=self._config.train_audio,
             shared=self._adapters is None and not self._config.gradient_checkpointing,
+            gathered=gathered,
         )
 
-    def _make_reference(self) -> Scorer:
-        """Scores under a frozen copy; with adapters, the base under them is the model at the start."""
-        if self._adapters is not None:
-            return self.scorer
-        tower = self.family.audio_tower
-        shared = {} if self._config.train_audio else {id(tower): tower}
-        reference = copy.copy(self.family)
-        reference.thinker = copy.deepcopy(self.family.thinker, shared).requires_grad_(False)
-        return self._scorer(reference)
+    def _frozen_copy(self) -> Qwen2_5Omni | None:
+        """The model at the start; None where nothing is held near it, and with adapters, which leave it be."""
+        if not self._config.kl or self._adapters is not None:
+            return None
+        # A frozen tower is shared; a divided one belongs to one model alone.
+        shared = [] if self._config.train_audio or self.divided else [self.family.audio_tower]
+        reference = _copy(self.family, shared)
+        reference.thinker.requires_grad_(False)
+        return reference
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config = self._config
@@ -126,6 +153,13 @@ class Policy:
             {"params": vectors, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, betas=config.betas)
+
+
+def _copy(family: Qwen2_5Omni, shared: Sequence[nn.Module] = ()) -> Qwen2_5Omni:
+    """The model once more, with weights of its own but for those of `shared`."""
+    copied = copy.copy(family)
+    copied.thinker = copy.deepcopy(family.thinker, {id(module): module for module in shared})
+    return copied
 
 
 def _is_whole(family: Qwen2_5Omni, layout: str) -> bool:

@@ -1,4 +1,4 @@
-"""Several processes that train copies of one policy, each on its share of the answers; also one alone."""
+"""Several processes that train one policy, each on its share of the answers; also one alone."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ class Team:
         sizes = [p.numel() for p in listed]
         for parameter, part in zip(listed, torch.split(flat, sizes), strict=True):
             parameter.grad = part.view_as(parameter)
+
+    def shard(self, module: nn.Module, units: Iterable[nn.Module], dtype: torch.dtype | None) -> None:
+        """Leave each process a part of every weight; see `Processes.shard`."""
+        assert self._processes is not None  # for the type checker: only several processes divide anything
+        self._processes.shard(module, units, dtype, reshard=True)
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Sums over all processes, of one number at a time."""

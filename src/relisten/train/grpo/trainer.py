@@ -14,7 +14,7 @@ A run lives in one folder:
 | `config.toml` | the settings; `--config` takes it again |
 | `metrics.jsonl`, `tensorboard/` | numbers of every step (`step_stats` and below) |
 | `rollouts/step-000001.jsonl` | every answer: what it earned, and why |
-| `state.pt` | what the run goes on from: trained weights, optimizer, step |
+| `states/step-000020/` | what the run goes on from: trained weights, optimizer, step |
 | `checkpoints/step-000020/`, `checkpoint/` | models as transformers loads them; the latter is the last |
 
 The same command goes on with a run that was ended, and gives the losses that it would have given: the order of
@@ -51,6 +51,7 @@ from relisten.train.parallel import Processes
 from relisten.train.planning import members_of_step, steps_of_epoch
 from relisten.train.rewards import Reward
 from relisten.train.settings import differences, dump_settings, make_config, read_settings
+from relisten.train.states import States
 
 _TRAINING: Final = 0
 _VALIDATING: Final = 1
@@ -89,8 +90,9 @@ def train_grpo(
 ) -> Trained:
     """Run or go on with a run in `out`.
 
-    Of several processes each holds the whole model, and answers and learns from its share of a step's questions;
-    together they do what one would do, up to rounding. Every one of them calls this with the same arguments.
+    Of several processes each answers and learns from its share of a step's questions, and holds the whole model, or
+    with `GrpoConfig.divided` a part of what training needs; together they do what one would do, up to rounding.
+    Every one of them calls this with the same arguments.
 
     Args:
         engine: makes what answers from the model in training; None takes the native one, which shares its weights.
@@ -169,19 +171,19 @@ class _Run:
         self.validation = read_referenced(config.validation, watch.on_note) if config.validation else []
         self.validation = self.validation[: config.validation_size or None]
         self.steps = config.steps or config.epochs * steps_of_epoch(len(self.questions), config.batch_size)
-        self.policy = Policy(config)
-        self.state = out / "state.pt"
-        self.done = self.policy.restore_state(self.state) if self.state.exists() else 0
+        self.policy = Policy(config, team)
+        self.states = States(out / "states", self.policy.family.thinker, self.policy.optimizer, team)
+        self.done = self.states.restore()
         self.metrics: Metrics | None = None
         if team.first:
             self.metrics = Metrics(out, self.done or -1, config.tensorboard, config.tracker, vars(config))
         if engine is None:
             # Lockstep, so that a run that goes on finds the very same answers.
-            self.engine: Engine = NativeEngine(self.policy.family, max_rows=config.max_rows, lockstep=True)
+            self.engine: Engine = NativeEngine(self.policy.answering, max_rows=config.max_rows, lockstep=True)
         else:
-            self.engine = engine(self.policy.family)
-        if self.done and isinstance(self.engine, TakesWeights):
-            self.engine.take_weights(self.policy.weights().items())
+            self.engine = engine(self.policy.answering)
+        if self.done:
+            self._publish()
         same = isinstance(self.engine, NativeEngine) and config.precision == "fp32"
         self.exact = config.old == "rollout" or (config.old == "auto" and same)
         self.updates = Updates(self.policy, config, self.exact, team)
@@ -198,12 +200,9 @@ class _Run:
             if self.validation and (last or self.done % self.config.validate_every == 0):
                 values |= self._validate()
             self._log(values)
-            if self.team.first:
-                self._keep(last)
+            self._keep(last)
             self.watch.on_step(self.done, self.steps, values)
-        if self.team.first:
-            self.policy.export(self.out / "checkpoint", self.done)
-        self.team.wait()
+        self.policy.export(self.out / "checkpoint", self.done)
         return Trained(self.out / "checkpoint", self.done, values)
 
     def close(self) -> None:
@@ -221,7 +220,7 @@ class _Run:
 
     def _keep(self, last: bool) -> None:
         if last or self.done % self.config.save_every == 0:
-            self.policy.save_state(self.state, self.done)
+            self.states.save(self.done)
         if self.config.export_every and self.done % self.config.export_every == 0:
             self.policy.export(self.out / "checkpoints" / f"step-{self.done:06}", self.done)
 
@@ -246,8 +245,7 @@ class _Run:
                 f"step {step + 1}: {error}. No weight was changed by it, and what was saved is kept in {self.out}; "
                 "lower lr or raise kl, and give another --out"
             ) from None
-        if isinstance(self.engine, TakesWeights):
-            self.engine.take_weights(self.policy.weights().items())
+        self._publish()
         return values | {
             **gaps.over(self.team),
             "seconds_rollout": rolled - began,
@@ -255,6 +253,12 @@ class _Run:
             "seconds_update": time.perf_counter() - ready,
             "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
+
+    def _publish(self) -> None:
+        """Whoever answers takes over the weights of now."""
+        self.policy.publish()
+        if isinstance(self.engine, TakesWeights):
+            self.engine.take_weights(self.policy.weights())
 
     def _roll_out(self, step: int) -> list[list[Rollout]]:
         """The step's groups of answers with their advantages, all of them recorded."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from relisten.errors import RelistenError
 from relisten.protocol import Finish
 from relisten.train.grpo.config import GrpoConfig
-from relisten.train.grpo.logprobs import Part, lay_out, scored
+from relisten.train.grpo.logprobs import Part, lay_out, nothing_learned, scored
 from relisten.train.grpo.policy import Policy
 from relisten.train.grpo.policy_loss import (
     Objective,
@@ -25,6 +25,7 @@ from relisten.train.grpo.policy_loss import (
 )
 from relisten.train.grpo.rollouts import Rollout
 from relisten.train.grpo.team import Team
+from relisten.train.parallel import whole
 
 
 class NotFiniteError(RelistenError, ArithmeticError):
@@ -55,6 +56,8 @@ class Gaps:
         return {"gap_mean": total / max(1.0, count), "gap_max": team.most(self.most)}
 
     def add(self, trainer: Tensor, engine: Tensor) -> None:
+        if not len(engine):
+            return
         gaps = (trainer.detach() - engine).abs()
         self._total += float(gaps.sum())
         self._count += len(gaps)
@@ -92,7 +95,8 @@ class Updates:
         one of another process, which has its sound.
 
         Returns:
-            This process's passes; None where no process has anything to learn.
+            This process's passes, as many as any other's where the policy is divided; None where no process has
+            anything to learn.
         """
         config = self._config
         members = [one for group in groups for one in group if one.advantage is not None]
@@ -105,8 +109,13 @@ class Updates:
             if lengths[i] and one.clip is not None:
                 chosen.append(i)
                 laid.append(lay_out(one.trace, one.clip, self._policy.family))
+        parts = self._policy.scorer.split(laid) if laid else []
+        if self._policy.divided:  # before any of them is scored, which takes all processes
+            [idle] = self._policy.scorer.split([nothing_learned(self._policy.family)])
+            idle = replace(idle, members=())
+            parts += [idle] * (int(self._team.most(len(parts))) - len(parts))
         passes = []
-        for part in self._policy.scorer.split(laid) if laid else ():
+        for part in parts:
             own = [chosen[i] for i in part.members]
             passes.append(self._pass(part, [members[i] for i in own], [weights[i] for i in own], gaps))
         return passes
@@ -125,7 +134,7 @@ class Updates:
             for update in updates:
                 # Before the first one the weights are still those that the answers were sampled with.
                 loss, found = self._accumulate(update, gaps if self._exact and not losses else None)
-                norm = float(nn.utils.clip_grad_norm_(parameters, self._config.clip_norm or math.inf))
+                norm = float(whole(nn.utils.clip_grad_norm_(parameters, self._config.clip_norm or math.inf)))
                 if not math.isfinite(loss) or not math.isfinite(norm):
                     raise NotFiniteError(f"loss {loss}, length of the gradient {norm}")
                 self._policy.optimizer.step()
@@ -176,11 +185,13 @@ class Updates:
             if gaps is not None:
                 gaps.add(scores.logprobs, one.sampled)
             loss, found = policy_loss(scores.logprobs, scores.entropies, one.tokens, self._objective)
-            loss.backward()  # type: ignore[no-untyped-call]
+            # Gradients of a divided policy are averaged over the processes; they must be summed.
+            (loss * (self._team.count if policy.divided else 1)).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
             sums = sums.plus(found)
         policy.family.thinker.eval()
-        self._team.sum_gradients(policy.trained.values())
+        if not policy.divided:
+            self._team.sum_gradients(policy.trained.values())
         total, *each = self._team.sum([total, *sums])
         return total, Sums(*each)
 

@@ -32,14 +32,13 @@ from typing import Final
 import numpy as np
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from relisten.data.examples import Example
 from relisten.errors import DivergedError, InputError
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.train.metrics import Metrics
-from relisten.train.parallel import Processes
+from relisten.train.parallel import Processes, whole
 from relisten.train.planning import divide, members_of_step, steps_of_epoch
 from relisten.train.settings import differences, dump_settings, make_config, read_settings
 from relisten.train.sft.config import MAY_CHANGE, FinetuneConfig
@@ -270,7 +269,7 @@ class _Run:
         mean = float(self.processes.total(total)) / count
         trained = [p for p in self.model.module.parameters() if p.requires_grad]
         norm = nn.utils.clip_grad_norm_(trained, config.clip_norm or math.inf)
-        length = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        length = float(whole(norm))
         if not math.isfinite(mean) or not math.isfinite(length):
             raise DivergedError(
                 f"step {step + 1}: loss {mean:g}, gradient {length:g}; lower lr or look at the data. States before "
