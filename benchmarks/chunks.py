@@ -1,8 +1,8 @@
 """What the chunk cache saves: how much of a listen's sound the clip's own encoding holds already, to the bit.
 
-    python benchmarks/chunks.py [--clips 100] [--json] [--out FILE]
+    python benchmarks/chunks.py [--clips 100] [--seconds 30] [--json] [--out FILE]
 
-Simulated scenes of 10 s, crops of 3 to 10 s at times rounded to 0.1 s as models write them. For the tower of
+Simulated scenes of 30 s, crops of 3 to 10 s at times rounded to 0.1 s as models write them. For the tower of
 Qwen2.5-Omni-7B, which hears chunks of 2 s each on its own, the share of tower time (chunks weighed by their length)
 that needs no encoding: for crops as asked for, and widened to the grid (`NativeEngine(align=True)`), where
 also the tower time is told as a multiple of that for the crop as asked for. No weights are needed: a chunk is known
@@ -36,10 +36,11 @@ def chunks(mel: LogMel, clip: Clip) -> Iterator[Tensor]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of the clips, at least 10")
     options = parser.parse_args()
     run = Run(options)
     mel, random = LogMel(), np.random.default_rng(0)
-    spec = SceneSpec(duration=(10.0, 10.0), long_share=0.0)
+    spec = SceneSpec(duration=(options.seconds, options.seconds), long_share=0.0)
     frames = {(seconds, aligned): np.zeros(2) for seconds in CROPS for aligned in (False, True)}
     for scene in simulate_many("test", 0, 0, options.clips, spec, processes=1):
         clip = scene.clip

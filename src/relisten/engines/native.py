@@ -59,7 +59,8 @@ class NativeEngine:
         encode_beside: encode sound in a thread of its own beside decoding (CPU only; the same to the bit); None
             does where PyTorch leaves a processor unused.
         align: widen what is listened to again to the audio tower's grid of chunks (2 s for Qwen2.5-Omni-7B), whose
-            inner chunks are then known from the clip and not encoded again. The trace has the widened segment.
+            inner chunks are then known from the clip and not encoded again; it pays for crops of 10 s and more. The
+            trace has the widened segment.
     """
 
     def __init__(
