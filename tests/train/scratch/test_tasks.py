@@ -12,7 +12,7 @@ from relisten.data.scenes import make_scene
 from relisten.data.timbres import LABELS
 from relisten.data.wording import NAMES, NUMBERS
 from relisten.protocol import parse_answer
-from relisten.train.scratch.tasks import conclude, reworded
+from relisten.train.scratch.tasks import conclude, recite, reworded
 
 SAME_LABEL = {name: label for label, names in NAMES.items() for name, _ in names}
 
@@ -67,3 +67,18 @@ def test_conclusions_are_drawn_from_what_is_said_to_be_heard() -> None:
                 assert right in choices
     assert kinds == {"before", "after", "duration", "longest_gap", "louder", "higher"}
     assert any(length != 1 for length in lengths)
+
+
+def test_what_is_recited_stands_in_the_finding_and_is_not_given() -> None:
+    rng = np.random.default_rng(0)
+    quotes = 0
+    for index in range(20):
+        for target in recite(make_scene("train", 3, index), rng, 3):
+            (line,) = target.question.findings
+            given = "".join(target.response[first:end] for first, end in target.given)
+            assert " tool " not in given
+            assert not target.ends
+            for quote in re.findall(r" tool (.*?)(?=,|$)", target.response):
+                assert quote in line
+                quotes += 1
+    assert quotes > 100

@@ -112,7 +112,18 @@ _REASON = (("reason", 0.55), ("interleaved", 0.37), ("transcribe", 0.05), ("grou
 
 _LAST = (("interleaved", 0.6), ("reason", 0.3), ("transcribe", 0.04), ("grounded", 0.04), ("text", 0.02))
 
-_READ = (("recite", 0.3), ("quote", 0.2), ("read", 0.27), ("interleaved", 0.2), ("read text", 0.02), ("text", 0.01))
+_READ = (("read", 0.4), ("quote", 0.2), ("interleaved", 0.3), ("read text", 0.05), ("text", 0.05))
+
+_RECITE = (("recite", 0.85), ("interleaved", 0.15))
+
+_SETTLE = (
+    ("read", 0.36),
+    ("quote", 0.14),
+    ("recite", 0.1),
+    ("interleaved", 0.34),
+    ("read text", 0.03),
+    ("text", 0.03),
+)
 
 _CONCLUDE = (("conclude", 0.65), ("interleaved", 0.35))
 
@@ -134,7 +145,9 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
             Stage("anneal", 1000, 1.5e-3, _LAST, heard=2.0, onsets=5.0, traits=0.05, longest=30.0, warmup=1,
                   last_lr=0.208),
             Stage("conclude", 600, 8e-4, _CONCLUDE, heard=2.0, onsets=5.0, traits=0.05, warmup=20),
-            Stage("read", 1650, 1.5e-3, _READ, heard=2.0, onsets=5.0, traits=0.05),
+            Stage("read", 1250, 1e-3, _READ, heard=2.0, onsets=5.0, traits=0.05, last_lr=0.4),
+            Stage("recite", 450, 1.5e-3, _RECITE, decay=0.0, heard=2.0, onsets=5.0, traits=0.05),
+            Stage("settle", 400, 1e-3, _SETTLE, heard=2.0, onsets=5.0, traits=0.05, warmup=20),
         ),
     ),
     # Seconds long: shows that everything runs, learns next to nothing.

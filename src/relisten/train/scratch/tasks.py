@@ -16,10 +16,11 @@ from relisten.data.reasoning import Listening
 from relisten.data.scenes import Scene, caption
 from relisten.data.subject import as_subject
 from relisten.data.timbres import LABELS
-from relisten.data.wording import NAMES, REASONS, Rng, in_words, pick, shuffled
+from relisten.data.wording import NAMES, REASONS, Rng, in_words, pick
 from relisten.protocol import Format, Segment
 from relisten.question import Question
-from relisten.router.finding import MOST_LISTED
+from relisten.router.finding import MOST_LISTED, Moment, told
+from relisten.router.sections import note_name
 from relisten.train.batches import Target
 
 KIND_WEIGHTS: Final[Mapping[str, float]] = {
@@ -40,6 +41,7 @@ CONCLUDE_WEIGHTS: Final[Mapping[str, float]] = {
     "before": 4.0, "after": 1.5, "duration": 4.0, "longest_gap": 4.0, "louder": 4.0, "higher": 2.0,
 }  # fmt: skip
 QUOTE_WEIGHTS: Final[Mapping[str, float]] = {"duration": 2.0, "louder": 2.0, "higher": 3.0}
+_MADE_UP: Final[Mapping[str, str]] = {"loudness": "rises", "pitch": "notes", "silence": "sounds"}
 _OFF: Final = 0.22
 """Logarithm of how far a length may be told off: below half of the smallest step between choices, 1.6."""
 _LABEL = "|".join(re.escape(label) for label in LABELS)
@@ -169,20 +171,36 @@ def conclude(scene: Scene, rng: Rng, count: int) -> list[Target]:
 
 
 def recite(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """What a tool says of every sound that it speaks of, one after the other, where the sounds are given."""
+    """What a tool says of every sound that it speaks of, one after the other, where the sounds are given. All of it
+    is made up, so that it has to be read: what loudness or pitch is likely says nothing."""
     subject = as_subject(scene)
     targets = []
-    for told in shuffled(rng, [told for told in scene.told if told.moments])[:count]:
-        shown = replace(told, moments=told.moments[:MOST_LISTED])
-        said = {event.onset: moment for event in subject.events if (moment := shown.about(event)) is not None}
+    for _ in range(count):
+        tool = pick(rng, sorted(_MADE_UP))
+        spoken = [event for event in subject.events if rng.random() < 0.7][:MOST_LISTED]
+        said = {event.onset: _made_up(tool, event.onset, rng) for event in spoken}
+        if not said:
+            continue
         heard = Listening(subject, rng, notes={at: f"tool {moment.text()}" for at, moment in said.items()})
         heard.listen(Segment(0.0, round(min(scene.clip.duration, 8.0), 1)))
-        question = Question(f"What does {told.tool} say of every sound?", findings=(told.line,))
+        line = f"[{tool}] {_MADE_UP[tool]} at {told(list(said.values()))}"
+        question = Question(f"What does {tool} say of every sound?", findings=(line,))
         target = Target(question, f"<think>I listen to{heard.text}", chooses=False, ends=False)
         items = _HEARD.finditer(target.response, target.response.find("</seg>"))
-        if said:
-            targets.append(replace(target, given=tuple(match.span() for match in items)))
+        targets.append(replace(target, given=tuple(match.span() for match in items)))
     return targets
+
+
+def _made_up(tool: str, onset: float, rng: Rng) -> Moment:
+    at = max(0.0, onset + rng.uniform(-0.04, 0.06))
+    if tool == "pitch":
+        hertz = 440 * 2 ** rng.uniform(-3, 3)
+        return Moment(at, hertz, note_name(hertz))
+    if tool == "silence":
+        length = rng.uniform(0.05, 3)
+        return Moment(at, length, f"for {length:.1f} s")
+    level = rng.uniform(-60, -4)
+    return Moment(at, level, f"{level:.0f} dB")
 
 
 TASKS: Final[Mapping[str, Task]] = {
@@ -194,7 +212,7 @@ TASKS: Final[Mapping[str, Task]] = {
     "read": Task(Format.INTERLEAVED, read, reads=True),
     "read text": Task(Format.TEXT, read_in_text, reads=True),
     "quote": Task(Format.GROUNDED, quote, seconds=0.5, reads=True),
-    "recite": Task(Format.GROUNDED, recite, seconds=0.5, reads=True),
+    "recite": Task(Format.GROUNDED, recite, seconds=0.5),
     "describe": Task(Format.TEXT, describe),
     "transcribe": Task(Format.INTERLEAVED, transcribe),
     "transcribe slowly": Task(Format.INTERLEAVED, transcribe_slowly),
