@@ -29,6 +29,7 @@ import torch
 from relisten.audio import Clip
 from relisten.engines.base import Feed, Look
 from relisten.engines.encoding import Encoder
+from relisten.engines.prompting import checked_prompt
 from relisten.engines.rows import PromptKey, Row, Watch, pack, prompt_key
 from relisten.engines.sampling import draw
 from relisten.errors import EngineError, InputError
@@ -86,18 +87,7 @@ class NativeEngine:
     def open(self, question: Question, clip: Clip, format: Format, sampling: Sampling) -> NativeStream:
         """See `Engine.open`."""
         family = self._family
-        if family.num_audio_tokens(clip.num_samples) == 0:
-            raise InputError(
-                f"{clip.name or 'clip'}: lasts {clip.duration:g} s, too short for {self.model} to hear; "
-                "give at least 0.2 s"
-            )
-        prompt = family.prompt(question, clip, format)
-        span = prompt.span(family)
-        if len(span.ids) >= self._context:
-            raise InputError(
-                f"{clip.name or 'clip'}: clip and question make {len(span.ids)} tokens, the model takes fewer than "
-                f"{self._context}; give a shorter clip (this one lasts {clip.duration:g} s)"
-            )
+        prompt, span = checked_prompt(family, self.model, question, clip, format, self._context)
         row = Row(
             prompt=span,
             pending=list(prompt.parts),
