@@ -13,6 +13,7 @@ from relisten.cli import data, router, train
 from relisten.cli.ask import Ask, ask
 from relisten.cli.evaluate import evaluate, score
 from relisten.cli.report import report
+from relisten.cli.reproduce import reproduce
 from relisten.cli.rubrics import rubrics
 from relisten.errors import RelistenError
 
@@ -29,6 +30,7 @@ app.command("eval")(evaluate)
 app.command()(score)
 app.command()(rubrics)
 app.command()(report)
+app.command()(reproduce)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 app.add_typer(router.app, name="router")

@@ -1,0 +1,128 @@
+"""`relisten reproduce`: the paper's ablation at tiny scale, by one command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table as Grid
+
+from relisten.cli.bars import noted_bar
+from relisten.models import ECHO_TINY
+
+if TYPE_CHECKING:
+    from relisten.evaluate.analysis import Mean
+    from relisten.reproduce.table import Table
+
+_FAILED = 1
+_INTERRUPTED = 130
+
+
+def reproduce(
+    out: Annotated[Path, typer.Option(help="Folder of the reproduction; the same command goes on with it.")],
+    budget: Annotated[
+        str, typer.Option(help="quick (about 10 minutes) or full (1 to 2 hours), on two processors.")
+    ] = "quick",
+    seeds: Annotated[int | None, typer.Option(help="How many; the budget says how many else.")] = None,
+    arms: Annotated[str, typer.Option(help="Some of A B B' C D D' E E' F, by comma; all else.")] = "",
+    tower: Annotated[str, typer.Option(help="Whose audio tower and tokenizer the base starts from.")] = ECHO_TINY,
+    workers: Annotated[int, typer.Option(help="Jobs at once; 0: as many as there are processors.")] = 0,
+    probe: Annotated[
+        str,
+        typer.Option(
+            help="Instead: what is lost in one pass, for this checkpoint, over kinds of scenes (validation)."
+        ),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON and nothing else.")] = False,
+) -> None:
+    """Train and compare the arms of the paper's ablation on simulated scenes, from a base of this machine's own.
+
+    OUT/index.html is the page with the table and all curves, OUT/results.json the figures. Stop it or kill it when
+    you like, and give the same command to go on; arms and seeds may be added later.
+
+    Exit status: 0 done, 1 a training failed, 2 bad input.
+    """
+    from relisten.errors import InputError
+    from relisten.reproduce.arms import find_arms
+    from relisten.reproduce.plan import BUDGETS, Plan
+
+    if probe:
+        from relisten.reproduce.probe import measure
+
+        found = measure(probe, on_row=None if as_json else print)
+        if as_json:
+            print(json.dumps(found, indent=1))
+        return
+    if budget not in BUDGETS:
+        raise InputError(f"budget {budget!r}: it must be quick or full")
+    chosen = BUDGETS[budget]
+    count = chosen.seeds if seeds is None else seeds
+    names = tuple(arm.name for arm in find_arms(name for name in arms.split(",") if name.strip()))
+    plan = Plan(chosen, tuple(range(count)), names, tower)
+
+    from relisten.reproduce.page import notes, write_page
+    from relisten.reproduce.runner import JobError, State
+    from relisten.reproduce.runner import reproduce as run
+    from relisten.reproduce.table import collect
+
+    console = Console(stderr=True)
+    with noted_bar(console) as bar:
+        task = bar.add_task("jobs", total=None, note="")
+        told: set[str] = set()
+
+        def on_state(state: State) -> None:
+            note = ", ".join(f"{name} {far}".strip() for name, far in state.running)
+            bar.update(task, completed=state.done, total=state.total, note=note)
+            if not console.is_terminal:
+                for name, _ in state.running:
+                    if name not in told:
+                        told.add(name)
+                        print(f"{state.done} of {state.total} done; {name}", file=sys.stderr, flush=True)
+
+        try:
+            run(plan, out, workers or os.cpu_count() or 1, on_state)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on", file=sys.stderr)
+            raise typer.Exit(_INTERRUPTED) from None
+        except JobError as error:
+            print(f"relisten: {error}", file=sys.stderr)
+            raise typer.Exit(_FAILED) from None
+    table = collect(plan, out)
+    result = {"notes": notes(plan), "plan": plan.to_json(), **table.to_json()}
+    (out / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_page(plan, table, out, out / "index.html")
+    if as_json:
+        print(json.dumps(result, indent=1))
+        return
+    for note in notes(plan):
+        print(note)
+    _print(table)
+    print(f"-> {out / 'index.html'}")
+
+
+def _print(table: Table) -> None:
+    grid = Grid("arm", "", "accuracy %", "long clips %", "words", "listens", "latency s")
+    for one in table.figures:
+        latency = "" if one.latency is None else f"{one.latency:.2f}"
+        grid.add_row(
+            one.arm, one.about, _share(one.accuracy), _share(one.long), _plain(one.words, 0),
+            _plain(one.listens, 2), latency,
+        )  # fmt: skip
+    Console().print(grid)
+    for change in table.differences:
+        mean = change.difference
+        ends = f"{100 * mean.low:+.1f} to {100 * mean.high:+.1f}"
+        print(f"{change.arm} over {change.over} ({change.tells}): {100 * mean.mean:+.1f} points ({ends})")
+
+
+def _share(mean: Mean) -> str:
+    return f"{100 * mean.mean:.1f} ({100 * mean.low:.1f} to {100 * mean.high:.1f})"
+
+
+def _plain(mean: Mean | None, digits: int) -> str:
+    return "" if mean is None else f"{mean.mean:.{digits}f}"

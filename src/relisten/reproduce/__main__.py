@@ -1,0 +1,37 @@
+"""One job in this process: `python -m relisten.reproduce OUT JOB PROCESSES`; `runner` starts these."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from relisten.errors import InputError
+from relisten.reproduce.jobs import list_jobs
+from relisten.reproduce.plan import Plan
+
+
+def _end_with(parent: int) -> None:
+    """Who started this process may be killed; nobody would then keep a second one from the same folder."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def main(arguments: list[str]) -> None:
+    folder, name, processes = Path(arguments[0]), arguments[1], int(arguments[2])
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    plan = Plan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
+    job = next((job for job in list_jobs(plan) if job.name == name), None)
+    if job is None:
+        raise InputError(f"{name}: {folder} has no such job")
+    job.run(folder, processes)
+    (folder / "done").mkdir(exist_ok=True)
+    (folder / "done" / name).touch()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,69 @@
+"""Curves of reinforcement, from the metrics of its runs: means over seeds at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from relisten.data.jsonl import read_rows
+from relisten.reproduce.arms import ARMS
+from relisten.reproduce.plan import Plan
+
+QUANTITIES: Final[Mapping[str, str]] = {
+    "reward": "reward",
+    "val_right": "accuracy on validation questions",
+    "listens": "listens an answer",
+    "segment_seconds": "seconds a segment",
+    "overlap": "overlap of segments",
+    "words": "words an answer",
+}
+"""Names in `metrics.jsonl`, and what pages call them."""
+_SPENT: Final = ("seconds_rollout", "seconds_prepare", "seconds_update")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity of one arm: (step, minutes of training, value) wherever it was measured."""
+
+    arm: str
+    points: tuple[tuple[float, float, float], ...]
+
+
+def curves(plan: Plan, folder: Path) -> dict[str, list[Curve]]:
+    """The curves of every quantity, one for each arm that is reinforced. Validation takes no time in them."""
+    found: dict[str, list[Curve]] = {name: [] for name in QUANTITIES}
+    for name in plan.arms:
+        arm = ARMS[name]
+        paths = [folder / f"seed-{seed}" / arm.folder / "rl" / "metrics.jsonl" for seed in plan.seeds]
+        runs = [_rows(path) for path in paths if path.exists()]
+        if not arm.questions or not runs:
+            continue
+        for quantity in QUANTITIES:
+            steps = [step for step in runs[0] if all(quantity in run.get(step, {}) for run in runs)]
+            points = [
+                (
+                    float(step),
+                    float(np.mean([run[step]["minutes"] for run in runs])),
+                    float(np.mean([run[step][quantity] for run in runs])),
+                )
+                for step in steps
+            ]
+            if len(points) > 1:
+                found[quantity].append(Curve(name, tuple(points)))
+    return {quantity: lines for quantity, lines in found.items() if lines}
+
+
+def _rows(path: Path) -> dict[int, dict[str, Any]]:
+    """The rows of a run by step, with the minutes that training had taken."""
+    rows: dict[int, dict[str, Any]] = {}
+    minutes = 0.0
+    for row in read_rows(path):
+        if isinstance(row, tuple):
+            values = dict(row[1])
+            minutes += sum(values.get(name, 0.0) for name in _SPENT) / 60
+            rows[values["step"]] = {**values, "minutes": minutes}
+    return rows

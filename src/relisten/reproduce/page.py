@@ -1,0 +1,196 @@
+"""One HTML file that needs nothing else: the table, what it says, and curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from relisten.evaluate.analysis import Mean
+from relisten.evaluate.scoring import Interval
+from relisten.report import figures
+from relisten.report.charts import SERIES, Axis, Line, Point, dot_chart, line_chart, percent, round_up
+from relisten.report.html import Child, Markup, tag
+from relisten.report.sections import section
+from relisten.reproduce.arms import ARMS
+from relisten.reproduce.curves import QUANTITIES, Curve, curves
+from relisten.reproduce.plan import CLIP_SECONDS, LONG_SECONDS, Plan
+from relisten.reproduce.table import Table
+
+_SHARES = ("val_right", "overlap")
+
+
+def write_page(plan: Plan, table: Table, folder: Path, path: Path) -> None:
+    """Write the page of a finished reproduction.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    lines = curves(plan, folder)
+    style = (files("relisten.report") / "page" / "page.css").read_text(encoding="utf-8")
+    title = f"Ablation, budget {plan.budget.name}"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", Markup(style)),
+    )
+    body = tag(
+        "body",
+        tag(
+            "main",
+            tag("div", tag("p", "relisten reproduce", class_="kicker"), tag("h1", title), class_="heading"),
+            _results(plan, table),
+            _comparisons(table),
+            _kinds(table),
+            _curves(lines, minutes=False),
+            _curves(lines, minutes=True),
+            _about(plan),
+            id="main",
+        ),
+    )
+    path.write_text("<!doctype html>\n" + tag("html", head, body, lang="en"), encoding="utf-8")
+
+
+def notes(plan: Plan) -> list[str]:
+    """What a reader must know before any figure."""
+    budget = plan.budget
+    told = [
+        f"Audio tower and tokenizer of the base are those of {plan.tower}; its language model began with random "
+        f"weights. {len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}, {budget.hear_steps + budget.answer_steps} "
+        f"steps of the base, {budget.sft_steps} of SFT, {budget.rl_steps} of RL with {budget.rl_batch} x "
+        f"{budget.group} answers. Greedy answers."
+    ]
+    if budget.name != "full":
+        told.append(
+            f"Budget {budget.name}: far too few steps and seeds for the order of the arms to mean anything; it "
+            "shows that everything runs."
+        )
+    return told
+
+
+def _results(plan: Plan, table: Table) -> Markup:
+    head: list[Child] = [
+        "Arm", "", f"Accuracy, {CLIP_SECONDS:g} s", "Seeds", f"Accuracy, {LONG_SECONDS:g} s", "No answer", "Words",
+        "Listens", "Listened at all", "Segment", "Overlap", "Latency",
+    ]  # fmt: skip
+    rows: list[list[Child]] = []
+    for one in table.figures:
+        low, high = min(one.by_seed), max(one.by_seed)
+        rows.append(
+            [
+                one.arm,
+                one.about,
+                _share(one.accuracy),
+                f"{100 * low:.1f} to {100 * high:.1f}" if len(one.by_seed) > 1 else f"{100 * low:.1f}",
+                _share(one.long),
+                percent(round(one.unanswered, 3)),
+                figures.mean(one.words, 0),
+                figures.mean(one.listens),
+                percent(round(one.listened, 3)),
+                figures.mean(one.length, 1, " s"),
+                figures.mean(one.overlap, percent=True),
+                figures.NOTHING if one.latency is None else f"{one.latency:.2f} s",
+            ]
+        )
+    return section(
+        "table",
+        "The table",
+        [tag("p", note, class_="notice") for note in notes(plan)],
+        figures.table(head, rows, caption="Arms of the ablation", class_="wide"),
+        lead=f"{table.questions:,} held-out questions, {table.long_questions:,} about clips of {LONG_SECONDS:g} s. "
+        "Intervals: 95 %, over questions. Latency: median of answers asked for one at a time, beside other work.",
+    )
+
+
+def _comparisons(table: Table) -> Markup | None:
+    if not table.differences:
+        return None
+    rows: list[list[Child]] = [
+        [f"{one.arm} over {one.over}", one.tells, figures.points(one.difference.mean, _ends(one.difference))]
+        for one in table.differences
+    ]
+    return section(
+        "differences",
+        "What each step brings",
+        figures.table(["Arms", "What it tells", "Points"], rows, caption="Differences of accuracies"),
+        lead="Over the same questions; the interval resamples them.",
+    )
+
+
+def _kinds(table: Table) -> Markup:
+    kinds = list(dict.fromkeys(kind for one in table.figures for kind in one.kinds))
+    points = [
+        [
+            Point(m.mean, m.low, m.high, f"{one.arm}, {kind}: {100 * m.mean:.1f} %, n = {m.n}")
+            if (m := one.kinds.get(kind)) is not None
+            else None
+            for kind in kinds
+        ]
+        for one in table.figures
+    ]
+    charts = [
+        tag("figure", tag("figcaption", _legend(names)), dot_chart("accuracy by kind", kinds, "", _ACCURACY, drawn))
+        for names, drawn in (
+            ([one.arm for one in table.figures[first : first + SERIES]], points[first : first + SERIES])
+            for first in range(0, len(points), SERIES)
+        )
+    ]
+    head: list[Child] = ["Kind", *(one.arm for one in table.figures)]
+    rows: list[list[Child]] = [
+        [kind, *(_share(one.kinds[kind]) if kind in one.kinds else figures.NOTHING for one in table.figures)]
+        for kind in kinds
+    ]
+    body = figures.table(head, rows, caption="Accuracy by kind", class_="wide")
+    return section("kinds", "By kind of question", tag("div", charts, class_="charts"), body)
+
+
+def _curves(lines: dict[str, list[Curve]], minutes: bool) -> Markup | None:
+    if not lines:
+        return None
+    place = 1 if minutes else 0
+    charts = []
+    for quantity, drawn in lines.items():
+        high = round_up(max(point[2] for curve in drawn for point in curve.points))
+        y = _ACCURACY if quantity in _SHARES else Axis(0, high, "")
+        x = Axis(0, max(point[place] for curve in drawn for point in curve.points) or 1.0,
+                 "minutes of training" if minutes else "steps")  # fmt: skip
+        shown = [
+            Line(number, [(point[place], max(y.low, point[2])) for point in curve.points], title=curve.arm)
+            for number, curve in enumerate(drawn)
+        ]
+        name = QUANTITIES[quantity]
+        charts.append(
+            tag("figure", tag("figcaption", name, _legend([c.arm for c in drawn])), line_chart(name, x, y, shown))
+        )
+    title = "Reinforcement at equal time" if minutes else "Reinforcement at equal steps"
+    lead = "Means over seeds. Of answers that were sampled for training, but for the accuracy."
+    return section("time" if minutes else "steps", title, tag("div", charts, class_="charts"), lead=lead)
+
+
+def _about(plan: Plan) -> Markup:
+    told = [
+        tag("li", f"{arm.name}: {arm.about}; {arm.format}, reward {arm.reward or 'none'}") for arm in ARMS.values()
+    ]
+    settings = tag("pre", json.dumps(plan.to_json(), indent=2))
+    return section("about", "What was run", tag("ul", told), tag("details", tag("summary", "Settings"), settings))
+
+
+def _legend(names: Sequence[str]) -> Markup:
+    return tag(
+        "span", [[figures.swatch(number % SERIES, name), " "] for number, name in enumerate(names)], class_="legend"
+    )
+
+
+def _share(mean: Mean) -> Markup:
+    return figures.share(mean.mean, _ends(mean), mean.n)
+
+
+def _ends(mean: Mean) -> Interval:
+    return Interval(mean.low, mean.high)
+
+
+_ACCURACY = Axis(0, 1, "", percent)

@@ -1,0 +1,133 @@
+"""What came out: every arm's figures over all seeds, and what one arm has over another.
+
+An accuracy is the mean over seeds of each question's outcome, then over questions; its interval resamples
+questions, which all arms and seeds share. How far seeds are apart is told beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relisten.evaluate.analysis import Mean, analyse
+from relisten.evaluate.results import Run, read_run
+from relisten.evaluate.scoring import Outcome, Rule
+from relisten.reproduce.arms import ARMS, PAIRS
+from relisten.reproduce.jobs import ALONE
+from relisten.reproduce.plan import Plan
+from relisten.reproduce.sets import LONG, TEST
+
+_RULE = Rule.STRICT
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One arm."""
+
+    arm: str
+    about: str
+    accuracy: Mean
+    by_seed: tuple[float, ...]
+    long: Mean
+    """On clips 2.5 times as long as those of training."""
+    kinds: Mapping[str, Mean]
+    """Accuracy by kind of question."""
+    words: Mean | None
+    listens: Mean | None
+    listened: float
+    """Share of the answers that listened at least once."""
+    length: Mean | None
+    """Seconds of a segment."""
+    overlap: Mean | None
+    latency: float | None
+    """Median seconds of an answer that is asked for alone."""
+    unanswered: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One arm's accuracy less another's, over the same questions."""
+
+    arm: str
+    over: str
+    tells: str
+    difference: Mean
+
+
+@dataclass(frozen=True)
+class Table:
+    figures: tuple[Figures, ...]
+    differences: tuple[Difference, ...]
+    questions: int
+    long_questions: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def collect(plan: Plan, folder: Path) -> Table:
+    """The table of a finished reproduction.
+
+    Raises:
+        InputError: an evaluation is missing or cannot be read.
+    """
+    outcomes: dict[str, dict[str, float]] = {}
+    found = []
+    for name in plan.arms:
+        runs = [_read(folder, seed, name, TEST) for seed in plan.seeds]
+        outcomes[name] = _right(runs)
+        found.append(_figures(plan, folder, name, runs, outcomes[name]))
+    differences = [
+        Difference(one, other, tells, _of([outcomes[one][key] - outcomes[other][key] for key in outcomes[one]]))
+        for one, other, tells in PAIRS
+        if one in outcomes and other in outcomes
+    ]
+    return Table(tuple(found), tuple(differences), found[0].accuracy.n, found[0].long.n)
+
+
+def _figures(plan: Plan, folder: Path, name: str, runs: list[Run], right: Mapping[str, float]) -> Figures:
+    rows = [row for run in runs for row in run.rows]
+    told = analyse(rows, _RULE)
+    alone = analyse([row for seed in plan.seeds for row in _read(folder, seed, name, ALONE).rows], _RULE)
+    kinds: dict[str, list[float]] = {}
+    for row in runs[0].rows:
+        if row.question is not None:
+            kinds.setdefault(str(row.question.metadata.get("kind", "")), []).append(right[row.id])
+    return Figures(
+        arm=name,
+        about=ARMS[name].about,
+        accuracy=_of(list(right.values())),
+        by_seed=tuple(float(np.mean(list(_right([run]).values()))) for run in runs),
+        long=_of(list(_right([_read(folder, seed, name, LONG) for seed in plan.seeds]).values())),
+        kinds={kind: _of(values) for kind, values in sorted(kinds.items())},
+        words=told.words,
+        listens=told.listens,
+        listened=told.listened / max(1, told.answers),
+        length=told.length,
+        overlap=told.overlap,
+        latency=None if alone.latency is None else alone.latency.median,
+        unanswered=sum(row.outcome(_RULE) is Outcome.NO_ANSWER for row in rows) / max(1, len(rows)),
+    )
+
+
+def _read(folder: Path, seed: int, name: str, what: str) -> Run:
+    return read_run(folder / f"seed-{seed}" / ARMS[name].folder / what)
+
+
+def _right(runs: list[Run]) -> dict[str, float]:
+    """For every question the share of the runs that have it right."""
+    shares: dict[str, list[bool]] = {}
+    for run in runs:
+        for row in run.rows:
+            shares.setdefault(row.id, []).append(row.outcome(_RULE) is Outcome.RIGHT)
+    return {key: float(np.mean(values)) for key, values in shares.items()}
+
+
+def _of(values: list[float]) -> Mean:
+    mean = Mean.of(values)
+    assert mean is not None  # for the type checker: there is always a question
+    return mean

@@ -1,0 +1,93 @@
+"""The whole of it at the smallest size: every job, the table, the page."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from support.cli import run
+
+from relisten.evaluate.results import read_run
+from relisten.reproduce.arms import ARMS, PAIRS
+from relisten.reproduce.base import write_start
+from relisten.reproduce.jobs import list_jobs
+from relisten.reproduce.plan import BUDGETS, Plan
+from relisten.reproduce.probe import measure, regimes
+from relisten.trace import Trace
+
+PLAN = Plan(BUDGETS["smoke"], (0,), tuple(ARMS))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every job is done, all of them in this process."""
+    folder = tmp_path_factory.mktemp("ablation")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "cpu_count", lambda: 1)
+        (folder / "done").mkdir()
+        (folder / "plan.json").write_text(json.dumps(PLAN.to_json()))
+        for job in list_jobs(PLAN):
+            job.run(folder, 1)
+            (folder / "done" / job.name).touch()
+    return folder
+
+
+def test_a_finished_one_is_told_and_drawn(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "reproduce", "--out", finished, "--budget", "smoke", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found == json.loads((finished / "results.json").read_text())
+    assert [one["arm"] for one in found["figures"]] == [*ARMS]
+    assert len(found["differences"]) == len(PAIRS)
+    assert "far too few steps" in found["notes"][1]
+    for one in found["figures"]:
+        assert one["accuracy"]["n"] == 3
+        assert one["long"]["n"] == 2
+        assert one["latency"] > 0
+        assert sum(kind["n"] for kind in one["kinds"].values()) == 3
+    page = (finished / "index.html").read_text()
+    assert all(f">{arm}<" in page.replace("&#x27;", "'") for arm in ARMS)
+    assert "http" not in page.replace("http-equiv", "")
+    assert {"Reinforcement at equal steps", "Reinforcement at equal time", "By kind of question"} <= {
+        part.split("<")[0] for part in page.split(">")
+    }
+    code, out, err = run(capsys, "reproduce", "--out", finished, "--budget", "smoke", "--arms", "D,A")
+    assert code == 0, err
+    assert "D over A (all of it)" in out
+    assert "C over" not in out
+
+
+def test_half_speed_is_heard_in_training_and_in_evaluation_alike(finished: Path) -> None:
+    for name, speed in (("D", 1.0), ("F", 0.5)):
+        here = finished / "seed-0" / name
+        answered = [row.trace for row in read_run(here / "test").rows]
+        assert all(isinstance(trace, Trace) and trace.sampling.crop_speed == speed for trace in answered)
+        assert f"crop_speed = {speed}" in (here / "rl" / "config.toml").read_text()
+
+
+def test_a_base_has_the_tower_and_a_new_language_model(tmp_path: Path) -> None:
+    import torch
+
+    from relisten import models
+
+    write_start("echo-tiny", 0, tmp_path / "start")
+    before, after = (
+        models.load(m, dtype="float32").thinker.state_dict() for m in ("echo-tiny", tmp_path / "start")
+    )
+    kept = {name for name in before if torch.equal(before[name], after[name])}
+    assert {name for name in before if ".audio_tower." in name and ".proj." not in name} <= kept
+    assert not any("_proj.weight" in name and "language_model" in name for name in kept)
+    assert "lm_head.weight" not in kept
+    assert after["lm_head.weight"].std() == pytest.approx(0.05, rel=0.1)
+
+
+def test_the_probe_tells_what_a_crop_is_worth() -> None:
+    told: list[str] = []
+    rows = measure("echo-tiny", told.append, scenes=2)
+    assert len(rows) == len(list(regimes())) == len(told) - 1
+    for row in rows:
+        assert 0 <= row["clip"] <= 1
+        assert row["room"] == pytest.approx(row["crop"] - row["clip"], abs=2e-4)
+        assert row["tokens"] > 0
