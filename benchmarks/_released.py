@@ -24,6 +24,7 @@ from typing import IO, Any
 import numpy as np
 
 from relisten.audio import Clip
+from relisten.engines.vllm import ENVIRONMENT
 from relisten.protocol import Format, Interleaver, Listen
 from relisten.question import Question
 
@@ -89,7 +90,9 @@ class Released:
     def __init__(self, model: Path, torchvision: Path | None, context: int) -> None:
         self._scratch = tempfile.TemporaryDirectory()
         scratch = Path(self._scratch.name)
-        environment = os.environ | {"VLLM_PLUGINS": "", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+        # What our engine sets for itself, it gets, too; but not our front end.
+        quiet = {"TORCH_COMPILE_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+        environment = {**ENVIRONMENT, **quiet, **os.environ, "VLLM_PLUGINS": ""}
         if torchvision is not None:
             (scratch / "sitecustomize.py").write_text(_SITE)
             paths = [str(scratch), str(torchvision.absolute()), environment.get("PYTHONPATH", "")]
@@ -103,10 +106,12 @@ class Released:
             env=environment,
             text=True,
         )
-        self._read()
+        self._ready = False
 
     def ask(self, prompts: Sequence[str], clips: Sequence[Clip], max_tokens: int) -> Turns:
         """One question after the other. `prompts` are up to the head of the model's turn, with `SOUND` in them."""
+        if not self._ready:  # it starts beside others
+            self._ready = not self._read()
         np.savez(self._sounds, *(clip.samples for clip in clips))
         assert self._process.stdin is not None
         command = {"prompts": list(prompts), "sounds": str(self._sounds), "max_tokens": max_tokens}

@@ -12,7 +12,7 @@ from relisten.errors import InputError
 if TYPE_CHECKING:
     from relisten.engines.vllm.engine import VllmEngine
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",  # vLLM would send them somewhere
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
@@ -30,7 +30,7 @@ def load(model: str | Path, **options: Any) -> VllmEngine:
     """
     if importlib.util.find_spec("vllm") is None:
         raise InputError('vLLM is not installed; run pip install "relisten[vllm]", or take the native engine')
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from relisten.engines.vllm.engine import VllmEngine
 
