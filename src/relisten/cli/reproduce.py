@@ -24,7 +24,9 @@ _INTERRUPTED = 130
 
 
 def reproduce(
-    out: Annotated[Path, typer.Option(help="Folder of the reproduction; the same command goes on with it.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the reproduction; the same command goes on with it.")
+    ] = None,
     budget: Annotated[
         str, typer.Option(help="quick (about 10 minutes) or full (1 to 2 hours), on two processors.")
     ] = "quick",
@@ -58,6 +60,8 @@ def reproduce(
         if as_json:
             print(json.dumps(found, indent=1))
         return
+    if out is None:
+        raise InputError("--out is not given: name a folder for the reproduction, or a checkpoint with --probe")
     if budget not in BUDGETS:
         raise InputError(f"budget {budget!r}: it must be quick or full")
     chosen = BUDGETS[budget]
