@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,17 +20,12 @@ _BATCH_SECONDS = 240.0  # sound encoded in one batch; bounds memory, not speed
 
 @dataclass(eq=False)
 class Sound:
-    """A clip on its way to the model: `embeddings` (n, hidden) or an `error` once it is `done`."""
+    """A clip on its way to the model, with `embeddings` (n, hidden) or an `error` in the end."""
 
     clip: Clip
     users: int = 0
-    asked: float = field(default_factory=time.perf_counter)
     embeddings: Tensor | None = None
     error: Exception | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.embeddings is not None or self.error is not None
 
 
 class Encoder:

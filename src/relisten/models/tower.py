@@ -89,7 +89,8 @@ class ChunkCache:
 
     @staticmethod
     def key(mel: Tensor) -> bytes:
-        return hashlib.blake2b(mel.contiguous().cpu().numpy().data, digest_size=16).digest()
+        """Of a chunk in the memory of the host."""
+        return hashlib.blake2b(mel.contiguous().numpy().data, digest_size=16).digest()
 
     def get(self, key: bytes) -> Tensor | None:
         with self._lock:
@@ -137,9 +138,13 @@ def encode_features(
     Returns:
         For each sound (audio tokens, output_dim) in the weights' dtype.
     """
-    chunks = [torch.split(sound, 2 * tower.n_window, dim=1) for sound in torch.split(features, [*lengths], dim=1)]
+    chunks = _split(features, lengths, 2 * tower.n_window)
     flat = [chunk for sound in chunks for chunk in sound]
-    keys = [cache.key(chunk) for chunk in flat] if cache is not None else []
+    keys: list[bytes] = []
+    if cache is not None:  # one copy to the host, not one for each chunk
+        keys = [
+            cache.key(chunk) for sound in _split(features.cpu(), lengths, 2 * tower.n_window) for chunk in sound
+        ]
     states: list[Tensor | None] = [cache.get(key) for key in keys] if cache is not None else [None] * len(flat)
     missing = [i for i, known in enumerate(states) if known is None]
     alone = features.device.type == "cpu" if alone is None else alone
@@ -155,6 +160,11 @@ def encode_features(
         first += len(sound)
         encoded.append(pool(tower, whole[None], torch.tensor([len(whole)]))[0][0])
     return encoded
+
+
+def _split(features: Tensor, lengths: Sequence[int], chunk: int) -> list[tuple[Tensor, ...]]:
+    """The chunks of each sound."""
+    return [torch.split(sound, chunk, dim=1) for sound in torch.split(features, [*lengths], dim=1)]
 
 
 def encode_chunks(tower: Any, chunks: Sequence[Tensor]) -> list[Tensor]:
@@ -174,7 +184,9 @@ def _layer(layer: Any, x: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Te
         linear(projection, h).view(n, length, attention.num_heads, -1).transpose(1, 2)
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    mixed = attend(q, k, v, mask).transpose(1, 2).reshape(n, length, width)
+    # Only who learns pays for the fused kernel's backward; in half precision it keeps the scores in float32.
+    mixed = attend(q, k, v, mask) if torch.is_grad_enabled() else F.scaled_dot_product_attention(q, k, v, mask)
+    mixed = mixed.transpose(1, 2).reshape(n, length, width)
     x = x + linear(attention.out_proj, mixed)
     h = layer_norm(layer.final_layer_norm, x, dtype)
     return x + linear(layer.fc2, F.gelu(linear(layer.fc1, h)))
