@@ -453,3 +453,33 @@ def test_new_weights_are_heard_as_soon_as_no_answer_is_open(untrained_folder: Pa
         assert torch.tensor(after.logprobs) == pytest.approx(expected, abs=TOLERANCE)
 
     asyncio.run(work())
+
+
+def test_a_look_keeps_lockstep(untrained: Family) -> None:
+    async def looked(engine: NativeEngine, index: int) -> GeneratedSpan:
+        asked = question(index)
+        stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling(temperature=1.0, seed=index))
+        if index % 2:
+            await stream.look()
+            await asyncio.sleep(0.02)  # the others wait for what it decides
+        left = 6
+
+        def feed(piece: str, end_of_turn: bool) -> bool:
+            nonlocal left
+            left -= 1
+            return left == 0
+
+        span = await stream.decode(feed)
+        stream.close()
+        return span
+
+    async def work(lockstep: bool) -> list[GeneratedSpan]:
+        with NativeEngine(untrained, lockstep=lockstep) as engine:
+            with engine.together():
+                tasks = [asyncio.ensure_future(looked(engine, index)) for index in range(4)]
+                await asyncio.sleep(0)
+            return await asyncio.gather(*tasks)
+
+    first, second, free = (asyncio.run(asyncio.wait_for(work(lockstep), 120)) for lockstep in (True, True, False))
+    assert first == second  # to the bit
+    assert [span.ids for span in first] == [span.ids for span in free]
