@@ -2,7 +2,7 @@
 
     python benchmarks/everything.py [--only NAME ...] [--results benchmarks/results]
 
-On a machine that does nothing else; about an hour on two cores, of which the soak takes ten minutes. One that
+On a machine that does nothing else; about half an hour on two cores, of which the soak takes ten minutes. One that
 fails is told at the end and stops no other.
 """
 
