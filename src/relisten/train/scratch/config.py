@@ -125,6 +125,15 @@ _SETTLE = (
     ("text", 0.03),
 )
 
+_COMPARE = (
+    ("compare", 0.5),
+    ("read", 0.16),
+    ("quote", 0.07),
+    ("interleaved", 0.22),
+    ("read text", 0.03),
+    ("text", 0.02),
+)
+
 _CONCLUDE = (("conclude", 0.65), ("interleaved", 0.35))
 
 PRESETS: Final[Mapping[str, SftConfig]] = {
@@ -147,7 +156,8 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
             Stage("conclude", 600, 8e-4, _CONCLUDE, heard=2.0, onsets=5.0, traits=0.05, warmup=20),
             Stage("read", 1250, 1e-3, _READ, heard=2.0, onsets=5.0, traits=0.05, last_lr=0.4),
             Stage("recite", 450, 1.5e-3, _RECITE, decay=0.0, heard=2.0, onsets=5.0, traits=0.05),
-            Stage("settle", 400, 1e-3, _SETTLE, heard=2.0, onsets=5.0, traits=0.05, warmup=20),
+            Stage("settle", 250, 1e-3, _SETTLE, heard=2.0, onsets=5.0, traits=0.05, warmup=20, last_lr=0.41),
+            Stage("compare", 320, 8e-4, _COMPARE, heard=2.0, onsets=5.0, traits=0.05, warmup=20),
         ),
     ),
     # Seconds long: shows that everything runs, learns next to nothing.

@@ -13,10 +13,11 @@ import numpy as np
 from relisten.data.examples import Example
 from relisten.data.questions import make_examples
 from relisten.data.reasoning import Listening
-from relisten.data.scenes import Scene, caption
+from relisten.data.scenes import Event, Scene, caption
 from relisten.data.subject import as_subject
 from relisten.data.timbres import LABELS
-from relisten.data.wording import NAMES, REASONS, Rng, in_words, pick
+from relisten.data.told import Told
+from relisten.data.wording import NAMES, REASONS, Rng, in_words, pick, shuffled
 from relisten.protocol import Format, Segment
 from relisten.question import Question
 from relisten.router.finding import MOST_LISTED, Moment, told
@@ -41,6 +42,9 @@ CONCLUDE_WEIGHTS: Final[Mapping[str, float]] = {
     "before": 4.0, "after": 1.5, "duration": 4.0, "longest_gap": 4.0, "louder": 4.0, "higher": 2.0,
 }  # fmt: skip
 QUOTE_WEIGHTS: Final[Mapping[str, float]] = {"duration": 2.0, "louder": 2.0, "higher": 3.0}
+COMPARE_WEIGHTS: Final[Mapping[str, float]] = {"louder": 3.0, "higher": 3.0, "duration": 1.5}
+_PITCHED: Final = ("low beep", "high beep", "bell")
+_HELD: Final = ("low beep", "high beep", "chirp", "noise burst", "voice", "chord")
 _MADE_UP: Final[Mapping[str, str]] = {"loudness": "rises", "pitch": "notes", "silence": "sounds"}
 _OFF: Final = 0.22
 """Logarithm of how far a length may be told off: below half of the smallest step between choices, 1.6."""
@@ -191,6 +195,34 @@ def recite(scene: Scene, rng: Rng, count: int) -> list[Target]:
     return targets
 
 
+def compare(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """What follows from levels, notes and lengths that tools tell, of sounds that are made up as well: only their
+    onsets are those of the scene."""
+    labels = shuffled(rng, LABELS)[: int(rng.integers(2, 4))]
+    levels = {label: rng.uniform(-50, -5) for label in labels}
+    events = []
+    for event in scene.events:
+        label = pick(rng, labels)
+        pitch = 440 * 2 ** rng.uniform(-2.5, 2.5) if label in _PITCHED else None
+        level = levels[label] + rng.uniform(-0.5, 0.5)
+        offset = min(event.onset + math.exp(rng.uniform(-1.5, 1)), scene.clip.duration)
+        made = Event(event.onset, offset, label, pitch=pitch, level=level, weighted_level=level)
+        events.append(replace(made, sustained=label in _HELD))
+    said = {
+        "loudness": [Moment(e.onset, e.level, f"{e.level:.0f} dB") for e in events],
+        "pitch": [Moment(e.onset, e.pitch, note_name(e.pitch)) for e in events if e.pitch is not None],
+        "silence": [Moment(e.onset, e.duration, f"for {e.duration:.1f} s") for e in events],
+    }
+    findings = [
+        Told(tool, f"[{tool}] {_MADE_UP[tool]} at {told(moments)}", tuple(moments[:MOST_LISTED]))
+        for tool, moments in said.items()
+        if moments
+    ]
+    made_up = replace(scene, events=tuple(events))
+    examples = make_examples(made_up, rng, COMPARE_WEIGHTS, per_scene=count, told=findings)
+    return [_given(reworded(example, rng)) for example in examples]
+
+
 def _made_up(tool: str, onset: float, rng: Rng) -> Moment:
     at = max(0.0, onset + rng.uniform(-0.04, 0.06))
     if tool == "pitch":
@@ -213,6 +245,7 @@ TASKS: Final[Mapping[str, Task]] = {
     "read text": Task(Format.TEXT, read_in_text, reads=True),
     "quote": Task(Format.GROUNDED, quote, seconds=0.5, reads=True),
     "recite": Task(Format.GROUNDED, recite, seconds=0.5),
+    "compare": Task(Format.GROUNDED, compare, seconds=0.5),
     "describe": Task(Format.TEXT, describe),
     "transcribe": Task(Format.INTERLEAVED, transcribe),
     "transcribe slowly": Task(Format.INTERLEAVED, transcribe_slowly),
