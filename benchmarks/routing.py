@@ -22,6 +22,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -131,7 +132,7 @@ async def measure(
             shift = (turn + number) % len(names)  # no side is always the first
             traces = {}
             for name in names[shift:] + names[:shift]:
-                spent, traces[name] = await timed(lambda name=name, one=one: sides[name](one))
+                spent, traces[name] = await timed(partial(sides[name], one))
                 if turn:  # the first round warms up
                     times[name].append(spent)
             assert traces["plain"].token_ids == traces["routed"].token_ids == traces["read_twice"].token_ids
