@@ -102,7 +102,7 @@ def main() -> None:
     }
     for row in chain([None], grpo_rows(options, sets)):
         rows += [] if row is None else [row]
-        found |= {"rows": rows, "factors": factors(rows)}
+        found |= {"rows": rows, "factors": factors(rows, found["direct"])}
         (options.out / "efficiency.json").write_text(json.dumps(found, indent=1) + "\n")
     show(found, options.out / "efficiency.html")
 
@@ -261,12 +261,15 @@ def curve(rows: Sequence[Mapping[str, Any]], side: str) -> dict[int, float]:
     return {size: statistics.fmean(row["accuracy"] for row in own if row["size"] == size) for size in sizes}
 
 
-def factors(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each size of the router: the least size at which GRPO is as good, on a straight line in log size between
-    measured ones, over it. None where it never is: then it is more than the largest size over this one."""
+def factors(rows: Sequence[Mapping[str, Any]], direct: float) -> list[dict[str, Any]]:
+    """For each size at which the router is better than answering directly, which needs no question: the least size
+    at which GRPO is as good, on a straight line in log size between measured ones, over it. None where it never is:
+    then it is more than the largest size over this one."""
     router, grpo = curve(rows, "router"), curve(rows, "grpo")
     found = []
     for size, wanted in router.items():
+        if wanted <= direct:
+            continue
         needed = None
         points = sorted(grpo.items())
         for (a, low), (b, high) in pairwise(points):
@@ -306,6 +309,8 @@ def show(found: Mapping[str, Any], page: Path) -> None:
         else:
             continue
         print(f"router's {100 * one['accuracy']:.1f} % of {one['router_questions']} questions: GRPO needs {said}")
+    if not found["factors"]:
+        print("the router is at no size better than answering directly: there is no factor to tell")
     values = [row["accuracy"] for row in rows] + [found["direct"], found["oracle"]]
     sizes = [math.log2(row["size"]) for row in rows]
     y = Axis(max(0.0, min(values) - 0.03), min(1.0, max(values) + 0.03), "accuracy", lambda v: percent(round(v, 3)))

@@ -75,6 +75,7 @@ def test_the_router_is_compared_question_by_question() -> None:
     assert scores.router.against is None
     assert "router against direct: +33.3 points" in scores.verdict[0]
     assert scores.verdict[0].endswith("overlap")
+    assert scores.verdict[-1].startswith("why: tools could make 50.0 points of answers right, of which the policy")
 
 
 def test_a_router_that_is_surely_better_is_told_so() -> None:
@@ -111,6 +112,7 @@ def test_confidence_is_told_by_fifths() -> None:
 
 def test_without_headroom_nothing_can_be_realised() -> None:
     scores = score_routing(table(("010", "000")), taken(DIRECT, DIRECT), ["", ""])
+    assert "no router could gain much" in scores.verdict[-1]
     assert (scores.headroom, scores.realised) == (0.0, None)
 
 

@@ -27,6 +27,7 @@ from relisten.router.outcomes import Outcomes
 from relisten.router.routes import DIRECT
 
 _RESAMPLES: Final = 10_000
+_LITTLE: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,24 @@ class RoutingScores:
                 f"router against {way.name}: {100 * gap:+.1f} points{span}, {word}; the two intervals "
                 f"{'do not overlap' if apart else 'overlap'}"
             )
-        return lines
+        return [*lines, self._why] if self._why else lines
+
+    @property
+    def _why(self) -> str:
+        """Why the router is not surely better than answering directly; "" where it is."""
+        against = self.direct.against
+        if against is not None and against.interval is not None and against.interval.low > 0:
+            return ""
+        if self.headroom < _LITTLE:
+            return (
+                f"why: tools make hardly any wrong answer of this reasoner right ({100 * self.headroom:.1f} points "
+                "at most), so that no router could gain much"
+            )
+        return (
+            f"why: tools could make {100 * self.headroom:.1f} points of answers right, of which the policy finds "
+            f"{100 * (self.realised or 0):.0f} %; it needs more questions to learn from, or these are too few "
+            "to tell"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Accuracies are shares from 0 to 1, intervals are of 95 %."""
