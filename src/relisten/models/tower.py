@@ -78,7 +78,7 @@ class ChunkCache:
     The weights must not change while it holds anything: `clear` it then. Threads may share it.
     """
 
-    def __init__(self, limit: int = 1 << 28) -> None:
+    def __init__(self, limit: int = 1 << 25) -> None:
         self._limit = limit
         self._states: OrderedDict[bytes, Tensor] = OrderedDict()
         self._size = 0
