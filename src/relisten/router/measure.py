@@ -179,12 +179,19 @@ def _loudness(count: int, split: str) -> Iterator[Figure]:
         told = _run(Loudness, "loudness", Clip.from_samples(_tone(440, 2.0) * 10 ** (level / 20) * math.sqrt(2)))
         off.append(abs(told.level - level))
     yield Figure("loudness", "tones: level off by", float(np.mean(off)), "dB", count)
-    right = 0
+    right = hits = found = true = 0
+    off = []
     for scene in simulate(split, SEED, 0, count):
-        at = _run(Loudness, "loudness", scene.clip).loudest_at
+        told = _run(Loudness, "loudness", scene.clip)
         most = max(event.level for event in scene.events)
+        at = told.loudest_at
         right += any(e.onset - 0.05 <= at <= e.offset and e.level > most - 3 for e in scene.events)
+        pairs = matched([rise.at for rise in told.rises], [event.onset for event in scene.events], _NEAR)
+        hits, found, true = hits + len(pairs), found + len(told.rises), true + len(scene.events)
+        off += [abs(told.rises[i].level - scene.events[j].level) for i, j in pairs]
     yield Figure("loudness", "scenes: loudest moment in a loudest sound", right / count, "share", count)
+    yield Figure("loudness", "scenes: rises, F1 within 50 ms", _f1(hits, found, true), "share", true)
+    yield Figure("loudness", "scenes: level of a sound off by", float(np.median(off)), "dB", len(off))
 
 
 def _spectrum(count: int, split: str) -> Iterator[Figure]:
