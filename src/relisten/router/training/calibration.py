@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_TEMPERATURES: Final = tuple(float(t) for t in np.geomspace(0.25, 8.0, 41))
+_TEMPERATURES: Final = tuple(float(t) for t in np.geomspace(0.5, 8.0, 33))
 _GAIN: Final = 0.01
 """Share of the loss that a temperature must save to be worth having."""
 
@@ -38,7 +38,7 @@ def fit_temperature(logprobs: Tensor, rewards: Tensor) -> float:
 
 def fit_threshold(probabilities: Tensor, rewards: Tensor, direct: int) -> float:
     """The least probability of a route other than direct that earns the most; of several the highest, which calls
-    the fewest tools. 0 where calling always pays.
+    the fewest tools. 0 where calling always pays, 1 where it never does.
 
     Args:
         probabilities: (questions, routes).
@@ -54,5 +54,6 @@ def fit_threshold(probabilities: Tensor, rewards: Tensor, direct: int) -> float:
     place = int((earned >= earned.max() - 1e-6).nonzero()[0])
     if place == len(earned) - 1:
         return 0.0
-    above = float(order.values[place - 1]) if place else 1.0
-    return (above + float(order.values[place])) / 2
+    if place == 0:
+        return 1.0
+    return float(order.values[place - 1] + order.values[place]) / 2
