@@ -204,7 +204,7 @@ def _answer(llm: Any, prompt: str, clip: Clip, max_tokens: int) -> tuple[str, in
         for segment in heard:
             sounds = [*sounds, clip.crop(segment.start, segment.end).samples]
             response += SOUND
-    return written, tokens, len(sounds) - 1
+    return written.removesuffix("<|im_end|>"), tokens, len(sounds) - 1
 
 
 def prompt_text(question: Question, system: str, user: str) -> str:
