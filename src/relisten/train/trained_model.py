@@ -107,7 +107,10 @@ def freeze(thinker: nn.Module, config: FinetuneConfig) -> Any:
         lora_dropout=config.lora_dropout,
         target_modules=f"{wanted}|{_AUDIO_LAYERS}" if config.train_audio else wanted,
     )
-    with warnings.catch_warnings():  # peft asks transformers by a name that is going away
+    # Every process must begin with the same adapters; what else is drawn must not depend on there being any.
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        # peft asks transformers by a name that is going away.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
         return get_peft_model(thinker, adapters)
 
