@@ -186,4 +186,5 @@ def as_stage_one(config: GrpoConfig) -> FinetuneConfig:
         pass_tokens=config.pass_tokens,
         max_length=1,
         packing=True,
+        seed=config.seed,
     )
