@@ -6,8 +6,8 @@ import difflib
 import json
 import tomllib
 import types
-from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -74,6 +74,38 @@ def dump_settings(config: Any) -> str:
         elif field.default is not None:
             raise InputError(f"{field.name}: None cannot be written to TOML unless it is the default")
     return "".join(lines)
+
+
+def begin_run(config: Any, out: Path, may_change: Collection[str]) -> None:
+    """Make the folder of a run and write its settings, or check that they are those it was begun with.
+
+    Args:
+        may_change: settings that may differ when a run goes on.
+
+    Raises:
+        InputError: another run is there, or the folder cannot be written.
+    """
+    written = out / "config.toml"
+    if written.exists():
+        refuse_others(config, written, may_change)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        written.write_text(dump_settings(config), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
+
+
+def refuse_others(config: Any, written: Path, may_change: Collection[str]) -> None:
+    """
+    Raises:
+        InputError: the run that `written` belongs to was begun with other settings than `config`.
+    """
+    before = make_config(type(config), read_settings(written), str(written))
+    unimportant = {name: getattr(config, name) for name in may_change}
+    if different := differences(replace(before, **unimportant), config):
+        raise InputError(
+            f"{written.parent}: holds a run with {different}; give the same settings, or another --out"
+        )
 
 
 def differences(before: Any, now: Any) -> str:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from relisten.engines.base import Engine
 from relisten.engines.native import NativeEngine
-from relisten.errors import DivergedError, InputError
+from relisten.errors import DivergedError
 from relisten.models import load
 from relisten.models.base import Family
 from relisten.router.head import HeadPolicy, Reads
@@ -48,7 +48,7 @@ from relisten.router.training.objective import relative_rewards
 from relisten.router.training.prepare import Known, Watch, learn_about, read_sets, routes_of
 from relisten.router.weights import count_weights, weights_hash
 from relisten.train.metrics import Metrics
-from relisten.train.settings import differences, dump_settings, make_config, read_settings
+from relisten.train.settings import begin_run
 
 _CHOSEN, _STATE, _TOLD = "chosen.json", "state.pt", "training.json"
 
@@ -94,7 +94,7 @@ def train_router(
         DivergedError: the loss is no number; what was saved before stays.
     """
     watch = watch or Watch()
-    begin(config, out)
+    begin_run(config, out, MAY_CHANGE)
     if config.threads:
         torch.set_num_threads(config.threads)
     began = time.perf_counter()
@@ -126,21 +126,6 @@ def train_router(
     told |= {"result": asdict(trained) | {"policy": "policy"}, "reasoner_before": before, "reasoner_after": after}
     (out / _TOLD).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return trained
-
-
-def begin(config: RouterConfig, out: Path) -> None:
-    """Make the folder of a run and write its settings, or check that they are those it was begun with."""
-    written = out / "config.toml"
-    if written.exists():
-        before = make_config(RouterConfig, read_settings(written), str(written))
-        unimportant = {name: getattr(config, name) for name in MAY_CHANGE}
-        if different := differences(replace(before, **unimportant), config):
-            raise InputError(f"{out}: holds a run with {different}; give the same settings, or another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        written.write_text(dump_settings(config), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
 
 
 def features_of(known: Sequence[Known], reads: Reads) -> NDArray[np.float32]:

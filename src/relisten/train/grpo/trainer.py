@@ -50,7 +50,7 @@ from relisten.train.metrics import Metrics
 from relisten.train.parallel import Processes
 from relisten.train.planning import members_of_step, steps_of_epoch
 from relisten.train.rewards import Reward
-from relisten.train.settings import differences, dump_settings, make_config, read_settings
+from relisten.train.settings import begin_run
 from relisten.train.states import States
 
 _TRAINING: Final = 0
@@ -107,27 +107,13 @@ def train_grpo(
     if processes is not None:
         config = replace(config, device=str(processes.device))
     if team.first:
-        _begin(config, out)
+        begin_run(config, out, MAY_CHANGE)
     team.wait()
     run = _Run(config, out, engine, watch or Watch(), team)
     try:
         return run.go()
     finally:
         run.close()
-
-
-def _begin(config: GrpoConfig, out: Path) -> None:
-    written = out / "config.toml"
-    if written.exists():
-        before = make_config(GrpoConfig, read_settings(written), str(written))
-        unimportant = {name: getattr(config, name) for name in MAY_CHANGE}
-        if different := differences(replace(before, **unimportant), config):
-            raise InputError(f"{out}: holds a run with {different}; give the same settings, or another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        written.write_text(dump_settings(config), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
 
 
 def read_referenced(path: str, on_note: Callable[[str], None]) -> list[Question]:

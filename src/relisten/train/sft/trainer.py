@@ -40,7 +40,7 @@ from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.train.metrics import Metrics
 from relisten.train.parallel import Processes, whole
 from relisten.train.planning import divide, members_of_step, steps_of_epoch
-from relisten.train.settings import differences, dump_settings, make_config, read_settings
+from relisten.train.settings import dump_settings, refuse_others
 from relisten.train.sft.config import MAY_CHANGE, FinetuneConfig
 from relisten.train.sft.reading import TRAIN, read_dataset
 from relisten.train.sft.sequences import Counts, Layout, ReadySet, Sequence, make_ready
@@ -106,10 +106,7 @@ def begin(config: FinetuneConfig, out: Path) -> None:
     written = out / "config.toml"
     begun = (out / "data" / f"{VALIDATION}.json").exists()
     if written.exists() and begun:
-        before = make_config(FinetuneConfig, read_settings(written), str(written))
-        unimportant = {name: getattr(config, name) for name in MAY_CHANGE}
-        if different := differences(replace(before, **unimportant), config):
-            raise InputError(f"{out}: holds a run with {different}; give the same settings, or another --out")
+        refuse_others(config, written, MAY_CHANGE)
     if not written.exists() and out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out}: holds other files and no run; give a new folder as --out")
     try:
