@@ -322,9 +322,8 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
 
 def _version(name: str) -> int:
     tool = find_tool(name)
-    if missing := tool.missing:
-        remedy = tool.install or f"pip install {' '.join(missing)}"
-        raise InputError(f"route {name}: its tool needs {', '.join(missing)}: {remedy}")
+    if need := tool.need:
+        raise InputError(f"route {name}: its tool {need}")
     return tool.version
 
 

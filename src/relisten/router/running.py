@@ -153,9 +153,8 @@ def run_tool(
     key = cache_key(tool, clip, window, report.arguments) if cache is not None else ""
     if cache is not None and (kept := _kept(cache, key, tool)) is not None:
         return replace(report, finding=kept, seconds=time.perf_counter() - began, cached=True)
-    if missing := tool.missing:
-        remedy = tool.install or f"pip install {' '.join(missing)}"
-        return _failed(report, Failure.NOT_INSTALLED, f"{name} needs {', '.join(missing)}: {remedy}")
+    if need := tool.need:
+        return _failed(report, Failure.NOT_INSTALLED, f"{name} {need}")
     report = _in_thread(tool, clip, report, tool.timeout if timeout is None else timeout)
     if cache is not None and report.finding is not None:
         cache.put(key, report.finding.to_json())

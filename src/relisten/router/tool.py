@@ -94,6 +94,13 @@ class Tool(Generic[P, F]):
         packages = dict.fromkeys(name.partition(".")[0] for name in self.requires)
         return tuple(name for name in packages if find_spec(name) is None)
 
+    @property
+    def need(self) -> str:
+        """What is not installed, and the command that mends it; "" where all is there."""
+        missing = self.missing
+        remedy = self.install or f"pip install {' '.join(missing)}"
+        return f"needs {', '.join(missing)}: {remedy}" if missing else ""
+
     def arguments(self, given: Mapping[str, Argument]) -> dict[str, Argument]:
         """All arguments by name, those not given at their defaults.
 

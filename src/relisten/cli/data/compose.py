@@ -49,8 +49,8 @@ def compose_(
     """
     chosen = tuple(filter(None, tools.split(",")))
     for name in chosen:
-        if missing := find_tool(name).missing:
-            raise InputError(f"tool {name} needs {', '.join(missing)}: {find_tool(name).install}")
+        if need := find_tool(name).need:
+            raise InputError(f"tool {name} {need}")
     options = ComposeOptions(
         per_clip, kinds_named(filter(None, kinds.split(","))), seed, style, min_confidence, chosen, tool_share
     )
