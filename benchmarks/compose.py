@@ -47,8 +47,8 @@ def main() -> None:
             with (folder / "questions.jsonl").open("w", encoding="utf-8") as file:
                 ask = ComposeOptions(per_clip=options.per_clip)
                 for stretch in compose(folder / "manifest.jsonl", folder, ask, options.processes):
-                    file.write(stretch.lines)
-                    made += stretch.questions
+                    file.writelines(stretch.rows)
+                    made += len(stretch.rows)
             seconds, processor_seconds = time.perf_counter() - begun, _cpu() - cpu
         measured = FileStatistics(folder / "questions.jsonl")
         for _ in measured.read():

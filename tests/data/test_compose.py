@@ -189,13 +189,22 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def composed(manifest: Path, processes: int = 1, **options: object) -> str:
     stretches = compose(manifest, manifest.parent, ComposeOptions(**options), processes)  # type: ignore[arg-type]
-    return "".join(stretch.lines for stretch in stretches)
+    return "".join(row for stretch in stretches for row in stretch.rows)
 
 
 def test_the_number_of_processes_changes_nothing(manifest: Path) -> None:
     alone = composed(manifest)
     assert composed(manifest, processes=2) == alone
     assert composed(manifest, seed=1) != alone
+
+
+def test_no_kind_has_more_questions_than_allowed(manifest: Path) -> None:
+    every, even = composed(manifest), composed(manifest, per_kind=20)
+    kinds = [json.loads(row)["kind"] for row in every.splitlines()]
+    assert Counter(json.loads(row)["kind"] for row in even.splitlines()) == {
+        kind: min(20, number) for kind, number in Counter(kinds).items()
+    }
+    assert [row for row in every.splitlines() if row in even.splitlines()] == even.splitlines()
 
 
 def test_a_clip_gets_the_same_questions_wherever_it_stands(manifest: Path, tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ class ComposeOptions:
     """Audio tools whose findings some of the questions show."""
     tool_share: float = 0.5
     """How many of the questions, where there are tools."""
+    per_kind: int = 0
+    """Most questions of one kind in all, the first ones; 0 for no limit."""
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in KINDS]
@@ -102,6 +104,8 @@ class ComposeOptions:
             )
         if not 0 <= self.tool_share <= 1:
             raise InputError(f"tool share {self.tool_share:g}: it must be from 0 to 1")
+        if self.per_kind < 0:
+            raise InputError(f"per kind {self.per_kind}: at least 1, or 0 for no limit")
         for name in self.tools:
             find_tool(name)
 
@@ -189,13 +193,23 @@ def learn_labels(manifest: Path) -> dict[str, Labels]:
 class Composed:
     """What came out of one stretch of a manifest."""
 
-    lines: str
-    """Rows of examples, as text."""
+    rows: tuple[str, ...]
+    """Examples as text, a line each."""
+    kinds: tuple[str, ...]
+    """Of each row."""
     clips: int
-    questions: int
     refused: Mapping[str, int]
     """Clips that nothing was asked about, by reason."""
     bad: tuple[InputError, ...]
+
+    def within(self, limit: int, counts: Counter[str]) -> Composed:
+        """Without the rows whose kind has had `limit` in `counts`, which goes on counting."""
+        kept = []
+        for row, kind in zip(self.rows, self.kinds, strict=True):
+            counts[kind] += 1
+            if counts[kind] <= limit:
+                kept.append((row, kind))
+        return replace(self, rows=tuple(row for row, _ in kept), kinds=tuple(kind for _, kind in kept))
 
 
 def compose(
@@ -215,7 +229,9 @@ def compose(
     """
     labels = learn_labels(manifest)
     make = partial(_composed, manifest.parent, out_folder, labels, options, tool_cache)
-    yield from ordered_map(make, _chunks(manifest), processes)
+    counts: Counter[str] = Counter()
+    for composed in ordered_map(make, _chunks(manifest), processes):
+        yield composed.within(options.per_kind, counts) if options.per_kind else composed
 
 
 def compose_record(
@@ -355,6 +371,7 @@ def _composed_with(
     chunk: Sequence[tuple[str, bytes]],
 ) -> Composed:
     rows: list[str] = []
+    kinds: list[str] = []
     refused: Counter[str] = Counter()
     bad: list[InputError] = []
     clips = 0
@@ -373,7 +390,8 @@ def _composed_with(
             refused[examples] += 1
             continue
         rows += (dump_row(example_row(example, out_folder)) for example in examples)
-    return Composed("".join(rows), clips, len(rows), refused, tuple(bad))
+        kinds += (example.kind for example in examples)
+    return Composed(tuple(rows), tuple(kinds), clips, refused, tuple(bad))
 
 
 def _record(where: str, line: bytes, folder: Path) -> ClipRecord | InputError:

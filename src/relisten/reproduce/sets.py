@@ -107,7 +107,7 @@ def _questions(place: Path, asked: str, seed: int) -> list[str]:
     for composed in compose(place / MANIFEST, place, options):
         if composed.bad:
             raise composed.bad[0]
-        lines += composed.lines.splitlines(keepends=True)
+        lines += composed.rows
     if asked == WINDOWS:
         return lines
     return [line for line in lines if not _TIME.search(_text(line, place))]

@@ -29,6 +29,9 @@ def compose_(
         str,
         typer.Option(help=f"Kinds to ask, with commas between; or groups: {', '.join(GROUPS)}. All by default."),
     ] = "",
+    per_kind: Annotated[
+        int, typer.Option(help="Most questions of one kind in all, for an even mix of kinds; 0 for no limit.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Another seed asks other questions.")] = 0,
     style: Annotated[
         Style, typer.Option(help="Reasoning in full sentences, or short as echo-tiny is trained on.")
@@ -52,8 +55,9 @@ def compose_(
         if need := find_tool(name).need:
             raise InputError(f"tool {name} {need}")
     options = ComposeOptions(
-        per_clip, kinds_named(filter(None, kinds.split(","))), seed, style, min_confidence, chosen, tool_share
-    )
+        per_clip, kinds_named(filter(None, kinds.split(","))), seed, style, min_confidence, chosen, tool_share,
+        per_kind,
+    )  # fmt: skip
     refused: Counter[str] = Counter()
     clips = questions = bad = 0
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
@@ -63,9 +67,9 @@ def compose_(
         out.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8", newline="\n") as file:
             for stretch in counting(stretches, "clips (64 at a time)", sys.stderr):
-                file.write(stretch.lines)
+                file.writelines(stretch.rows)
                 clips += stretch.clips
-                questions += stretch.questions
+                questions += len(stretch.rows)
                 refused.update(stretch.refused)
                 for error in stretch.bad:
                     bad += 1
