@@ -145,9 +145,11 @@ def test_temperature_makes_probabilities_honest() -> None:
 
 def test_a_threshold_keeps_the_decisions_that_pay() -> None:
     sure = torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.4, 0.6], [0.45, 0.55], [0.7, 0.3]])
-    helps = torch.tensor([1.0, 1.0, -1.0, 0.0, 1.0])
+    helps = torch.tensor([1.0, 1.0, -1.0, -1.0, 1.0])
     rewards = torch.stack([torch.zeros(5), helps, -torch.ones(5)], dim=1)
-    assert fit_threshold(sure, rewards, direct=0) == pytest.approx(0.7)  # between 0.8 and 0.6
+    assert fit_threshold(sure, rewards, direct=0) == pytest.approx(0.7)  # between 0.8 and 0.6; saves 2, error 1.4
+    rewards[3, 1] = 0.0
+    assert fit_threshold(sure, rewards, direct=0) == 0.0  # saves 1, which may be chance
     rewards[:, 1] = 1.0
     assert fit_threshold(sure, rewards, direct=0) == 0.0
     rewards[:, 1] = -1.0

@@ -128,7 +128,7 @@ def test_it_learns_when_a_tool_helps(config: RouterConfig, files: Path, tmp_path
         seen = look_at(Reasoner(), [asked, replace(asked, text="What is it?")], "r", store)
     assert policy.decide(asked, noise_clip(2.0), seen[0]).route == LENGTH
     assert policy.decide(asked, noise_clip(2.0), seen[1]).route == DIRECT
-    assert done.weights == 3 * (32 + 32) + 3
+    assert done.weights == 3 * 32 + 3
     assert done.share < 0.01
 
 

@@ -37,8 +37,9 @@ def fit_temperature(logprobs: Tensor, rewards: Tensor) -> float:
 
 
 def fit_threshold(probabilities: Tensor, rewards: Tensor, direct: int) -> float:
-    """The least probability of a route other than direct that earns the most; of several the highest, which calls
-    the fewest tools. 0 where calling always pays, 1 where it never does.
+    """The least probability of a route other than direct that earns the most, if that is more than calling always
+    earns by over a standard error; else 0. A set for validation is small, and the best of many cuts looks better
+    than it is.
 
     Args:
         probabilities: (questions, routes).
@@ -46,13 +47,14 @@ def fit_threshold(probabilities: Tensor, rewards: Tensor, direct: int) -> float:
         direct: number of the direct route.
     """
     chances, best = probabilities.max(1)
-    gains = rewards[torch.arange(len(rewards)), best] - rewards[:, direct]
     away = best != direct
     order = chances[away].sort(descending=True)
+    gains = (rewards[torch.arange(len(rewards)), best] - rewards[:, direct])[away][order.indices].double()
     # Cutting behind each decision in order of falling confidence: what the ones in front of the cut earn together.
-    earned = torch.cat([torch.zeros(1), gains[away][order.indices].cumsum(0)])
+    earned = torch.cat([torch.zeros(1, dtype=torch.float64), gains.cumsum(0)])
     place = int((earned >= earned.max() - 1e-6).nonzero()[0])
-    if place == len(earned) - 1:
+    error = float(gains[place:].square().sum().sqrt())
+    if float(earned[place] - earned[-1]) <= error:
         return 0.0
     if place == 0:
         return 1.0

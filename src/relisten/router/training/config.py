@@ -50,9 +50,7 @@ class RouterConfig:
     layers: Annotated[
         tuple[int, ...], "Whose states a head reads; empty: the layer that does best in validation."
     ] = ()
-    parts: Annotated[str, "Of those: last (token of the prompt), sound (mean over its tokens); by comma."] = (
-        "last,sound"
-    )
+    parts: Annotated[str, "Of those: last (token of the prompt), sound (mean over its tokens); by comma."] = "last"
     hidden: Annotated[int, "Width of a layer inside the head; 0: none."] = 0
     max_share: Annotated[float, "A head with a larger share of the reasoner's parameters is refused."] = 0.01
     lm: Annotated[str, "Model of an lm policy; empty: another copy of the reasoner."] = ""
@@ -66,7 +64,7 @@ class RouterConfig:
     group_size: Annotated[int, "Decisions sampled for a question."] = 8
     normalise: Annotated[bool, "Divide advantages by the group's deviation."] = False
     cost: Annotated[float, "What a tool call costs, in answers; ours."] = 0.0
-    entropy: Annotated[float, "Weight of the policy's entropy, which is made larger."] = 0.01
+    entropy: Annotated[float, "Weight of the policy's entropy, which is made larger."] = 0.05
     batch_size: Annotated[int, "Questions of a step."] = 64
     steps: int = 300
     lr: Annotated[float, "Highest learning rate."] = 0.01
