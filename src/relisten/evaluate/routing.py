@@ -140,19 +140,22 @@ class RoutingScores:
 
     @property
     def _why(self) -> str:
-        """Why the router is not surely better than answering directly; "" where it is."""
-        against = self.direct.against
-        if against is not None and against.interval is not None and against.interval.low > 0:
+        """Why the router is not surely better than every route that is always taken; "" where it is."""
+        others = [way.against for way in (self.direct, *self.always)]
+        if all(one is not None and one.interval is not None and one.interval.low > 0 for one in others):
             return ""
         if self.headroom < _LITTLE:
             return (
                 f"why: tools make hardly any wrong answer of this reasoner right ({100 * self.headroom:.1f} points "
                 "at most), so that no router could gain much"
             )
+        left = max(self.kinds, key=lambda kind: kind.n * (kind.oracle - kind.router))
+        of = f" of {left.kind}" if left.kind else ""
         return (
             f"why: tools could make {100 * self.headroom:.1f} points of answers right, of which the policy finds "
-            f"{100 * (self.realised or 0):.0f} %; it needs more questions to learn from, or these are too few "
-            "to tell"
+            f"{100 * (self.realised or 0):.0f} %; most is left in the {left.n} questions{of}: router "
+            f"{100 * left.router:.1f} %, {left.best} always {100 * left.best_accuracy:.1f} %, oracle "
+            f"{100 * left.oracle:.1f} %. More questions to learn from, or to test with, may tell more"
         )
 
     def to_json(self) -> dict[str, Any]:

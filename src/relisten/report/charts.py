@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from relisten.report.html import Markup, tag
@@ -12,6 +13,7 @@ from relisten.report.html import Markup, tag
 WIDTH: Final = 380
 HEIGHT: Final = 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 40
+_LETTER, _LINE = 6.2, 13  # of a tick's text
 SERIES: Final = 6
 """Colours that the page has; further runs begin again."""
 
@@ -214,20 +216,28 @@ class _Frame:
             text = self._y.format(value)
             drawn.append(tag("text", text, x=_LEFT - 6, y=y, class_="tick", text_anchor="end", dy="0.32em"))
         drawn.append(tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=bottom, y2=bottom, class_="axis"))
-        for place, text in x_ticks:
-            at = f"{place:.1f}"
-            drawn.append(tag("text", text, x=at, y=bottom + 15, class_="tick", text_anchor="middle"))
-        middle = _LEFT + self.width / 2
-        drawn.append(tag("text", self._x.label, x=middle, y=self._height - 6, class_="label", text_anchor="middle"))
+        lower = _LINE if _crowded(x_ticks) else 0
+        for number, (place, text) in enumerate(x_ticks):
+            at, line = f"{place:.1f}", bottom + 15 + lower * (number % 2)
+            drawn.append(tag("text", text, x=at, y=line, class_="tick", text_anchor="middle"))
+        middle, height = _LEFT + self.width / 2, self._height + lower
+        drawn.append(tag("text", self._x.label, x=middle, y=height - 6, class_="label", text_anchor="middle"))
         return tag(
             "svg",
             drawn,
             marks,
-            viewBox=f"0 0 {WIDTH} {self._height}",
+            viewBox=f"0 0 {WIDTH} {height}",
             role="img",
             aria_label=label,
             class_="chart",
         )
+
+
+def _crowded(ticks: Sequence[tuple[float, str]]) -> bool:
+    """Would neighbours touch if they stood on one line?"""
+    return any(
+        (len(one) + len(other)) / 2 * _LETTER > right - left for (left, one), (right, other) in pairwise(ticks)
+    )
 
 
 def _named_ticks(frame: _Frame, names: Sequence[str]) -> list[tuple[float, str]]:

@@ -126,11 +126,11 @@ def _verdict(scores: RoutingScores) -> Markup:
     realised: Child = "There is no headroom: no route is ever right where direct is wrong."
     if scores.realised is not None:
         span = scores.realised_interval
-        realised = [
-            f"The oracle is {100 * scores.headroom:.1f} points above direct; the router realises ",
-            figures.share(scores.realised, span),
-            " of them.",
-        ]
+        within = "" if span is None else f" ({100 * span.low:.0f} to {100 * span.high:.0f})"
+        realised = (
+            f"The oracle is {100 * scores.headroom:.1f} points above direct; the router realises "
+            f"{100 * scores.realised:.0f} %{within} of them."
+        )
     lines = [tag("li", line) for line in scores.verdict]
     return section("verdict", "Does it pay?", tag("p", realised), tag("ul", lines))
 
@@ -222,7 +222,7 @@ def _confidence(scores: RoutingScores) -> Markup:
         "decisions that cost no answer, by confidence",
         axis,
         Axis(0, 1, "", percent),
-        [Line(0, points), Line(1, [(0, 0), (1, 1)], dashed=True)],
+        [Line(0, points)],
     )
     rows: list[list[Child]] = [
         [f"{100 * mean:.0f} %", f"{100 * kept:.1f} %", number] for mean, kept, number in scores.confidence
