@@ -67,7 +67,8 @@ def test_jobs_need_what_comes_before_them() -> None:
         known.add(job.name)
     needs = {job.name: job.needs for job in jobs}
     assert needs["seed-2-D-rl"] == needs["seed-2-B-eval"] == needs["seed-2-C-eval"] == ("seed-2-sft",)
-    assert needs["seed-0-E-prime-rl"] == needs["seed-0-A-eval"] == ("seed-0-base",)
+    assert needs["seed-0-E-prime-rl"] == needs["seed-0-A-eval"] == needs["seed-2-sft"] == ("base",)
+    assert "seed-2-A-eval" not in needs  # the base is the same for all seeds
     assert needs["seed-0-F-eval"] == ("seed-0-F-rl",)
     assert not any("sft" in job.name for job in list_jobs(replace(SMOKE, arms=("A", "E"))))
 

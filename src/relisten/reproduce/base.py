@@ -1,4 +1,4 @@
-"""The base that all arms of one seed start from: a language model from random weights behind a trained audio tower.
+"""The base that all arms start from: a language model from random weights behind a trained audio tower.
 
 As Qwen2.5-Omni's tower starts from Whisper's and its tokenizer is Qwen's, tower and tokenizer here are those of a
 checkpoint, by default the shipped one. What the language model learns: to tell what is heard in a clip and in crops
@@ -25,6 +25,7 @@ from relisten.train.scratch.config import SftConfig, Stage
 from relisten.train.scratch.pool import PoolConfig
 from relisten.train.scratch.trainer import train
 
+_SEED: Final = 0
 _HEAR: Final = (("transcribe", 0.55), ("transcribe slowly", 0.1), ("describe", 0.2), ("reason", 0.15))
 _ANSWER: Final = (
     ("text", 0.45), ("transcribe", 0.2), ("transcribe slowly", 0.05), ("describe", 0.1), ("reason", 0.2),
@@ -42,7 +43,7 @@ def pools(plan: Plan) -> tuple[PoolConfig, PoolConfig]:
     )
 
 
-def base_config(plan: Plan, seed: int) -> SftConfig:
+def base_config(plan: Plan) -> SftConfig:
     """The run of the scratch trainer."""
     budget = plan.budget
     training, validation = pools(plan)
@@ -54,7 +55,7 @@ def base_config(plan: Plan, seed: int) -> SftConfig:
         ),
         pool=training,
         validation=validation,
-        seed=seed,
+        seed=_SEED,
         processes=budget.base_processes,
         save_every=50,
         check_every=100,
@@ -62,14 +63,14 @@ def base_config(plan: Plan, seed: int) -> SftConfig:
     )
 
 
-def train_base(plan: Plan, seed: int, folder: Path, pool: Path) -> Path:
-    """Train it in `folder`, or go on; `pool` is where all seeds have their scenes."""
+def train_base(plan: Plan, folder: Path, pool: Path) -> Path:
+    """Train it in `folder`, or go on; `pool` has its scenes."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "start").exists():
-        write_start(plan.tower, seed, folder / "start")
+        write_start(plan.tower, _SEED, folder / "start")
     if not (folder / "pool").exists():
         (folder / "pool").symlink_to(pool.absolute(), target_is_directory=True)
-    return train(base_config(plan, seed), folder)
+    return train(base_config(plan), folder)
 
 
 def write_start(tower: str, seed: int, folder: Path) -> None:

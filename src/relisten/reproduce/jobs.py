@@ -4,7 +4,8 @@ any moment and goes on when it is run again: every trainer and every evaluation 
     OUT/plan.json                        what is reproduced
     OUT/sets/                            clips and questions
     OUT/pool/                            scenes of the bases
-    OUT/seed-0/base/, sft/               trainings that arms share
+    OUT/base/                            what all arms start from, as in the paper: one for all seeds
+    OUT/seed-0/sft/                      a training that arms share
     OUT/seed-0/D/rl/                     an arm's reinforcement
     OUT/seed-0/D/test/, long/, alone/    its evaluations, as `relisten eval` writes them
     OUT/logs/, OUT/done/                 what jobs printed, and which are done
@@ -51,7 +52,10 @@ class Job:
 def list_jobs(plan: Plan) -> list[Job]:
     """All jobs, each behind those that it needs."""
     arms = [ARMS[name] for name in plan.arms]
-    jobs = [Job("data", partial(_data, plan), wide=True)]
+    jobs = [
+        Job("data", partial(_data, plan), wide=True),
+        Job("base", partial(_base, plan), ("data",), wide=True),
+    ]
     for seed in plan.seeds:
         jobs += _jobs_of(plan, seed, arms)
     return jobs
@@ -59,12 +63,14 @@ def list_jobs(plan: Plan) -> list[Job]:
 
 def _jobs_of(plan: Plan, seed: int, arms: list[Arm]) -> Iterator[Job]:
     here, budget = f"seed-{seed}", plan.budget
-    base, sft = f"{here}-base", f"{here}-sft"
-    yield Job(base, partial(_base, plan, seed), ("data",), True)
+    sft = f"{here}-sft"
     if any(arm.supervised for arm in arms):
-        yield Job(sft, partial(_sft, plan, seed), (base,), counted=(f"{here}/sft/metrics.jsonl", budget.sft_steps))
+        rows = f"{here}/sft/metrics.jsonl"
+        yield Job(sft, partial(_sft, plan, seed), ("base",), counted=(rows, budget.sft_steps))
     for arm in arms:
-        start = sft if arm.supervised else base
+        if seed not in seeds_of(plan, arm):
+            continue
+        start = sft if arm.supervised else "base"
         if arm.questions:
             trained = f"{here}-{arm.folder}-rl"
             rows = f"{here}/{arm.folder}/rl/metrics.jsonl"
@@ -73,12 +79,21 @@ def _jobs_of(plan: Plan, seed: int, arms: list[Arm]) -> Iterator[Job]:
         yield Job(f"{here}-{arm.folder}-eval", partial(_evaluate, plan, seed, arm), (start,))
 
 
+def seeds_of(plan: Plan, arm: Arm) -> tuple[int, ...]:
+    """The seeds that an arm is evaluated with: the first alone where nothing is trained after the base."""
+    return plan.seeds if arm.supervised or arm.questions else plan.seeds[:1]
+
+
 def checkpoint(folder: Path, seed: int, arm: Arm) -> Path:
     """What an arm is evaluated with."""
-    here = folder / f"seed-{seed}"
     if arm.questions:
-        return here / arm.folder / "rl" / "checkpoint"
-    return here / ("sft" if arm.supervised else "base") / "checkpoint"
+        return folder / f"seed-{seed}" / arm.folder / "rl" / "checkpoint"
+    return _start(folder, seed, arm)
+
+
+def _start(folder: Path, seed: int, arm: Arm) -> Path:
+    """What an arm's reinforcement starts from."""
+    return (folder / f"seed-{seed}" / "sft" if arm.supervised else folder / "base") / "checkpoint"
 
 
 def _data(plan: Plan, folder: Path, processes: int) -> None:
@@ -92,10 +107,10 @@ def _data(plan: Plan, folder: Path, processes: int) -> None:
         ScenePool.open(folder / POOL, pool, processes)
 
 
-def _base(plan: Plan, seed: int, folder: Path, processes: int) -> None:
+def _base(plan: Plan, folder: Path, processes: int) -> None:
     from relisten.reproduce.base import train_base
 
-    train_base(plan, seed, folder / f"seed-{seed}" / "base", folder / POOL)
+    train_base(plan, folder / "base", folder / POOL)
 
 
 def _sft(plan: Plan, seed: int, folder: Path, processes: int) -> None:
@@ -105,7 +120,7 @@ def _sft(plan: Plan, seed: int, folder: Path, processes: int) -> None:
 
     here = folder / f"seed-{seed}"
     config = FinetuneConfig(
-        str(here / "base" / "checkpoint"), str(questions_file(folder / SETS, SFT)), format=Format.GROUNDED,
+        str(folder / "base" / "checkpoint"), str(questions_file(folder / SETS, SFT)), format=Format.GROUNDED,
         steps=plan.budget.sft_steps, batch_size=plan.budget.sft_batch, lr=5e-4, weight_decay=0.01,
         betas=(0.9, 0.98), answer_weight=4.0, gradient_checkpointing=False, pass_tokens=16384, seed=seed,
         save_every=10, saved_as="float32", tensorboard=False, threads=1, device="cpu",
@@ -120,7 +135,7 @@ def _rl(plan: Plan, seed: int, arm: Arm, folder: Path, processes: int) -> None:
 
     here, budget = folder / f"seed-{seed}", plan.budget
     config = GrpoConfig(
-        str(here / ("sft" if arm.supervised else "base") / "checkpoint"),
+        str(_start(folder, seed, arm)),
         str(questions_file(folder / SETS, RL, arm.questions)), str(questions_file(folder / SETS, VALIDATION)),
         format=arm.format, reward=arm.reward, crop_speed=arm.crop_speed, steps=budget.rl_steps,
         batch_size=budget.rl_batch, update_size=max(1, budget.rl_batch // 2), group_size=budget.group,

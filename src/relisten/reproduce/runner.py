@@ -69,7 +69,9 @@ class _Runner:
                         del self._running[name]
                         if not by_name[name].done(self._folder):
                             raise JobError(self._told(name, process.returncode))
-                done = {job.name for job in self._jobs if job.done(self._folder)}
+                # A process may live on a little when its job is done.
+                ended = (job for job in self._jobs if job.name not in self._running)
+                done = {job.name for job in ended if job.done(self._folder)}
                 self._tell(len(done))
                 if len(done) == len(self._jobs):
                     return

@@ -17,7 +17,7 @@ from relisten.evaluate.analysis import Mean, analyse
 from relisten.evaluate.results import Run, read_run
 from relisten.evaluate.scoring import Outcome, Rule
 from relisten.reproduce.arms import ARMS, PAIRS
-from relisten.reproduce.jobs import ALONE
+from relisten.reproduce.jobs import ALONE, seeds_of
 from relisten.reproduce.plan import Plan
 from relisten.reproduce.sets import LONG, TEST
 
@@ -78,7 +78,7 @@ def collect(plan: Plan, folder: Path) -> Table:
     outcomes: dict[str, dict[str, float]] = {}
     found = []
     for name in plan.arms:
-        runs = [_read(folder, seed, name, TEST) for seed in plan.seeds]
+        runs = [_read(folder, seed, name, TEST) for seed in seeds_of(plan, ARMS[name])]
         outcomes[name] = _right(runs)
         found.append(_figures(plan, folder, name, runs, outcomes[name]))
     differences = [
@@ -90,9 +90,10 @@ def collect(plan: Plan, folder: Path) -> Table:
 
 
 def _figures(plan: Plan, folder: Path, name: str, runs: list[Run], right: Mapping[str, float]) -> Figures:
+    seeds = seeds_of(plan, ARMS[name])
     rows = [row for run in runs for row in run.rows]
     told = analyse(rows, _RULE)
-    alone = analyse([row for seed in plan.seeds for row in _read(folder, seed, name, ALONE).rows], _RULE)
+    alone = analyse([row for seed in seeds for row in _read(folder, seed, name, ALONE).rows], _RULE)
     kinds: dict[str, list[float]] = {}
     for row in runs[0].rows:
         if row.question is not None:
@@ -102,7 +103,7 @@ def _figures(plan: Plan, folder: Path, name: str, runs: list[Run], right: Mappin
         about=ARMS[name].about,
         accuracy=_of(list(right.values())),
         by_seed=tuple(float(np.mean(list(_right([run]).values()))) for run in runs),
-        long=_of(list(_right([_read(folder, seed, name, LONG) for seed in plan.seeds]).values())),
+        long=_of(list(_right([_read(folder, seed, name, LONG) for seed in seeds]).values())),
         kinds={kind: _of(values) for kind, values in sorted(kinds.items())},
         words=told.words,
         listens=told.listens,
