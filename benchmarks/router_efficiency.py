@@ -34,9 +34,9 @@ import numpy as np
 import torch
 from _machine import machine
 
-from relisten.data.jsonl import write_rows
 from relisten.engines.native import NativeEngine
 from relisten.evaluate.scoring import wilson
+from relisten.jsonl import write_rows
 from relisten.models import load
 from relisten.question import Question
 from relisten.report.charts import Axis, Line, line_chart, percent

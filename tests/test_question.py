@@ -42,12 +42,15 @@ def test_rows(tmp_path: Path) -> None:
         assert f"questions.jsonl:{number}: " in str(row)
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="check the path"):
-        list(read_questions(tmp_path / "none.jsonl"))
-    (tmp_path / "latin.jsonl").write_bytes('{"question": "é"}'.encode("latin-1"))
-    with pytest.raises(InputError, match="UTF-8"):
-        list(read_questions(tmp_path / "latin.jsonl"))
+        read_questions(tmp_path / "none.jsonl")
+    (tmp_path / "latin.jsonl").write_bytes(
+        '{"question": "é"}\n{"audio": "y.wav", "question": "q"}'.encode("latin-1")
+    )
+    bad, good = read_questions(tmp_path / "latin.jsonl")
+    assert "latin.jsonl:1: is not UTF-8" in str(bad)
+    assert good == Question("q", (), tmp_path / "y.wav", "2")
 
 
 def test_a_question_without_sound_says_so() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from relisten.audio import Clip
 from relisten.errors import InputError
+from relisten.jsonl import read_parsed
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,13 @@ class Question:
         return self.audio if isinstance(self.audio, Clip) else Clip.load(self.audio)
 
 
-def parse_question(row: object, folder: Path, where: str) -> Question:
+def parse_question(row: Mapping[str, Any], folder: Path, where: str) -> Question:
     """One question from a decoded JSON row: `question` and `audio` (a path relative to `folder`) are required;
     `id`, `choices`, `answer`, `findings` are known; every other key becomes metadata.
 
     Raises:
         InputError: with `where` in front, for a row that is none of this.
     """
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: got {type(row).__name__}; a row is an object with id, audio and question")
     rest = dict(row)
     text, audio = rest.pop("question", None), rest.pop("audio", None)
     choices, answer, identifier = rest.pop("choices", None), rest.pop("answer", None), rest.pop("id", None)
@@ -93,39 +91,12 @@ def read_questions(path: str | Path) -> Iterator[Question | InputError]:
     A bad row comes out as the `InputError` that tells what is wrong with it, so that it never stops the others.
 
     Raises:
-        InputError: the file itself cannot be read.
+        InputError: the file itself cannot be read; at once, before any question is asked for.
     """
-    path = Path(path)
-    try:
-        file = path.open(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-
-    def rows() -> Iterator[Question | InputError]:
-        with file:
-            lines = enumerate(file, start=1)
-            while True:
-                try:
-                    number, line = next(lines, (0, ""))
-                except UnicodeDecodeError as error:
-                    raise InputError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
-                if not line:
-                    return
-                if line.strip():
-                    yield _parse_line(line, path, number)
-
-    return rows()
+    return read_parsed(path, _parse_line)
 
 
-def _parse_line(line: str, path: Path, number: int) -> Question | InputError:
-    where = f"{path}:{number}"
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # the latter: brackets nested without end
-        return InputError(f"{where}: is not JSON ({error}); write one object a line")
-    if isinstance(row, dict) and row.get("id") is None:
-        row["id"] = str(number)
-    try:
-        return parse_question(row, path.parent, where)
-    except InputError as error:
-        return error
+def _parse_line(row: dict[str, Any], folder: Path, where: str) -> Question:
+    if row.get("id") is None:
+        row["id"] = where.rpartition(":")[2]
+    return parse_question(row, folder, where)

@@ -132,7 +132,7 @@ def test_every_kind_of_bad_row_is_told(tmp_path: Path) -> None:
         "a list of 1",
         "id is None",
         "id is True",
-        "a row is an object",
+        "got str; write one object a line",
         "is not JSON",
         "1 rows more than once; the first counts",
         "1 ids that the benchmark does not have: foreign",

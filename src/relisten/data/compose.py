@@ -24,7 +24,6 @@ from relisten.audio import Clip
 from relisten.data.dialogue import DIALOGUE
 from relisten.data.examples import Example, example_row
 from relisten.data.harmony import HARMONY
-from relisten.data.jsonl import dump_row, parse_row
 from relisten.data.manifest import ClipRecord, LabelledEvent, parse_record
 from relisten.data.parallel import ordered_map
 from relisten.data.questions import KINDS as SCENE_KINDS
@@ -35,6 +34,7 @@ from relisten.data.timbres import LABELS
 from relisten.data.told import Told, ask_tools, choose_told
 from relisten.data.wording import Rng
 from relisten.errors import InputError
+from relisten.jsonl import dump_row, parse_row
 from relisten.question import Question
 from relisten.router.cache import ToolCache
 from relisten.router.tool import find_tool

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from relisten.data.jsonl import read_parsed, relative_to, write_rows
 from relisten.errors import InputError
+from relisten.jsonl import read_parsed, relative_to, write_rows
 from relisten.question import Question, parse_question
 
 

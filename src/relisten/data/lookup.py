@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from relisten.data.jsonl import parse_row
 from relisten.errors import InputError
+from relisten.jsonl import parse_row
 
 
 class RowIndex:

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from relisten.data.jsonl import read_parsed, relative_to, write_rows
 from relisten.errors import InputError
+from relisten.jsonl import read_parsed, relative_to, write_rows
 
 SLACK: Final = 0.05
 """Seconds that a label may reach past the clip's end before it is called wrong; more is another clip's label."""

@@ -19,7 +19,6 @@ from typing import IO, Any, Final
 import numpy as np
 
 from relisten.audio import Clip, write_clip
-from relisten.data.jsonl import dump_row, parse_row
 from relisten.data.manifest import ClipRecord, record_row
 from relisten.data.mixing import RESOLUTION, MixSpec, Sources, mix_scene
 from relisten.data.parallel import ordered_map
@@ -28,6 +27,7 @@ from relisten.data.subject import scene_events
 from relisten.data.synth import SPLITS
 from relisten.data.voices import converse, require_speech
 from relisten.errors import InputError
+from relisten.jsonl import dump_row, parse_row
 
 MANIFEST: Final = "manifest.jsonl"
 SETTINGS: Final = "simulate.json"

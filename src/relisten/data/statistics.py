@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from relisten.data.examples import Example, parse_example
-from relisten.data.jsonl import read_rows
 from relisten.data.manifest import ClipRecord, parse_record
 from relisten.data.measures import ClipMeasures, ExampleMeasures
 from relisten.errors import InputError
+from relisten.jsonl import read_parsed
 
 
 class FileStatistics:
@@ -31,7 +31,7 @@ class FileStatistics:
         Raises:
             InputError: the file cannot be read, or holds no good row.
         """
-        for item in _records(self.path):
+        for item in read_parsed(self.path, _parse_line):
             if isinstance(item, InputError):
                 self.num_bad += 1
                 if len(self.bad) < _SHOWN:
@@ -54,19 +54,8 @@ class FileStatistics:
 _SHOWN: Final = 20
 
 
-def _records(path: Path) -> Iterator[ClipRecord | Example | InputError]:
-    for row in read_rows(path):
-        if isinstance(row, InputError):
-            yield row
-            continue
-        where, fields = row
-        try:
-            if "question" in fields:
-                yield parse_example(fields, path.parent, where)
-            else:
-                yield parse_record(fields, path.parent, where)
-        except InputError as error:
-            yield error
+def _parse_line(row: dict[str, Any], folder: Path, where: str) -> ClipRecord | Example:
+    return (parse_example if "question" in row else parse_record)(row, folder, where)
 
 
 # One page

@@ -25,6 +25,7 @@ from typing import Any
 from relisten.errors import InputError
 from relisten.evaluate.benchmarks.base import BadRow, question_from_json
 from relisten.evaluate.scoring import Graded, Outcome, Outcomes, Rule, grade
+from relisten.jsonl import parse_row
 from relisten.protocol import Finish, Format
 from relisten.question import Question
 from relisten.trace import Trace
@@ -204,14 +205,13 @@ def read_lines(path: Path, problems: list[str]) -> Iterator[Mapping[str, Any]]:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
-            try:
-                row = json.loads(line)
-                if not isinstance(row["id"], str):
-                    raise TypeError(f"id {row['id']!r} is no text")
-            except (ValueError, KeyError, TypeError) as error:
-                problems.append(f"{path.name}:{number}: {type(error).__name__}: {error}")
-                continue
-            yield row
+            row = parse_row(line, f"{path.name}:{number}")
+            if isinstance(row, InputError):
+                problems.append(str(row))
+            elif not isinstance(row[1].get("id"), str):
+                problems.append(f"{row[0]}: id {row[1].get('id')!r} is no text")
+            else:
+                yield row[1]
 
 
 def keep_trace(traces: dict[str, Trace], line: Mapping[str, Any], path: Path, problems: list[str]) -> None:

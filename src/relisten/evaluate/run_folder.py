@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,6 +16,7 @@ from relisten.evaluate.claims import Watch
 from relisten.evaluate.files import cut_torn_line, make_folder, to_line, write_once
 from relisten.evaluate.results import RunConfig
 from relisten.evaluate.scoring import Outcome, Rule, Tally, grade
+from relisten.jsonl import parse_row
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, parse_answer, system_prompt
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
@@ -125,10 +125,9 @@ class RunFolder:
                 if not line.endswith(b"\n"):
                     return
                 self._read[path] = self._read.get(path, 0) + len(line)
-                with contextlib.suppress(ValueError):
-                    row = json.loads(line)
-                    if isinstance(row, dict):
-                        yield row
+                row = parse_row(line, str(path))
+                if not isinstance(row, InputError):
+                    yield row[1]
 
 
 def prepare(

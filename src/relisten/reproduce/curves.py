@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from relisten.data.jsonl import read_rows
+from relisten.jsonl import read_rows
 from relisten.reproduce.arms import ARMS
 from relisten.reproduce.plan import Plan
 

@@ -11,11 +11,11 @@ from typing import Final
 
 from relisten.data.compose import ComposeOptions, compose
 from relisten.data.examples import parse_example
-from relisten.data.jsonl import parse_row
 from relisten.data.scenes import SceneSpec
 from relisten.data.simulating import MANIFEST, SimulatedSet, SimulateOptions
 from relisten.data.subject import Style
 from relisten.errors import InputError, RelistenError
+from relisten.jsonl import parse_row
 from relisten.reproduce.arms import WHOLE, WINDOWS
 from relisten.reproduce.plan import LONG_SECONDS, Budget
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from relisten.data.jsonl import read_rows
 from relisten.errors import InputError
+from relisten.jsonl import read_rows
 
 
 class Metrics:

@@ -14,9 +14,9 @@ from support.sounds import noise_clip
 from support.tools import extra_tools
 
 from relisten.audio import write_clip
-from relisten.data.jsonl import write_rows
 from relisten.engines.fake import ScriptedEngine
 from relisten.errors import InputError
+from relisten.jsonl import write_rows
 from relisten.models import Family, load
 from relisten.question import Question
 from relisten.router.looks import LookStore, look_at

@@ -15,8 +15,8 @@ import typer
 from relisten.cli.data.progress import counting
 from relisten.data.examples import Example, example_row, read_examples, write_examples
 from relisten.data.filters import Filter, Sifted, drop_answered_without_sound, drop_duplicates, drop_shared
-from relisten.data.jsonl import dump_row
 from relisten.errors import InputError
+from relisten.jsonl import dump_row
 from relisten.listener import Listener
 from relisten.protocol import Format
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from relisten.data.examples import Example, example_row
 from relisten.data.export.base import ExportFormat, ExportOptions, Sounds, SplitWriter
-from relisten.data.jsonl import dump_row
+from relisten.jsonl import dump_row
 
 
 class RowWriter:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from relisten.data.jsonl import read_rows
 from relisten.data.manifest import LabelledEvent, Music, Turn
 from relisten.errors import InputError
+from relisten.jsonl import read_rows
 
 T = TypeVar("T")
 _CHUNK: Final = 1 << 16

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any, Final, TextIO
 
 from relisten.data.examples import example_row
-from relisten.data.jsonl import dump_row
 from relisten.data.llm.pipeline import ClipResult
 from relisten.errors import InputError
+from relisten.jsonl import dump_row
 
 FILES: Final = ("sft", "rl", "discarded", "failed", "captions")
 

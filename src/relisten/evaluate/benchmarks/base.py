@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from relisten import jsonl
 from relisten.errors import InputError
 from relisten.evaluate.scoring import Rule
 from relisten.question import Question
@@ -156,16 +157,15 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | InputError]
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: is not JSON ({error}); copy the official file again") from None
         for number, row in enumerate(found, 1):
-            yield number, _object(row, f"{path}, row {number}")
+            wrong = InputError(f"{path}, row {number}: is {type(row).__name__}; a row is an object")
+            yield number, row if isinstance(row, dict) else wrong
         return
     if start != "{":
         raise InputError(f"{path}: begins with {start!r}; it must hold one JSON list, or one JSON object a line")
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            try:
-                yield number, _object(json.loads(line), f"{path}:{number}")
-            except (ValueError, RecursionError) as error:
-                yield number, InputError(f"{path}:{number}: is not JSON ({error}); write one object a line")
+            parsed = jsonl.parse_row(line.encode(), f"{path}:{number}")
+            yield number, parsed if isinstance(parsed, InputError) else parsed[1]
 
 
 def read_text(path: Path) -> str:
@@ -266,7 +266,3 @@ def _choices(row: Mapping[str, Any], keys: Keys) -> tuple[str, ...] | None:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _object(row: object, where: str) -> Mapping[str, Any] | InputError:
-    return row if isinstance(row, dict) else InputError(f"{where}: is {type(row).__name__}; a row is an object")

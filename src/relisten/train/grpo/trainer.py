@@ -33,10 +33,10 @@ from typing import Final
 
 import torch
 
-from relisten.data.jsonl import write_rows
 from relisten.engines.base import Engine
 from relisten.engines.native import NativeEngine
 from relisten.errors import DivergedError, EngineError, InputError
+from relisten.jsonl import write_rows
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.question import Question, read_questions
 from relisten.trace import Sampling

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from relisten.data.examples import Example, parse_example
 from relisten.data.export.parquet import need_pyarrow
-from relisten.data.jsonl import read_rows
 from relisten.errors import InputError
+from relisten.jsonl import read_parsed
 from relisten.protocol import FINDINGS_HEAD, parse_answer
 from relisten.question import Question
 
@@ -47,33 +47,22 @@ def read_dataset(
     """
     path = Path(path)
     if not path.is_dir():
-        return _read_lines(path)
+        return read_parsed(path, _parse_line)
     shards = sorted((path / "data").glob(f"{split}-*.parquet"))
     if shards:
         if sounds is None:
             raise InputError(f"{path}: has its sounds inside parquet files; say where they may be put")
         return _read_parquet(shards, sounds)
     if (path / f"{split}.jsonl").is_file():
-        return _read_lines(path / f"{split}.jsonl")
+        return read_parsed(path / f"{split}.jsonl", _parse_line)
     raise InputError(
         f"{path}: holds neither data/{split}-*.parquet nor {split}.jsonl; give a JSONL file or what "
         "`relisten data export` wrote"
     )
 
 
-def _read_lines(path: Path) -> Iterator[Example | InputError]:
-    for row in read_rows(path):
-        if isinstance(row, InputError):
-            yield row
-            continue
-        where, content = row
-        try:
-            if "messages" in content:
-                yield parse_swift(content, path.parent, where)
-            else:
-                yield parse_example(content, path.parent, where)
-        except InputError as error:
-            yield error
+def _parse_line(row: dict[str, Any], folder: Path, where: str) -> Example:
+    return (parse_swift if "messages" in row else parse_example)(row, folder, where)
 
 
 def parse_swift(row: Mapping[str, Any], folder: Path, where: str) -> Example:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from relisten.audio import Clip
 from relisten.data.examples import Example, example_row, parse_example
 from relisten.data.export.base import need_response
-from relisten.data.jsonl import dump_row, parse_row
 from relisten.errors import InputError
+from relisten.jsonl import dump_row, parse_row
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Format
 from relisten.train.batches import Batcher, Target

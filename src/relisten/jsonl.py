@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from relisten.errors import InputError
 
@@ -19,13 +19,17 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]] | InputEr
     A line that is not an object comes out as the `InputError` that says why, so that it never stops the others.
 
     Raises:
-        InputError: the file itself cannot be read.
+        InputError: the file itself cannot be read; at once, before any row is asked for.
     """
     path = Path(path)
     try:
         file = path.open("rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    return _rows(file, path)
+
+
+def _rows(file: BinaryIO, path: Path) -> Iterator[tuple[str, dict[str, Any]] | InputError]:
     with file:
         for number, line in enumerate(file, 1):
             if line.strip():
@@ -38,17 +42,22 @@ def read_parsed(path: str | Path, parse: Callable[[dict[str, Any], Path, str], T
     A bad row comes out as the `InputError` that says file, line, value and remedy; the others are not affected.
 
     Raises:
-        InputError: the file itself cannot be read.
+        InputError: the file itself cannot be read; at once.
     """
-    path = Path(path)
-    for row in read_rows(path):
-        if isinstance(row, InputError):
-            yield row
-            continue
-        try:
-            yield parse(row[1], path.parent, row[0])
-        except InputError as error:
-            yield error
+    folder = Path(path).parent
+    return (_parsed(row, folder, parse) for row in read_rows(path))
+
+
+def _parsed(
+    row: tuple[str, dict[str, Any]] | InputError, folder: Path, parse: Callable[[dict[str, Any], Path, str], T]
+) -> T | InputError:
+    if isinstance(row, InputError):
+        return row
+    where, content = row
+    try:
+        return parse(content, folder, where)
+    except InputError as error:
+        return error
 
 
 def parse_row(line: bytes, where: str) -> tuple[str, dict[str, Any]] | InputError:
