@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Final, Self
 
 from relisten.errors import InputError
+from relisten.router.sections import note_name
 
 MOST_LISTED: Final = 12
 """Items of a list that are written out; a reasoner's prompt stays short."""
@@ -21,6 +22,18 @@ class Moment:
     at: float
     value: float
     words: str
+
+    @classmethod
+    def of_level(cls, at: float, decibels: float) -> Self:
+        return cls(at, decibels, f"{decibels:.0f} dB")
+
+    @classmethod
+    def of_pitch(cls, at: float, hertz: float) -> Self:
+        return cls(at, hertz, note_name(hertz))
+
+    @classmethod
+    def of_length(cls, at: float, seconds: float) -> Self:
+        return cls(at, seconds, f"for {seconds:.1f} s")
 
     def text(self) -> str:
         """ "0.4 s -29 dB"."""

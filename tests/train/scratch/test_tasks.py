@@ -12,7 +12,8 @@ from relisten.data.scenes import make_scene
 from relisten.data.timbres import LABELS
 from relisten.data.wording import NAMES, NUMBERS
 from relisten.protocol import parse_answer
-from relisten.train.scratch.tasks import conclude, recite, reworded
+from relisten.train.scratch.listening import conclude, reworded
+from relisten.train.scratch.reading import recite
 
 SAME_LABEL = {name: label for label, names in NAMES.items() for name, _ in names}
 

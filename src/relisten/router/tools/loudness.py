@@ -63,7 +63,7 @@ class Loudness(Finding):
 
     def moments(self) -> tuple[Moment, ...]:
         """The level behind each rise, in dB."""
-        return tuple(Moment(rise.at, rise.level, f"{rise.level:.0f} dB") for rise in self.rises)
+        return tuple(Moment.of_level(rise.at, rise.level) for rise in self.rises)
 
 
 @tool("loudness", "how loud it is over time, loudest and softest moments", version=2, max_duration=3600)

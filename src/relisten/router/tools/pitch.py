@@ -72,7 +72,7 @@ class Pitch(Finding):
 
     def moments(self) -> tuple[Moment, ...]:
         """Where each note begins; its value is in Hz."""
-        return tuple(Moment(note.start, note.hertz, note.name) for note in self.notes)
+        return tuple(Moment.of_pitch(note.start, note.hertz) for note in self.notes)
 
 
 @tool("pitch", "pitch over time: notes, range, rising or falling", version=2, max_duration=120, timeout=120,

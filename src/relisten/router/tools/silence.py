@@ -41,7 +41,7 @@ class Silence(Finding):
 
     def moments(self) -> tuple[Moment, ...]:
         """How long each stretch of sound lasts, in seconds."""
-        return tuple(Moment(part.start, part.duration, f"for {part.duration:.1f} s") for part in self.sounds)
+        return tuple(Moment.of_length(part.start, part.duration) for part in self.sounds)
 
 
 @tool("silence", "where it is silent and where there is sound", version=2, max_duration=3600)

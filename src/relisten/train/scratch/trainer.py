@@ -39,8 +39,9 @@ from relisten.train import forward
 from relisten.train.batches import Batcher, Target
 from relisten.train.scratch import encoder
 from relisten.train.scratch.config import PRESETS, SftConfig, Stage
+from relisten.train.scratch.listening import answer
 from relisten.train.scratch.pool import ScenePool
-from relisten.train.scratch.tasks import TASKS, answer
+from relisten.train.scratch.tasks import TASKS
 
 COMPUTE = torch.bfloat16
 """Of matrix products; weights, norms and losses are float32."""

@@ -1,0 +1,171 @@
+"""What is learned from a scene: question answering in the three formats, and the listening exercises before it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from relisten.data.examples import Example
+from relisten.data.questions import make_examples
+from relisten.data.reasoning import Listening
+from relisten.data.scenes import Scene, caption
+from relisten.data.subject import as_subject
+from relisten.data.timbres import LABELS
+from relisten.data.wording import NAMES, REASONS, Rng, in_words, pick
+from relisten.protocol import Segment
+from relisten.question import Question
+from relisten.train.batches import Target
+
+KIND_WEIGHTS: Final[Mapping[str, float]] = {
+    "count_window": 1.5,
+    "count_all": 1.2,
+    "first": 0.8,
+    "last": 0.8,
+    "after": 1.2,
+    "exists": 1.2,
+    "before": 1.0,
+    # Few scenes allow these, so they are asked wherever they can be.
+    "duration": 4.0,
+    "longest_gap": 8.0,
+    "louder": 12.0,
+    "higher": 8.0,
+}
+CONCLUDE_WEIGHTS: Final[Mapping[str, float]] = {
+    "before": 4.0, "after": 1.5, "duration": 4.0, "longest_gap": 4.0, "louder": 4.0, "higher": 2.0,
+}  # fmt: skip
+_OFF: Final = 0.22
+"""Logarithm of how far a length may be told off: below half of the smallest step between choices, 1.6."""
+_LABEL = "|".join(re.escape(label) for label in LABELS)
+_HEARD = re.compile(
+    rf"(?:,(?: a long gap,)?)? \d+\.\d (?:{_LABEL})|(?<!from)(?<! s) -?\d+ dB| key \d+|, a long gap"
+    r"| \d+\.\d seconds"
+)
+_CONCLUSION = re.compile(r", (?:so|and the) [^,]*</think>")
+_TAG = re.compile(r"<seg>([\d.]+), ([\d.]+)</seg>")
+
+
+def answer(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """Questions with the reasoning that answers them, segments cited; choices worded as people would."""
+    return [reworded(example, rng) for example in make_examples(scene, rng, KIND_WEIGHTS, per_scene=count)]
+
+
+def answer_in_text(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """The same reasoning with its segments told in words."""
+    return [without_tags(target) for target in answer(scene, rng, count)]
+
+
+def describe(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """Everything that is heard, with times: the whole clip once, then windows of it."""
+    targets = []
+    for number in range(count):
+        start, end = (0.0, scene.clip.duration) if number == 0 else _window(scene, rng, 1.5, 5.0)
+        question = f"List every sound and its time from {start:.1f} to {end:.1f} seconds."
+        heard = caption(scene.events, start, end, relative=False)
+        targets.append(Target(Question(question), f"<think>{heard}", ends=False))
+    return targets
+
+
+def transcribe(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """Crops given from outside, one after the other, and what is in them with a running count of one label.
+
+    The turn never ends behind a crop: what a crop holds is told in the middle of a sentence.
+    """
+    present = sorted({event.label for event in scene.events})
+    targets = []
+    for _ in range(count):
+        label = pick(rng, present) if rng.random() < 0.75 else pick(rng, LABELS)
+        heard = Listening(as_subject(scene), rng, label)
+        for _ in range(int(rng.integers(1, 4))):
+            heard.listen(Segment(*_window(scene, rng, 0.6, 5.0)))
+        question = f"How many {pick(rng, NAMES[label])[1]} are there?"
+        reason = pick(rng, REASONS["count"]).format(one=label)
+        targets.append(Target(Question(question), f"<think>{reason}{heard.text}", chooses=False, ends=False))
+    return targets
+
+
+def transcribe_slowly(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """The same with crops at half speed; times are told as they are in the clip."""
+    return [replace(target, crop_speed=0.5) for target in transcribe(scene, rng, count)]
+
+
+def reason(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """Conclusions and running counts from what is said to be heard: the labels are given, the sound tells nothing.
+
+    Cheap, since nothing is inserted and the clip can be short; what is asked, matched and counted is learned here.
+    """
+    return [concluding(target) for target in answer(scene, rng, count)]
+
+
+def conclude(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """The same for the questions whose conclusions take most thought. Lengths are told a little off: who hears them
+    is never exact, and has to take the choice that comes nearest."""
+    targets = []
+    for example in make_examples(scene, rng, CONCLUDE_WEIGHTS, per_scene=count):
+        target = reworded(example, rng)
+        off = math.exp(rng.uniform(-_OFF, _OFF))
+        heard, seconds, rest = target.response.partition(" seconds")
+        if example.kind == "duration" and seconds:
+            before, _, length = heard.rpartition(" ")
+            target = replace(target, response=f"{before} {float(length) * off:.1f}{seconds}{rest}")
+        targets.append(concluding(target))
+    return targets
+
+
+# What is made of a target
+
+
+def reworded(example: Example, rng: Rng) -> Target:
+    """The same question with its choices left out, or worded in another way, and the answer with them: a user's
+    "snare drum" or "Three" must be answered as it is listed."""
+    question, response = example.question, example.response
+    chance = float(rng.random())
+    if chance < 0.1 and example.kind not in ("duration", "longest_gap"):
+        return Target(replace(question, choices=()), response)
+    if chance < 0.25:
+        said = [pick(rng, NAMES[choice])[0] if choice in NAMES else choice for choice in question.choices]
+    elif chance < 0.35:
+        said = [choice[:1].upper() + choice[1:] for choice in question.choices]
+    elif chance < 0.4:
+        said = [in_words(int(choice)) if choice.isdigit() else choice for choice in question.choices]
+    else:
+        return Target(question, response)
+    answer = said[question.choices.index(str(question.answer))]
+    reasoning, _, _ = response.rpartition("<answer>")
+    question = replace(question, choices=tuple(said), answer=answer)
+    return Target(question, f"{reasoning}<answer>{answer}</answer>")
+
+
+def without_tags(target: Target) -> Target:
+    """The same with its segments told in words."""
+    return replace(target, response=_TAG.sub(r"\1 to \2 s", target.response))
+
+
+def concluding(target: Target) -> Target:
+    """The same where the sound tells nothing: what is heard has no loss, what follows from it has."""
+    end = _CONCLUSION.search(target.response)
+    return given(target, end.start() if end else 0)
+
+
+def given(target: Target, until: int) -> Target:
+    """The same with what is heard up to character `until` given, so without loss."""
+    heard = _HEARD.finditer(target.response, target.response.find("</seg>"), until)
+    return replace(target, chooses=False, given=tuple(match.span() for match in heard))
+
+
+def _window(scene: Scene, rng: Rng, shortest: float, longest: float) -> tuple[float, float]:
+    """A random window on a grid of 0.1 s; of a few, the one whose edges lie farthest from any onset."""
+    onsets = np.array([event.onset for event in scene.events])
+    best, distance = (0.0, scene.clip.duration), -1.0
+    for _ in range(4):
+        length = round(rng.uniform(shortest, min(longest, scene.clip.duration)), 1)
+        start = round(rng.uniform(0.0, scene.clip.duration - length), 1)
+        end = round(min(start + length, scene.clip.duration), 1)
+        gap = float(min(np.abs(onsets - start).min(), np.abs(onsets - end).min())) if len(onsets) else 1.0
+        if gap > distance:
+            best, distance = (start, end), gap
+    return best
