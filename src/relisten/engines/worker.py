@@ -1,0 +1,320 @@
+"""The thread of the native engine: owns the model and its cache, and takes its steps.
+
+Every step it gathers what each running row has to add (one sampled token, or a whole prompt, or a crop behind the
+token that asked for it), runs all new tokens through the language model in one packed pass, and samples the next
+token of each row. New sound is encoded before, beside the steps of other rows where a processor is free for that
+(`engines.encoding`).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from itertools import accumulate
+from typing import Any, Literal
+
+import torch
+
+from relisten.audio import Clip
+from relisten.engines.base import Feed, Look
+from relisten.engines.encoding import Encoder
+from relisten.engines.rows import PromptKey, Row, Watch, pack, prompt_key
+from relisten.engines.sampling import draw
+from relisten.errors import EngineError
+from relisten.models.base import Family
+from relisten.models.decoder import PackedDecoder
+from relisten.models.tower import ChunkCache
+from relisten.trace import GeneratedSpan
+
+MAX_STEP_TOKENS = 4096
+"""New tokens in one step beyond which further prompts and crops wait for the next, so that rows that decode are
+not held up."""
+
+
+class Worker:
+    """The thread that owns model, cache and rows. Rows stand in slots 0 .. n-1 without gaps."""
+
+    def __init__(
+        self, family: Family, max_rows: int, context: int, lockstep: bool, encode_beside: bool | None
+    ) -> None:
+        self.held = False
+        """No step is taken while this is true."""
+        self._lockstep = lockstep
+        self._family = family
+        self._max_rows = max_rows
+        self._context = context
+        self._decoder = PackedDecoder(family.language_model, family.lm_head)
+        self._cache = self._decoder.new_cache()
+        banned = torch.zeros(family.lm_head.out_features, dtype=torch.bool, device=family.device)
+        banned[list(family.banned_ids)] = True
+        self._banned = banned
+        # Batches that depend on what was encoded before would give other bits.
+        reproducible = family.device.type == "cpu" or not lockstep
+        cache = ChunkCache() if reproducible else None
+        self._encoder = Encoder(family, self.wake, beside=encode_beside, cache=cache)
+        self._rows: list[Row] = []
+        self._waiting: deque[Row] = deque()
+        self._inbox: queue.SimpleQueue[tuple[Literal["decode", "drop", "wake", "stop"], Row | None]] = (
+            queue.SimpleQueue()
+        )
+        self._ended: str | None = None  # why nothing is decoded any more
+        self._ending = threading.Lock()  # no row may enter the inbox behind the last look into it
+        self._thread = threading.Thread(target=self._loop, name="relisten-native", daemon=True)
+        self._thread.start()
+
+    @property
+    def open_rows(self) -> int:
+        return len(self._rows) + len(self._waiting)
+
+    def want(self, row: Row, feed: Feed | None) -> Future[Any]:
+        """A span with a `feed`, a look at the prompt without one."""
+        future: Future[Any] = Future()
+        with self._ending:
+            if self._ended is None and not row.closed:
+                row.feed, row.future = feed, future
+                self._inbox.put(("decode", row))
+            else:
+                future.set_exception(EngineError(self._ended or "the answer was closed"))
+        return future
+
+    def drop(self, row: Row) -> None:
+        """Close a row, and free its slot before the next step."""
+        if not row.closed:
+            row.closed = True
+            self._inbox.put(("drop", row))
+
+    def wake(self) -> None:
+        """See again what can be done: sound was encoded, or nothing is held any more."""
+        self._inbox.put(("wake", None))
+
+    def stop(self) -> None:
+        """End the thread behind the step in hand; what is open fails."""
+        self._inbox.put(("stop", None))
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    @torch.inference_mode()
+    def _loop(self) -> None:
+        why = "the engine was closed"
+        busy = False
+        try:
+            while self._take_commands(wait=not busy):
+                self._admit()
+                self._say_first()
+                busy = not self._must_wait() and self._go_on()
+        except BaseException as error:  # a bug here; nobody may wait for ever
+            why = f"the engine stopped ({type(error).__name__}: {error})"
+            raise
+        finally:
+            with self._ending:
+                self._ended = why
+            while not self._inbox.empty():
+                _, row = self._inbox.get()
+                if row is not None:
+                    self._waiting.append(row)
+            for row in (*self._rows, *self._waiting):
+                _fail(row, why)
+            self._encoder.close()
+
+    def _take_commands(self, wait: bool) -> bool:
+        """Carry out what streams asked for, at least one thing if told to wait; False to stop."""
+        while True:
+            try:
+                command, row = self._inbox.get(block=wait)
+            except queue.Empty:
+                return True
+            wait = False
+            if command == "stop":
+                return False
+            if row is None:
+                continue
+            if command == "drop":
+                self._remove(row)
+            elif row.slot is None:
+                self._waiting.append(row)
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._rows) < self._max_rows:
+            row = self._waiting.popleft()
+            row.slot = len(self._rows)
+            self._rows.append(row)
+
+    def _remove(self, row: Row) -> None:
+        """Free a row's slot; the last row moves into the gap."""
+        if row.future is not None:
+            row.future.cancel()
+            row.future = None
+        self._release(row)
+        if row.slot is None:
+            if row in self._waiting:
+                self._waiting.remove(row)
+        else:
+            last = self._rows.pop()
+            if last is not row:
+                assert last.slot is not None  # for the type checker: rows in the list have a slot
+                if last.length:  # else the cache may not reach as far as its slot yet
+                    self._cache.move(last.slot, row.slot, last.length)
+                last.slot = row.slot
+                self._rows[row.slot] = last
+            row.slot = None
+        if not self.open_rows:
+            self._encoder.forget()
+
+    def _release(self, row: Row) -> None:
+        for sound in row.sounds:
+            self._encoder.release(sound)
+        row.sounds = ()
+
+    def _say_first(self) -> None:
+        """Tokens that looks have drawn go to those who now want to hear them."""
+        for row in tuple(self._rows):
+            if row.first is not None and row.future is not None:
+                token, logprob = row.first
+                row.first = None
+                self._take_token(row, token, logprob)
+
+    def _running(self) -> list[Row]:
+        return [row for row in self._rows if row.future is not None and row.first is None]
+
+    def _must_wait(self) -> bool:
+        silent = (row.future is None or row.first is not None for row in self._rows)
+        return self.held or (self._lockstep and any(silent))
+
+    def _go_on(self) -> bool:
+        """Encode some sound, or take a step with the rows whose sound is there; False if neither can be done."""
+        running = self._running()
+        ready = [row for row in running if self._hears(row)]
+        deaf = sum(1 for row in running if row.future is not None) - len(ready)
+        together = self._lockstep or not self._encoder.beside
+        # The encoder's thread alone would keep many waiting while few decode.
+        if deaf and (together or deaf > len(ready)) and self._encoder.work():
+            return True
+        if not ready or (self._lockstep and deaf):
+            return any(row.future is None for row in running)  # some failed, which makes room
+        self._step(ready)
+        return True
+
+    def _hears(self, row: Row) -> bool:
+        """Whether all sound that a row has to hear is encoded; begins to encode it. The row fails if that fails."""
+        if row.num_pending > 1 and not row.sounds:
+            row.asked = time.perf_counter()
+            row.sounds = tuple(self._encoder.ask(part) for part in row.pending if isinstance(part, Clip))
+        for sound in row.sounds:
+            if sound.error is not None:
+                self._fail(row, sound.error)
+                return False
+        return all(sound.embeddings is not None for sound in row.sounds)
+
+    def _step(self, ready: list[Row]) -> None:
+        """One packed pass over the new tokens of `ready`, and the next token of each."""
+        began = time.perf_counter()
+        rows = self._choose(ready)
+        listening = {id(row) for row in rows if row.num_pending > 1}
+        try:
+            tokens, logprobs, looks = self._forward(rows)
+        except Exception as error:
+            for row in rows:
+                self._fail(row, error)
+            return
+        ended = time.perf_counter()
+        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
+            if id(row) not in listening:
+                row.spend("decode", ended - began)
+            elif row.heard_prompt:
+                row.spend("listen", ended - row.asked)
+            else:
+                row.spend("encode", began - row.asked)
+                row.spend("prefill", ended - began)
+                row.heard_prompt = True
+            self._release(row)
+            row.length += row.num_pending
+            row.pending, row.num_pending = [], 0
+            if id(row) in looks:
+                row.first = token, logprob
+                _fulfil(row, looks[id(row)])
+            else:
+                self._take_token(row, token, logprob)
+
+    def _choose(self, running: list[Row]) -> list[Row]:
+        """All rows that only decode, and of those with more to add as many as the step has room for."""
+        chosen: list[Row] = []
+        prompts: set[PromptKey] = set()
+        room = MAX_STEP_TOKENS
+        for row in running:
+            key = prompt_key(row)
+            if row.num_pending == 1 or key in prompts:
+                chosen.append(row)
+            elif room == MAX_STEP_TOKENS or row.num_pending <= room:
+                chosen.append(row)
+                room -= row.num_pending
+                if key is not None:
+                    prompts.add(key)
+        return chosen
+
+    def _forward(self, rows: Sequence[Row]) -> tuple[list[int], list[float], dict[int, Look]]:
+        """The next token of each row, its log-prob, and what rows that look see, by the identity of the row."""
+        family = self._family
+        packed = pack(rows, family)
+        self._cache.reserve(len(self._rows), max(chunk.end for chunk in packed.chunks))
+        embeddings = family.embed(torch.tensor(packed.ids, device=family.device))
+        if packed.audio:
+            at = torch.tensor(packed.audio_at, device=family.device)
+            embeddings[at] = torch.cat(packed.audio).to(embeddings.dtype)
+        looking = {id(row): place for row, place in zip(rows, packed.places, strict=True) if row.feed is None}
+        watch = Watch(packed, [*looking.values()], family.device) if looking else None
+        logits = self._decoder(embeddings, packed.chunks, self._cache, watch)
+        for source, target, length in packed.copies:
+            self._cache.move(source, target, length)
+        if packed.copies:
+            logits = logits[torch.tensor(packed.places, device=logits.device)]
+        drawn = draw(
+            logits,
+            self._banned,
+            torch.tensor([row.sampling.temperature for row in rows], device=logits.device),
+            torch.tensor([row.sampling.top_p for row in rows], device=logits.device),
+            torch.tensor([row.random.random() for row in rows], dtype=torch.float64, device=logits.device),
+        )
+        looks = dict(zip(looking, watch.looks(), strict=True)) if watch is not None else {}
+        return drawn.tokens, drawn.logprobs, looks
+
+    def _take_token(self, row: Row, token: int, logprob: float) -> None:
+        row.pending, row.num_pending = [(token,)], 1
+        row.full = row.length + 1 >= self._context
+        row.ids.append(token)
+        row.logprobs.append(logprob)
+        end_of_turn = token in self._family.eos_ids
+        piece = row.decoder.flush() if end_of_turn else row.decoder.push(token)
+        row.pieces.append(piece)
+        feed = row.feed
+        assert feed is not None  # for the type checker: who wants a token gives one
+        try:
+            pause = feed(piece, end_of_turn)
+        except Exception as error:
+            self._fail(row, error)
+            return
+        if pause or end_of_turn or row.full:
+            ends = tuple(accumulate(map(len, row.pieces)))
+            span = GeneratedSpan(tuple(row.ids), tuple(row.logprobs), "".join(row.pieces), ends)
+            row.ids, row.logprobs, row.pieces = [], [], []
+            _fulfil(row, span)
+
+    def _fail(self, row: Row, error: Exception) -> None:
+        _fail(row, f"{type(error).__name__}: {error}")
+        row.closed = True
+        self._remove(row)
+
+
+def _fulfil(row: Row, result: GeneratedSpan | Look) -> None:
+    future, row.future = row.future, None
+    if future is not None and future.set_running_or_notify_cancel():
+        future.set_result(result)
+
+
+def _fail(row: Row, message: str) -> None:
+    future, row.future = row.future, None
+    if future is not None and future.set_running_or_notify_cancel():
+        future.set_exception(EngineError(message))
