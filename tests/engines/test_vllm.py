@@ -13,7 +13,7 @@ import torch
 from support.sounds import noise_clip
 from support.vllm import SharedVllm, needs_vllm
 
-from relisten.audio import Clip
+from relisten.audio import Clip, seconds_to_samples
 from relisten.engines.base import Engine
 from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
@@ -64,27 +64,39 @@ async def listening(engine: Engine, index: int, sampling: Sampling) -> Trace:
     return Trace(asked.text, asked.choices, tuple(spans), Finish.LENGTH, Format.INTERLEAVED, sampling=sampling)
 
 
-async def answers(engine: Engine, asked: Sequence[Question], **options: object) -> list[Trace]:
+async def answers(
+    engine: Engine, asked: Sequence[Question], format: Format = Format.INTERLEAVED, **options: object
+) -> list[Trace]:
     sampling = Sampling(**options)  # type: ignore[arg-type]
-    return list(await asyncio.gather(*(answer(engine, one, sampling=sampling) for one in asked)))
+    return list(await asyncio.gather(*(answer(engine, one, format=format, sampling=sampling) for one in asked)))
 
 
 def assert_same(ours: Sequence[Trace], theirs: Sequence[Trace]) -> None:
     for one, other in zip(ours, theirs, strict=True):
         assert one.text == other.text
         assert one.token_ids == other.token_ids
-        assert one.spans[0] == other.spans[0]
+        assert (one.spans[0], one.listens) == (other.spans[0], other.listens)
         assert one.logprobs == pytest.approx(other.logprobs, abs=TOLERANCE)
 
 
-def test_answers_are_those_of_the_native_engine(tiny_vllm: SharedVllm, tiny: Family) -> None:
+@pytest.mark.parametrize(
+    ("format", "crop_speed"),
+    [(Format.INTERLEAVED, 1.0), (Format.INTERLEAVED, 0.5), (Format.GROUNDED, 1.0), (Format.TEXT, 1.0)],
+)
+def test_answers_are_those_of_the_native_engine(
+    tiny_vllm: SharedVllm, tiny: Family, format: Format, crop_speed: float
+) -> None:
     rows = (row for row in find_benchmark("scenes").rows(None, None) if isinstance(row, Question))
-    asked = [replace(row, audio=row.clip()) for row in islice(rows, 12)]
+    asked = [replace(row, audio=row.clip()) for row in islice(rows, 8)]
     with NativeEngine(tiny) as native:
-        expected = asyncio.run(answers(native, asked))
-    found = asyncio.run(answers(tiny_vllm.engine(), asked))
-    assert sum(len(trace.listens) for trace in found) > 0
+        expected = asyncio.run(answers(native, asked, format, crop_speed=crop_speed))
+    found = asyncio.run(answers(tiny_vllm.engine(), asked, format, crop_speed=crop_speed))
     assert_same(found, expected)
+    listens = [listen for trace in found for listen in trace.listens]
+    assert bool(listens) is (format is Format.INTERLEAVED)
+    for listen in listens:
+        played = seconds_to_samples(listen.segment.duration / crop_speed)
+        assert listen.num_audio_tokens == pytest.approx(tiny.num_audio_tokens(played), abs=1)
 
 
 def test_pauses_nobody_foresaw_and_several_listens(tiny_vllm: SharedVllm, tiny: Family) -> None:
