@@ -186,6 +186,25 @@ def test_new_weights_leave_nothing_of_the_old(tiny_vllm: SharedVllm, tiny: Famil
     assert_same(asyncio.run(answers(engine, asked, max_tokens=40)), old)
 
 
+def test_new_weights_leave_no_features_of_before(
+    tiny_vllm: SharedVllm, tiny: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They follow from no weight, so every sound is made silence for a while: those kept from before would tell."""
+    from relisten.engines.vllm import audio
+
+    engine, asked = tiny_vllm.engine(), questions(4)
+    old = asyncio.run(answers(engine, asked, max_tokens=20))
+    with monkeypatch.context() as patch:
+        hear = audio.hear
+        patch.setattr(audio, "hear", lambda mel, sounds: hear(mel, [np.zeros_like(sound) for sound in sounds]))
+        engine.update_weights(tiny.thinker.state_dict())
+        deaf = asyncio.run(answers(engine, asked, max_tokens=20))
+    engine.update_weights(tiny.thinker.state_dict())
+    for one, other in zip(deaf, old, strict=True):
+        assert one.logprobs != pytest.approx(other.logprobs, abs=TOLERANCE)
+    assert_same(asyncio.run(answers(engine, asked, max_tokens=20)), old)
+
+
 def test_weights_change_only_between_answers(tiny_vllm: SharedVllm, tiny: Family) -> None:
     engine, (asked,) = tiny_vllm.engine(), questions(1)
     stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
