@@ -9,7 +9,6 @@ heard there in order with a running count of what was asked for.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -60,16 +59,8 @@ def make_examples(
     return tuple(found.values())
 
 
-def _of_scenes(make: Kind) -> Callable[[Scene | Subject, Rng], Example | None]:
-    @functools.wraps(make)
-    def of_scene(scene: Scene | Subject, rng: Rng) -> Example | None:
-        return make(as_subject(scene), rng)
-
-    return of_scene
-
-
-KINDS: Final = {
-    make.__name__: _of_scenes(make)
+KINDS: Final[Mapping[str, Kind]] = {
+    make.__name__: make
     for make in (
         count_window, count_all, first, last, after, exists, before, duration, longest_gap, louder, higher,
     )
