@@ -96,7 +96,7 @@ def evaluate(
         dtype = "float32" if device == "cpu" else "bfloat16"
     folder = model_folder(model)
     routed = chosen(router, route, tool_cache)
-    subject = Subject(model, model_hash(folder), dtype=dtype, router=router_name(router, route))
+    subject = Subject(model, model_hash(folder), engine, dtype, router_name(router, route))
     run = prepare(bench, out, subject, settings, data=data, audio=audio, limit=limit)
     if run.unfinished:
         try:
