@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 import pytest
+from support.answers import pause_after
 from support.sounds import noise_clip
 from support.vllm import SharedVllm, needs_vllm
 
@@ -55,19 +56,6 @@ def open_looking(engine: Engine, asked: Question) -> LookingStream:
     if not isinstance(stream, LookingStream):
         pytest.skip("this engine shows no hidden states")
     return stream
-
-
-def pause_after(count: int, seen: list[str] | None = None) -> Callable[[str, bool], bool]:
-    left = count
-
-    def feed(piece: str, end_of_turn: bool) -> bool:
-        nonlocal left
-        left -= 1
-        if seen is not None:
-            seen.append(piece)
-        return left == 0
-
-    return feed
 
 
 def run(work: Awaitable[object]) -> None:

@@ -5,26 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.answers import listening, plain_logits, plain_logprobs
 from support.sounds import noise_clip
 
 from relisten.audio import Clip
 from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
-from relisten.engines.sampling import draw
 from relisten.errors import EngineError
 from relisten.models import Family, load, tower
 from relisten.models.tower import ChunkCache
 from relisten.protocol import Finish, Format, Segment
 from relisten.question import Question
-from relisten.trace import GeneratedSpan, ListenSpan, Sampling, Span, Trace
+from relisten.trace import GeneratedSpan, ListenSpan, Sampling, Trace
 
 TOLERANCE = 1e-4  # float32, sums in another order
 ROWS = 15
@@ -35,44 +32,8 @@ def question(index: int) -> Question:
     return Question(f"How many {index}?", ("one", "two")[: index % 3], noise_clip(seconds, index))
 
 
-async def drive(engine: NativeEngine, index: int, sampling: Sampling) -> tuple[Trace, Clip]:
-    """An answer that listens `index % 5` times, at points of its own, whatever the model writes."""
-    asked = question(index)
-    clip = asked.clip()
-    stream = engine.open(asked, clip, Format.INTERLEAVED, sampling)
-    spans: list[Span] = [stream.prompt]
-    for listen in range(index % 5 + 1):
-        left = 3 + (index + listen) % 6
-
-        def feed(piece: str, end_of_turn: bool) -> bool:
-            nonlocal left
-            left -= 1
-            return left == 0
-
-        spans.append(await stream.decode(feed))
-        if listen < index % 5:
-            heard = stream.listen(Segment(0.2 * listen, 0.2 * listen + 0.3 + 0.25 * (index % 4)))
-            assert heard is not None
-            spans.append(heard)
-    stream.close()
-    trace = Trace(asked.text, asked.choices, tuple(spans), Finish.LENGTH, Format.INTERLEAVED, sampling=sampling)
-    return trace, clip
-
-
-@torch.no_grad()
-def plain_logprobs(family: Family, trace: Trace, clip: Clip) -> torch.Tensor:
-    """Log-probs of the sampled tokens by transformers' own forward over the whole sequence at once."""
-    ids = torch.tensor(trace.token_ids)
-    embeddings = family.embed(ids).clone()
-    sounds = [clip, *(clip.crop(s.start, s.end) for s in trace.segments)]
-    embeddings[ids == family.audio_id] = torch.cat(family.encode_audio(sounds))
-    positions = torch.arange(len(ids)).expand(3, 1, -1)
-    hidden = family.language_model(
-        inputs_embeds=embeddings[None], position_ids=positions, use_cache=False
-    ).last_hidden_state
-    sampled = torch.tensor(trace.loss_mask).nonzero()[:, 0]
-    logprobs = family.lm_head(hidden)[0].log_softmax(-1)
-    return logprobs[sampled - 1, ids[sampled]]
+async def drive(engine: NativeEngine, index: int, sampling: Sampling) -> Trace:
+    return await listening(engine, question(index), sampling, index, listens=index % 5)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -83,34 +44,21 @@ def test_logprobs_equal_a_plain_forward_and_company_changes_nothing(untrained: F
             together = await asyncio.gather(*(drive(engine, i, samplings[i]) for i in range(ROWS)))
         with NativeEngine(untrained) as engine:
             alone = [await drive(engine, i, samplings[i]) for i in range(ROWS)]
-        for (trace, clip), (single, _) in zip(together, alone, strict=True):
+        for index, (trace, single) in enumerate(zip(together, alone, strict=True)):
             assert trace.token_ids == single.token_ids
-            expected = plain_logprobs(untrained, trace, clip)
-            assert torch.tensor(trace.logprobs) == pytest.approx(expected, abs=TOLERANCE)
-            assert torch.tensor(single.logprobs) == pytest.approx(expected, abs=TOLERANCE)
+            expected = plain_logprobs(untrained, trace, question(index).clip())
+            assert trace.logprobs == pytest.approx(expected, abs=TOLERANCE)
+            assert single.logprobs == pytest.approx(expected, abs=TOLERANCE)
 
     asyncio.run(work())
 
 
 def test_greedy_takes_the_likeliest_token_that_is_allowed(untrained: Family) -> None:
-    async def work() -> None:
-        with NativeEngine(untrained) as engine, torch.no_grad():
-            trace, clip = await drive(engine, 4, Sampling())
-            ids = torch.tensor(trace.token_ids)
-            embeddings = untrained.embed(ids).clone()
-            sounds = [clip, *(clip.crop(s.start, s.end) for s in trace.segments)]
-            embeddings[ids == untrained.audio_id] = torch.cat(untrained.encode_audio(sounds))
-            hidden = untrained.language_model(
-                inputs_embeds=embeddings[None],
-                position_ids=torch.arange(len(ids)).expand(3, 1, -1),
-                use_cache=False,
-            ).last_hidden_state
-            logits = untrained.lm_head(hidden)[0]
-            logits[:, list(untrained.banned_ids)] = -torch.inf
-            sampled = torch.tensor(trace.loss_mask).nonzero()[:, 0]
-            assert torch.equal(logits[sampled - 1].argmax(-1), ids[sampled])
-
-    asyncio.run(work())
+    with NativeEngine(untrained) as engine:
+        trace = asyncio.run(drive(engine, 4, Sampling()))
+    logits = plain_logits(untrained, trace, question(4).clip())
+    logits[:, list(untrained.banned_ids)] = -torch.inf
+    assert logits.argmax(-1).tolist() == [id_ for span in trace.generated for id_ in span.ids]
 
 
 def test_what_comes_before_a_listen_is_not_computed_again(
@@ -122,7 +70,7 @@ def test_what_comes_before_a_listen_is_not_computed_again(
 
     async def work() -> None:
         with NativeEngine(untrained) as engine:
-            trace, _ = await drive(engine, 2, Sampling())
+            trace = await drive(engine, 2, Sampling())
         prompt, first, heard, second, again, third = trace.spans
         assert isinstance(first, GeneratedSpan)
         assert isinstance(heard, ListenSpan)
@@ -166,14 +114,14 @@ def test_answers_to_one_question_share_its_prompt_and_its_clip(
         assert len({trace.token_ids for trace in traces}) == 5
         for one, trace in zip(asked, traces, strict=True):
             expected = plain_logprobs(untrained, trace, one.clip())
-            assert torch.tensor(trace.logprobs) == pytest.approx(expected, abs=TOLERANCE)
+            assert trace.logprobs == pytest.approx(expected, abs=TOLERANCE)
 
     asyncio.run(work())
 
 
 def test_in_lockstep_answers_are_the_same_to_the_bit(untrained: Family) -> None:
     async def listening(engine: NativeEngine, index: int, slow: float) -> Trace:
-        trace, _ = await drive(engine, index, Sampling(temperature=1.0, seed=index))
+        trace = await drive(engine, index, Sampling(temperature=1.0, seed=index))
         await asyncio.sleep(slow)
         return trace
 
@@ -232,43 +180,6 @@ def test_special_tokens_are_never_sampled(untrained: Family) -> None:
     asyncio.run(work())
 
 
-def uniforms(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def test_draw_by_hand() -> None:
-    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(6, 1)
-    banned = torch.tensor([False, False, False, False])
-    ones = torch.ones(6)
-    drawn = draw(logits, banned, ones, ones, uniforms(0, 0.49, 0.51, 0.79, 0.81, 0.99))
-    assert drawn.tokens == [0, 0, 1, 1, 2, 3]
-    assert drawn.logprobs == pytest.approx(np.log([0.5, 0.5, 0.3, 0.3, 0.15, 0.05]), abs=1e-6)
-    # The smallest set with mass 0.7 is {0, 1}, renormalised to 0.625 and 0.375.
-    drawn = draw(logits, banned, ones, ones * 0.7, uniforms(0, 0.6, 0.62, 0.63, 0.9, 0.999))
-    assert drawn.tokens == [0, 0, 0, 1, 1, 1]
-    # A temperature of 0.5 squares the odds: 25 : 9 : 2.25 : 0.25.
-    edges = np.cumsum([25, 9, 2.25, 0.25]) / 36.5
-    drawn = draw(logits[:4], banned, ones[:4] / 2, ones[:4], uniforms(*(edges - 1e-4)))
-    assert drawn.tokens == [0, 1, 2, 3]
-    # A banned token is not drawn, yet the log-probs stay those of the whole distribution.
-    drawn = draw(
-        logits[:2], torch.tensor([True, False, False, False]), uniforms(0, 1).float(), ones[:2], uniforms(0, 0)
-    )
-    assert drawn.tokens == [1, 1]
-    assert drawn.logprobs == pytest.approx([np.log(0.3)] * 2, abs=1e-6)
-
-
-def test_draws_follow_the_distribution() -> None:
-    probs = torch.tensor([0.6, 0.3, 0.1])
-    values = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
-    drawn = draw(
-        probs.log().repeat(1000, 1), torch.zeros(3, dtype=torch.bool), torch.ones(1000), torch.ones(1000), values
-    )
-    counts = np.bincount(drawn.tokens)
-    assert counts.tolist() == [600, 300, 100]
-    assert all(a <= b for a, b in pairwise(drawn.tokens))
-
-
 def test_closing_before_the_first_step_moves_nothing(untrained: Family) -> None:
     async def work() -> None:
         with NativeEngine(untrained) as engine:
@@ -314,70 +225,6 @@ def test_cancelling_at_random_moments_leaks_no_slot(untrained: Family) -> None:
     asyncio.run(work())
 
 
-def test_a_look_is_what_a_plain_forward_has_behind_each_layer(
-    untrained: Family, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def work() -> None:
-        with NativeEngine(untrained) as engine:
-            asked = [question(index) for index in (3, 4, 3)]
-            streams = [engine.open(one, one.clip(), Format.INTERLEAVED, Sampling()) for one in asked]
-            plain = asyncio.ensure_future(answer(engine, question(1), sampling=Sampling(max_tokens=5)))
-            looks = await asyncio.gather(*(stream.look() for stream in streams))
-            assert (await plain).finish is Finish.LENGTH
-            for stream, look, one in zip(streams, looks, asked, strict=True):
-                ids = torch.tensor(stream.prompt.ids)
-                embeddings = untrained.embed(ids).clone()
-                heard = ids == untrained.audio_id
-                embeddings[heard] = untrained.encode_audio([one.clip()])[0]
-                layers: list[torch.Tensor] = []
-                with monkeypatch.context() as patched:
-                    for layer in untrained.language_model.layers:
-                        forward = layer.forward
-
-                        def kept(*args: Any, forward: Any = forward, to: list[Any] = layers, **options: Any) -> Any:
-                            to.append(out := forward(*args, **options))
-                            return out
-
-                        patched.setattr(layer, "forward", kept)
-                    untrained.language_model(
-                        inputs_embeds=embeddings[None],
-                        position_ids=torch.arange(len(ids)).expand(3, 1, -1),
-                        use_cache=False,
-                    )
-                hidden = torch.stack([(out[0] if isinstance(out, tuple) else out)[0] for out in layers])
-                assert look.last == pytest.approx(hidden[:, -1].numpy(), abs=TOLERANCE)
-                assert look.sound == pytest.approx(hidden[:, heard].mean(1).numpy(), abs=TOLERANCE)
-
-    with torch.no_grad():
-        asyncio.run(work())
-
-
-def test_after_a_look_only_what_is_new_is_computed(untrained: Family, monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths: list[int] = []
-    layer = untrained.language_model.layers[0].mlp
-    monkeypatch.setattr(layer, "forward", lambda x, old=layer.forward: (lengths.append(len(x)), old(x))[1])
-    asked = question(2)
-    finding = replace(asked, findings=("[length] 4 s",))
-
-    async def work() -> None:
-        with NativeEngine(untrained) as engine:
-            stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling(temperature=1.0, seed=5))
-            plain = stream.prompt
-            await stream.look()
-            assert lengths == [len(plain.ids)]
-            assert stream.ask_again(finding)
-            span = await stream.decode(lambda piece, end: len(lengths) >= 4)
-            head = stream.prompt.findings[0][0]  # everything up to the first finding is in the cache already
-            assert plain.ids[:head] == stream.prompt.ids[:head]
-            assert lengths[1:] == [len(stream.prompt.ids) - head, 1, 1]
-            alone = engine.open(finding, finding.clip(), Format.INTERLEAVED, Sampling(temperature=1.0, seed=5))
-            lengths.clear()
-            expected = await alone.decode(lambda piece, end: len(lengths) >= 3)
-            assert span.ids == expected.ids  # the look has not used up any chance
-
-    asyncio.run(work())
-
-
 @pytest.mark.parametrize("lockstep", [True, False])
 def test_sound_encoded_beside_decoding_is_the_same(untrained: Family, lockstep: bool) -> None:
     async def work() -> None:
@@ -387,7 +234,7 @@ def test_sound_encoded_beside_decoding_is_the_same(untrained: Family, lockstep: 
                 with engine.together():
                     tasks = [asyncio.ensure_future(drive(engine, i, Sampling(1.0, seed=i))) for i in range(6)]
                     await asyncio.sleep(0)
-                runs.append([trace for trace, _ in await asyncio.gather(*tasks)])
+                runs.append(await asyncio.gather(*tasks))
         for first, second in zip(*runs, strict=True):
             assert first.token_ids == second.token_ids
             # Steps differ in company where rows wait for no one, and only there in the last bits.
@@ -431,7 +278,7 @@ def test_alignment_is_told_and_reuses_the_clips_chunks(untrained_folder: Path, t
             spans = (stream.prompt, first, heard, second, again, third)
         trace = Trace("", (), spans, Finish.LENGTH, Format.INTERLEAVED)
         expected = plain_logprobs(family, trace, asked.clip())
-        assert torch.tensor(trace.logprobs) == pytest.approx(expected, abs=TOLERANCE)
+        assert trace.logprobs == pytest.approx(expected, abs=TOLERANCE)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         asyncio.run(work(monkeypatch))
@@ -450,36 +297,6 @@ def test_new_weights_are_heard_as_soon_as_no_answer_is_open(untrained_folder: Pa
             after = await answer(engine, question(3), sampling=Sampling(max_tokens=3))
         assert after.logprobs != before.logprobs
         expected = plain_logprobs(family, after, question(3).clip())
-        assert torch.tensor(after.logprobs) == pytest.approx(expected, abs=TOLERANCE)
+        assert after.logprobs == pytest.approx(expected, abs=TOLERANCE)
 
     asyncio.run(work())
-
-
-def test_a_look_keeps_lockstep(untrained: Family) -> None:
-    async def looked(engine: NativeEngine, index: int) -> GeneratedSpan:
-        asked = question(index)
-        stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling(temperature=1.0, seed=index))
-        if index % 2:
-            await stream.look()
-            await asyncio.sleep(0.02)  # the others wait for what it decides
-        left = 6
-
-        def feed(piece: str, end_of_turn: bool) -> bool:
-            nonlocal left
-            left -= 1
-            return left == 0
-
-        span = await stream.decode(feed)
-        stream.close()
-        return span
-
-    async def work(lockstep: bool) -> list[GeneratedSpan]:
-        with NativeEngine(untrained, lockstep=lockstep) as engine:
-            with engine.together():
-                tasks = [asyncio.ensure_future(looked(engine, index)) for index in range(4)]
-                await asyncio.sleep(0)
-            return await asyncio.gather(*tasks)
-
-    first, second, free = (asyncio.run(asyncio.wait_for(work(lockstep), 120)) for lockstep in (True, True, False))
-    assert first == second  # to the bit
-    assert [span.ids for span in first] == [span.ids for span in free]

@@ -10,6 +10,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from support.answers import listening, plain_logprobs
 from support.sounds import noise_clip
 from support.vllm import SharedVllm, needs_vllm
 
@@ -22,7 +23,7 @@ from relisten.evaluate.benchmarks.registry import find_benchmark
 from relisten.models import Family, load
 from relisten.protocol import Finish, Format, Segment
 from relisten.question import Question
-from relisten.trace import ListenSpan, Sampling, Span, Trace
+from relisten.trace import ListenSpan, Sampling, Trace
 
 pytestmark = needs_vllm
 TOLERANCE = 1e-4  # float32, sums in another order
@@ -40,28 +41,6 @@ def questions(count: int) -> list[Question]:
         Question(asked[i % 3], ("2", "3", "kick") if i % 2 else (), noise_clip(2.0 + i % 4, i))
         for i in range(count)
     ]
-
-
-async def listening(engine: Engine, index: int, sampling: Sampling) -> Trace:
-    """An answer that listens `index % 4` times, at points of its own, whatever the model writes."""
-    asked = questions(index + 1)[index]
-    stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, sampling)
-    spans: list[Span] = [stream.prompt]
-    for listen in range(index % 4 + 1):
-        left = 3 + (index + listen) % 5
-
-        def feed(piece: str, end_of_turn: bool) -> bool:
-            nonlocal left
-            left -= 1
-            return left == 0
-
-        spans.append(await stream.decode(feed))
-        if listen < index % 4:
-            heard = stream.listen(Segment(0.2 * listen, 0.2 * listen + 0.3 + 0.25 * (index % 4)))
-            assert heard is not None
-            spans.append(heard)
-    stream.close()
-    return Trace(asked.text, asked.choices, tuple(spans), Finish.LENGTH, Format.INTERLEAVED, sampling=sampling)
 
 
 async def answers(
@@ -101,7 +80,8 @@ def test_answers_are_those_of_the_native_engine(
 
 def test_pauses_nobody_foresaw_and_several_listens(tiny_vllm: SharedVllm, tiny: Family) -> None:
     async def work(engine: Engine) -> list[Trace]:
-        return list(await asyncio.gather(*(listening(engine, index, Sampling()) for index in range(16))))
+        works = (listening(engine, one, Sampling(), i, listens=i % 4) for i, one in enumerate(questions(16)))
+        return list(await asyncio.gather(*works))
 
     with NativeEngine(tiny) as native:
         expected = asyncio.run(work(native))
@@ -247,18 +227,3 @@ def disturb(family: Family, tower: bool) -> None:
     with torch.no_grad():
         for parameter in (family.audio_tower if tower else family.language_model).parameters():
             parameter += 0.02 * parameter.std() * torch.randn(parameter.shape, generator=generator)
-
-
-@torch.no_grad()
-def plain_logprobs(family: Family, trace: Trace, clip: Clip) -> list[float]:
-    """Of the sampled tokens, by transformers' own forward over the whole sequence at once."""
-    ids = torch.tensor(trace.token_ids)
-    embeddings = family.embed(ids).clone()
-    sounds = [clip, *(clip.crop(s.start, s.end) for s in trace.segments)]
-    embeddings[ids == family.audio_id] = torch.cat(family.encode_audio(sounds))
-    hidden = family.language_model(
-        inputs_embeds=embeddings[None], position_ids=torch.arange(len(ids)).expand(3, 1, -1), use_cache=False
-    ).last_hidden_state
-    sampled = torch.tensor(trace.loss_mask).nonzero()[:, 0]
-    logprobs: list[float] = family.lm_head(hidden)[0].log_softmax(-1)[sampled - 1, ids[sampled]].tolist()
-    return logprobs
