@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from relisten.errors import InputError
 from relisten.listener import Dtype, EngineName
 from relisten.protocol import Format
 
@@ -31,21 +28,3 @@ EngineOptions = Annotated[
         "--engine-option", metavar="NAME=VALUE", help="For the engine, such as gpu_memory_utilization=0.8."
     ),
 ]
-
-
-def engine_options(given: Iterable[str] | None) -> dict[str, Any]:
-    """`NAME=VALUE` texts as `Listener.load` takes them: a value is JSON, or else a text.
-
-    Raises:
-        InputError: a text without a name or an equals sign.
-    """
-    options: dict[str, Any] = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not name.isidentifier() or not equals:
-            raise InputError(f"--engine-option {text}: write NAME=VALUE, such as max_rows=32")
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
-    return options

@@ -26,11 +26,11 @@ from relisten.cli.answering import (
     Temperature,
     TopP,
     WeightType,
-    engine_options,
 )
 from relisten.cli.display import AnswerDisplay
 from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen, tell_routes
 from relisten.engines.drive import Piece
+from relisten.engines.options import named_values
 from relisten.errors import InputError
 from relisten.listener import DEFAULT_MODEL, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format, Listen, same_answer
@@ -101,7 +101,7 @@ def ask(
         device=device,
         dtype=dtype,
         engine=engine,
-        engine_options=engine_options(engine_option),
+        engine_options=named_values(engine_option or ()),
         **routed.options,
     )
     if questions is not None:

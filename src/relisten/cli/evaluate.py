@@ -23,11 +23,11 @@ from relisten.cli.answering import (
     Temperature,
     TopP,
     WeightType,
-    engine_options,
 )
 from relisten.cli.bars import noted_bar
 from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen, tell_routes
 from relisten.cli.scores import percent, print_official, print_summary
+from relisten.engines.options import named_values
 from relisten.errors import InputError
 from relisten.listener import DEFAULT_MODEL, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format
@@ -106,7 +106,7 @@ def evaluate(
                     device=device,
                     dtype=dtype,
                     engine=engine,
-                    engine_options=engine_options(engine_option),
+                    engine_options=named_values(engine_option or ()),
                     **routed.options,
                 ) as listener,
                 _Show(len(run.rows), bench.rule) as show,
