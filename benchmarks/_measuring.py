@@ -7,7 +7,8 @@ import json
 import shlex
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,9 +19,11 @@ import torch
 from _machine import machine
 
 from relisten.audio import SAMPLE_RATE, Clip
-from relisten.engines.base import Stream
+from relisten.engines.base import Engine, Stream
 from relisten.evaluate.benchmarks.registry import find_benchmark
+from relisten.protocol import Format, Segment
 from relisten.question import Question
+from relisten.trace import Sampling
 
 
 class Figure(NamedTuple):
@@ -114,6 +117,39 @@ async def decode(stream: Stream, count: int) -> list[int]:
 
         ids += (await stream.decode(feed)).ids
     return ids
+
+
+async def time_listen(stream: Stream, segment: Segment) -> tuple[float, tuple[int, ...]]:
+    """Seconds from the request to the next token, and the ids that were inserted."""
+    began = time.perf_counter()
+    heard = stream.listen(segment)
+    await decode(stream, 1)
+    seconds = time.perf_counter() - began
+    assert heard is not None
+    return seconds, heard.ids
+
+
+async def prompt_and_listen(
+    engine: Engine, asked: Question, tokens: int, segment: Segment
+) -> tuple[float, list[int], int]:
+    """A listen behind a prompt and so many tokens: its seconds, the ids before the next token, how many of these
+    are new to the model."""
+    stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
+    ids = [*stream.prompt.ids, *await decode(stream, tokens)]
+    seconds, heard = await time_listen(stream, segment)
+    stream.close()
+    return seconds, [*ids, *heard], 1 + len(heard)
+
+
+async def one_answer(engine: Engine, asked: Question, tokens: int, segments: Sequence[Segment]) -> None:
+    """An answer of so many tokens that listens to these segments on its way, evenly spread."""
+    stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
+    part = tokens // (len(segments) + 1)
+    for segment in segments:
+        await decode(stream, part)
+        stream.listen(segment)
+    await decode(stream, tokens - len(segments) * part)
+    stream.close()
 
 
 def _without_output(given: list[str]) -> list[str]:

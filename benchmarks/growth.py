@@ -15,7 +15,7 @@ import asyncio
 import time
 from functools import partial
 
-from _measuring import Figure, Run, alternate, arguments, decode, question
+from _measuring import Figure, Run, alternate, arguments, decode, one_answer, question, time_listen
 
 from relisten.engines.native import NativeEngine
 from relisten.models import load
@@ -35,27 +35,16 @@ async def first_token(engine: NativeEngine, asked: Question) -> tuple[float, flo
     began = time.perf_counter()
     await decode(stream, 1)
     first = time.perf_counter() - began
-    began = time.perf_counter()
-    stream.listen(Segment(2.0, 5.0))
-    await decode(stream, 1)
-    listen = time.perf_counter() - began
+    again, _ = await time_listen(stream, Segment(2.0, 5.0))
     stream.close()
-    return first, listen
+    return first, again
 
 
 async def answers(engine: NativeEngine, asked: list[Question], listens: int, tokens: int) -> float:
     """Seconds of answers of that many tokens, all at once."""
-
-    async def one(question: Question) -> None:
-        stream = engine.open(question, question.clip(), Format.INTERLEAVED, Sampling())
-        for number in range(listens):
-            await decode(stream, tokens // (listens + 1))
-            stream.listen(Segment(0.5 * number, 0.5 * number + 3.0))
-        await decode(stream, tokens - listens * (tokens // (listens + 1)))
-        stream.close()
-
+    segments = [Segment(0.5 * number, 0.5 * number + 3.0) for number in range(listens)]
     began = time.perf_counter()
-    await asyncio.gather(*map(one, asked))
+    await asyncio.gather(*(one_answer(engine, question, tokens, segments) for question in asked))
     return time.perf_counter() - began
 
 

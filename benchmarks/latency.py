@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _measuring import Figure, Run, alternate, arguments, decode, question
+from _measuring import Figure, Run, alternate, arguments, decode, one_answer, question, time_listen
 
 from relisten.engines.native import NativeEngine
 from relisten.models.base import Family
@@ -86,12 +86,8 @@ def make(shape: str, device: torch.device, dtype: torch.dtype) -> Family:
 
 
 async def one(engine: NativeEngine, asked: Question, listens: int) -> None:
-    stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
-    for number in range(listens):
-        await decode(stream, TOKENS // (listens + 1))
-        stream.listen(Segment(3.0 * number, 3.0 * number + CROP_SECONDS))
-    await decode(stream, TOKENS - listens * (TOKENS // (listens + 1)))
-    stream.close()
+    segments = [Segment(3.0 * number, 3.0 * number + CROP_SECONDS) for number in range(listens)]
+    await one_answer(engine, asked, TOKENS, segments)
 
 
 def single(engine: NativeEngine, asked: Question, listens: list[int]) -> float:
@@ -120,12 +116,9 @@ async def steps(engine: NativeEngine, asked: Question) -> tuple[float, float]:
     began = time.perf_counter()
     await decode(stream, TOKENS)
     token = (time.perf_counter() - began) / TOKENS
-    began = time.perf_counter()
-    stream.listen(Segment(4.0, 4.0 + CROP_SECONDS))
-    await decode(stream, 1)
-    listen = time.perf_counter() - began
+    again, _ = await time_listen(stream, Segment(4.0, 4.0 + CROP_SECONDS))
     stream.close()
-    return token, listen
+    return token, again
 
 
 def bandwidth(device: torch.device) -> float:

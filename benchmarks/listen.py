@@ -17,7 +17,7 @@ import time
 from functools import partial
 
 import torch
-from _measuring import Figure, Run, alternate, arguments, decode, question
+from _measuring import Figure, Run, alternate, arguments, decode, prompt_and_listen, question
 from _stock import Stock
 
 from relisten.engines.base import Stream
@@ -30,19 +30,6 @@ from relisten.trace import Sampling
 
 CLIP_SECONDS, CROP, TOKENS_BEFORE = 10.0, Segment(4.0, 7.0), 100
 ROWS, TOKENS, LISTEN_AFTER = 32, 150, (40, 90)
-
-
-async def our_listen(engine: NativeEngine, asked: Question) -> tuple[float, list[int]]:
-    """Seconds from the request to the next token, and the ids before it."""
-    stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
-    ids = [*stream.prompt.ids, *await decode(stream, TOKENS_BEFORE)]
-    began = time.perf_counter()
-    heard = stream.listen(CROP)
-    await decode(stream, 1)
-    seconds = time.perf_counter() - began
-    stream.close()
-    assert heard is not None
-    return seconds, [*ids, *heard.ids]
 
 
 @torch.inference_mode()
@@ -86,7 +73,7 @@ def main() -> None:
         ids: list[int] = []
 
         def ours() -> float:
-            seconds, ids[:] = asyncio.run(our_listen(engine, asked[0]))
+            seconds, ids[:], _ = asyncio.run(prompt_and_listen(engine, asked[0], TOKENS_BEFORE, CROP))
             return seconds
 
         def rate(engine: NativeEngine, listens: bool) -> float:

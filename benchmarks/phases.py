@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from _measuring import Figure, Run, alternate, arguments, decode, question
+from _measuring import Figure, Run, alternate, arguments, prompt_and_listen, question
 from _stock import Stock
 
 from relisten.engines.native import NativeEngine
@@ -24,8 +24,7 @@ from relisten.models import load
 from relisten.models.decoder import Chunk, PackedDecoder
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.models.tower import encode_features
-from relisten.protocol import Format, Segment
-from relisten.trace import Sampling
+from relisten.protocol import Segment
 
 CROP, TOKENS_BEFORE = Segment(4.0, 7.0), 100
 
@@ -55,18 +54,10 @@ def main() -> None:
     true = padded["input_features"].permute(0, 2, 1)[padded["feature_attention_mask"].bool()].T
     with NativeEngine(family) as engine:
 
-        async def prompt_and_listen() -> tuple[list[int], int, float]:
-            stream = engine.open(asked, clip, Format.INTERLEAVED, Sampling())
-            ids = [*stream.prompt.ids, *await decode(stream, TOKENS_BEFORE)]
-            began = time.perf_counter()
-            heard = stream.listen(CROP)
-            await decode(stream, 1)
-            seconds = time.perf_counter() - began
-            stream.close()
-            assert heard is not None
-            return [*ids, *heard.ids], len(heard.ids) + 1, seconds
+        def listen() -> tuple[float, list[int], int]:
+            return asyncio.run(prompt_and_listen(engine, asked, TOKENS_BEFORE, CROP))
 
-        ids, new, _ = asyncio.run(prompt_and_listen())
+        _, ids, new = listen()
         decoder = PackedDecoder(family.language_model, family.lm_head)
         cache = decoder.new_cache()
         cache.reserve(1, len(ids))
@@ -75,7 +66,7 @@ def main() -> None:
         positions = torch.arange(len(ids), device=family.device).expand(3, 1, -1)
         found = alternate(
             {
-                "listen": lambda: asyncio.run(prompt_and_listen())[2],
+                "listen": lambda: listen()[0],
                 "mel": timed(lambda: family.mel([crop])),
                 "tower": timed(lambda: encode_features(family.audio_tower, features, lengths.tolist())),
                 "prefill": timed(lambda: decoder(embeddings, [Chunk(0, len(ids) - new, new)], cache)),
