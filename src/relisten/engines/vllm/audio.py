@@ -60,7 +60,8 @@ class AudioInfo(BaseProcessingInfo):
     """What vLLM asks about a model before it processes anything."""
 
     def get_hf_config(self) -> Qwen2_5OmniThinkerConfig:
-        return self.ctx.get_hf_config(Qwen2_5OmniThinkerConfig)
+        config = self.ctx.get_hf_config()
+        return getattr(config, "thinker_config", config)
 
     @cached_property
     def mel(self) -> LogMel:

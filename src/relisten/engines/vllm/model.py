@@ -1,6 +1,7 @@
 """Qwen2.5-Omni as the engine has vLLM run it: audio tower and language model, and nothing that sees or speaks.
 
-vLLM's own class for this family is left alone for those who send images and videos; `stock` gives it our ears.
+vLLM's own class for this family is left alone for those who send images and videos; `stock` gives it our ears. It
+cannot be imported without torchvision, and is not needed for sound: there this one serves in its place.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder
 from transformers.utils import is_flash_attn_2_available
 from vllm.config import VllmConfig
-from vllm.model_executor.models.interfaces import SupportsMultiModal, SupportsPP
+from vllm.model_executor.models.interfaces import SupportsMRoPE, SupportsMultiModal, SupportsPP
 from vllm.model_executor.models.utils import (
     AutoWeightsLoader,
     WeightsMapper,
@@ -74,7 +76,8 @@ class ListeningQwen2_5Omni(nn.Module, SupportsMultiModal, SupportsPP):  # noqa: 
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
-        self.config = vllm_config.model_config.hf_config
+        config = vllm_config.model_config.hf_config
+        self.config = getattr(config, "thinker_config", config)
         audio = self.config.audio_config
         if vllm_config.device_config.device_type == "cuda" and is_flash_attn_2_available():
             audio._attn_implementation = "flash_attention_2"
@@ -118,3 +121,12 @@ class ListeningQwen2_5Omni(nn.Module, SupportsMultiModal, SupportsPP):  # noqa: 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         loaded: set[str] = AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
         return loaded
+
+
+@MULTIMODAL_REGISTRY.register_processor(AudioProcessor, info=AudioInfo, dummy_inputs=AudioDummies)
+class ServedQwen2_5Omni(ListeningQwen2_5Omni, SupportsMRoPE):  # noqa: N801
+    """The same behind a checkpoint's own configuration, which has rotary positions of three axes."""
+
+    def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
+        """(3, n) positions, alike on every axis, and what to add to those of later tokens."""
+        return torch.arange(len(input_tokens)).expand(3, -1), 0

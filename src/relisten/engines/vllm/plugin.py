@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 ARCHITECTURE = "RelistenQwen2_5Omni"
 """What the engine runs; its configuration names it."""
 
@@ -9,9 +11,12 @@ _STOCK = ("Qwen2_5OmniModel", "Qwen2_5OmniForConditionalGeneration")
 
 
 def register() -> None:
-    """Make our model known to vLLM, and have it hear with our front end where it serves Qwen2.5-Omni itself."""
+    """Make our model known to vLLM, and have it hear with our front end where it serves Qwen2.5-Omni itself
+    (sound and text alone where torchvision is missing, which vLLM's own class needs)."""
     from vllm import ModelRegistry
 
     ModelRegistry.register_model(ARCHITECTURE, "relisten.engines.vllm.model:ListeningQwen2_5Omni")
+    sees = importlib.util.find_spec("torchvision") is not None
+    served = "stock:Qwen2_5Omni" if sees else "model:ServedQwen2_5Omni"
     for name in _STOCK:
-        ModelRegistry.register_model(name, "relisten.engines.vllm.stock:Qwen2_5Omni")
+        ModelRegistry.register_model(name, f"relisten.engines.vllm.{served}")
