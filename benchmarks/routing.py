@@ -38,10 +38,10 @@ from relisten.protocol import Format, Segment
 from relisten.question import Question
 from relisten.router.answering import Router
 from relisten.router.decision import Decision
-from relisten.router.finding import Finding
 from relisten.router.head import Head, HeadPolicy, Reads
 from relisten.router.routes import DIRECT, Route, default_routes
-from relisten.router.tool import tool
+from relisten.tools.finding import Finding
+from relisten.tools.tool import tool
 from relisten.trace import Sampling, Trace
 
 FREE = Route(("free",))

@@ -229,8 +229,8 @@ def _router(
     if not isinstance(router, str | Path):
         return router
     from relisten.router.answering import Router
-    from relisten.router.cache import ToolCache
     from relisten.router.policy import load_policy
+    from relisten.tools.cache import ToolCache
 
     policy = load_policy(router, family, device=device)
     return Router(policy, None if tool_cache is None else ToolCache(tool_cache))

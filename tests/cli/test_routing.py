@@ -18,7 +18,7 @@ from relisten.engines.fake import ScriptedEngine
 from relisten.listener import Listener
 from relisten.question import Question
 from relisten.router.answering import Router
-from relisten.router.cache import ToolCache
+from relisten.tools.cache import ToolCache
 from relisten.trace import Trace
 
 

@@ -14,7 +14,7 @@ from relisten.data.scenes import make_scene
 from relisten.data.subject import Subject
 from relisten.data.told import SUITED, Told, ask_tools, choose_told
 from relisten.errors import InputError
-from relisten.router.finding import Moment
+from relisten.tools.finding import Moment
 
 
 def told(tool: str, *moments: tuple[float, float, str]) -> Told:

@@ -24,7 +24,7 @@ from relisten.question import Question
 from relisten.router.answering import Router
 from relisten.router.policy import write_about
 from relisten.router.routes import DIRECT, Route
-from relisten.router.tool import find_tool
+from relisten.tools.tool import find_tool
 
 SILENT = Settings(silent=True)
 

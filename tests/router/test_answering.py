@@ -24,10 +24,10 @@ from relisten.engines.native import NativeEngine
 from relisten.models import Family, load
 from relisten.protocol import FINDINGS_HEAD
 from relisten.router.answering import Router
-from relisten.router.cache import ToolCache
 from relisten.router.head import Head, HeadPolicy, Reads
 from relisten.router.routes import DIRECT, Route
 from relisten.router.weights import weights_hash
+from relisten.tools.cache import ToolCache
 from relisten.trace import PromptSpan, Routing, Sampling
 
 CLIP = noise_clip(4.0)
@@ -143,7 +143,7 @@ def test_a_tool_that_fails_is_told_and_the_answer_comes(
 
 
 def test_an_endpoint_that_is_down_stops_no_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from relisten.router.tools import speech
+    from relisten.tools.builtin import speech
 
     monkeypatch.setenv("RELISTEN_TRANSCRIPTION_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("RELISTEN_TRANSCRIPTION_MODEL", "ears")

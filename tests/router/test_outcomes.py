@@ -22,10 +22,10 @@ from relisten.errors import EngineError, InputError
 from relisten.models import Family
 from relisten.protocol import Format
 from relisten.question import Question
-from relisten.router.cache import ToolCache
 from relisten.router.outcomes import Outcomes, measure_routes
 from relisten.router.routes import DIRECT, Route
-from relisten.router.tool import find_tool
+from relisten.tools.cache import ToolCache
+from relisten.tools.tool import find_tool
 from relisten.trace import Sampling
 
 QUESTIONS = tuple(

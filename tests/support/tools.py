@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from relisten.audio import Clip
 from relisten.protocol import Segment
-from relisten.router import tool as registry
-from relisten.router.finding import Finding
-from relisten.router.tool import tool
+from relisten.tools import tool as registry
+from relisten.tools.finding import Finding
+from relisten.tools.tool import tool
 
 released = threading.Event()
 """Lets `slow` end."""

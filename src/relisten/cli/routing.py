@@ -57,7 +57,7 @@ def chosen(router: Path | None, route: str | None, tool_cache: Path | None) -> C
             raise InputError("--tool-cache goes with --router or --route; without them no tool runs")
         return Chosen(None, None)
     # Slow to import, and needless for answers without tools.
-    from relisten.router.cache import ToolCache
+    from relisten.tools.cache import ToolCache
 
     kept = None if tool_cache is None else ToolCache(tool_cache)
     if route is not None:

@@ -36,8 +36,8 @@ from relisten.data.wording import Rng
 from relisten.errors import InputError
 from relisten.jsonl import dump_row, parse_row
 from relisten.question import Question
-from relisten.router.cache import ToolCache
-from relisten.router.tool import find_tool
+from relisten.tools.cache import ToolCache
+from relisten.tools.tool import find_tool
 
 KINDS: Final[Mapping[str, Kind]] = {**SCENE_KINDS, **RELATIONS, **DIALOGUE, **HARMONY}
 """Everything that can be asked, by name."""

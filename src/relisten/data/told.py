@@ -16,9 +16,9 @@ from relisten.audio import Clip
 from relisten.data.manifest import LabelledEvent
 from relisten.data.wording import Rng, pick
 from relisten.errors import InputError
-from relisten.router.cache import ToolCache
-from relisten.router.finding import Moment
-from relisten.router.running import run_tool
+from relisten.tools.cache import ToolCache
+from relisten.tools.finding import Moment
+from relisten.tools.running import run_tool
 
 SUITED: Final[Mapping[str, str]] = {
     "louder": "loudness", "higher": "pitch", "duration": "silence", "longest_gap": "silence",

@@ -74,7 +74,7 @@ def router_name(policy: Path | None, route: str | None) -> str:
     """
     from relisten.router.policy import find_policy, read_about
     from relisten.router.routes import Route
-    from relisten.router.tool import all_tools
+    from relisten.tools.tool import all_tools
 
     if policy is not None:
         folder = find_policy(policy)

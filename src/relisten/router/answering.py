@@ -22,10 +22,10 @@ from relisten.engines.drive import OnEvent, complete, failed_trace, seeded, soun
 from relisten.errors import EngineError, InputError, RelistenError
 from relisten.protocol import Format
 from relisten.question import Question
-from relisten.router.cache import ToolCache
 from relisten.router.decision import Decision, Policy
 from relisten.router.routes import DIRECT, Route
-from relisten.router.running import ToolReport, run_tool
+from relisten.tools.cache import ToolCache
+from relisten.tools.running import ToolReport, run_tool
 from relisten.trace import Routing, Sampling, Trace
 
 _NO_ROOM: Final = "what the tools found does not fit the context window: answered without it"

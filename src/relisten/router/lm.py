@@ -28,8 +28,8 @@ from relisten.question import Question
 from relisten.router.decision import Decision
 from relisten.router.policy import decide, temper, write_about
 from relisten.router.routes import Route
-from relisten.router.tool import all_tools
 from relisten.router.weights import weights_hash
+from relisten.tools.tool import all_tools
 
 _ADAPTER: Final = "adapter"
 _LINEAR: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -20,19 +20,19 @@ from relisten.data.synth import Draw
 from relisten.data.timbres import DRUMS, SYNTHESIS
 from relisten.data.voices import PROGRAM, converse, require_speech
 from relisten.protocol import Segment
-from relisten.router.finding import Finding
-from relisten.router.running import run_tool
-from relisten.router.sections import pitch_class
-from relisten.router.tools.beats import Beats
-from relisten.router.tools.harmony import Harmony
-from relisten.router.tools.loudness import Loudness
-from relisten.router.tools.onsets import Onsets
-from relisten.router.tools.pitch import Pitch
-from relisten.router.tools.repeats import Repeats
-from relisten.router.tools.silence import Silence
-from relisten.router.tools.spectrum import Spectrum
-from relisten.router.tools.speech import Speech
-from relisten.router.tools.voice import Voice
+from relisten.tools.builtin.beats import Beats
+from relisten.tools.builtin.harmony import Harmony
+from relisten.tools.builtin.loudness import Loudness
+from relisten.tools.builtin.onsets import Onsets
+from relisten.tools.builtin.pitch import Pitch
+from relisten.tools.builtin.repeats import Repeats
+from relisten.tools.builtin.silence import Silence
+from relisten.tools.builtin.spectrum import Spectrum
+from relisten.tools.builtin.speech import Speech
+from relisten.tools.builtin.voice import Voice
+from relisten.tools.finding import Finding
+from relisten.tools.running import run_tool
+from relisten.tools.sections import pitch_class
 
 SEED: Final = 61_116
 _PATIENCE: Final = 300.0

@@ -30,10 +30,10 @@ from relisten.errors import EngineError, InputError
 from relisten.protocol import FINDINGS_HEAD, Finish, Format, same_answer, system_prompt
 from relisten.question import Question
 from relisten.router.answering import finding_of, run_tools
-from relisten.router.cache import ToolCache
 from relisten.router.routes import Route, check_routes
-from relisten.router.running import ToolReport
-from relisten.router.tool import find_tool
+from relisten.tools.cache import ToolCache
+from relisten.tools.running import ToolReport
+from relisten.tools.tool import find_tool
 from relisten.trace import Sampling
 
 _AT_ONCE: Final = 128

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from relisten.errors import InputError
 from relisten.protocol import Format
-from relisten.router.tool import Tool, all_tools, find_tool
+from relisten.tools.tool import Tool, all_tools, find_tool
 
 _NO_TOOL: Final = "direct"
 _TEXT: Final = "/text"

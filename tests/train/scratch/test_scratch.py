@@ -13,7 +13,7 @@ from relisten import models
 from relisten.data.scenes import Event
 from relisten.data.told import Told
 from relisten.errors import InputError
-from relisten.router.finding import Moment
+from relisten.tools.finding import Moment
 from relisten.train.scratch.config import PRESETS, SftConfig, Stage
 from relisten.train.scratch.pool import ScenePool
 from relisten.train.scratch.tasks import TASKS

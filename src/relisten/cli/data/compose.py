@@ -16,7 +16,7 @@ from relisten.data.compose import GROUPS, ComposeOptions, compose, kinds_named
 from relisten.data.parallel import usable_processors
 from relisten.data.subject import Style
 from relisten.errors import InputError
-from relisten.router.tool import find_tool
+from relisten.tools.tool import find_tool
 
 _SHOWN = 20
 

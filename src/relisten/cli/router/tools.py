@@ -16,7 +16,7 @@ from relisten.errors import InputError
 
 if TYPE_CHECKING:
     from relisten.router.measure import Figure
-    from relisten.router.tool import Tool
+    from relisten.tools.tool import Tool
 
 
 def tools(
@@ -29,7 +29,7 @@ def tools(
 ) -> None:
     """List the tools: what each tells, its arguments and limits, and whether it is installed."""
     # Slow to import, and needless for --help.
-    from relisten.router.tool import all_tools, find_tool, tool_problems
+    from relisten.tools.tool import all_tools, find_tool, tool_problems
 
     if count < 1:
         raise InputError(f"count {count}: it must be at least 1")
@@ -77,9 +77,9 @@ def tool(
     """
     from relisten.audio import Clip
     from relisten.protocol import Segment
-    from relisten.router.cache import ToolCache
-    from relisten.router.running import run_tool
-    from relisten.router.tool import find_tool
+    from relisten.tools.cache import ToolCache
+    from relisten.tools.running import run_tool
+    from relisten.tools.tool import find_tool
 
     if timeout is not None and not 0 < timeout < float("inf"):
         raise InputError(f"timeout {timeout:g}: it must be seconds above 0")

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from relisten.engines.base import Engine, Look
 from relisten.errors import InputError
 from relisten.question import Question
-from relisten.router.cache import ToolCache
 from relisten.router.looks import LookStore, look_at
 from relisten.router.outcomes import Outcomes, measure_routes
 from relisten.router.routes import Route, default_routes
 from relisten.router.training.config import RouterConfig
+from relisten.tools.cache import ToolCache
 from relisten.trace import Sampling
 from relisten.train.grpo.trainer import read_referenced
 

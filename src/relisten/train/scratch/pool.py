@@ -21,7 +21,7 @@ from relisten.audio import Clip, seconds_to_samples
 from relisten.data.parallel import ordered_map
 from relisten.data.scenes import Event, Scene, SceneSpec, simulate_many
 from relisten.data.told import Told, ask_tools
-from relisten.router.finding import Moment
+from relisten.tools.finding import Moment
 
 _FULL_SCALE = 32767
 _TOLD_UP_TO = 10.0

@@ -16,7 +16,7 @@ from relisten.data.told import Told
 from relisten.data.wording import Rng, pick, shuffled
 from relisten.protocol import Segment
 from relisten.question import Question
-from relisten.router.finding import MOST_LISTED, Moment, told
+from relisten.tools.finding import MOST_LISTED, Moment, told
 from relisten.train.batches import Target
 from relisten.train.scratch.listening import KIND_WEIGHTS, concluding, given, reworded, without_tags
 

@@ -11,9 +11,9 @@ from relisten.audio import SAMPLE_RATE, Clip
 from relisten.data.scenes import SceneSpec, simulate
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.tools.loudness import loudness
-from relisten.router.tools.silence import silence
-from relisten.router.tools.spectrum import spectrum
+from relisten.tools.builtin.loudness import loudness
+from relisten.tools.builtin.silence import silence
+from relisten.tools.builtin.spectrum import spectrum
 
 
 def tone(hertz: float, seconds: float, level: float = 0.5) -> NDArray[np.float64]:

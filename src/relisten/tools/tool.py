@@ -4,7 +4,7 @@
     def level(clip: Clip, window: Segment | None = None, *, floor: float = -90.0) -> Level: ...
 
 The function's keyword-only parameters are the tool's arguments, its return annotation the type of its findings.
-Every file in `relisten.router.tools` is read when tools are first asked for, and after them the modules that other
+Every file in `relisten.tools.builtin` is read when tools are first asked for, and after them the modules that other
 packages name in the entry point group `relisten.tools`.
 """
 
@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from relisten.errors import InputError, RelistenError
-from relisten.router.finding import Finding
+from relisten.tools.finding import Finding
 
 ENTRY_POINTS: Final = "relisten.tools"
 P = ParamSpec("P")
@@ -211,10 +211,10 @@ def tool_problems() -> tuple[str, ...]:
 
 @cache
 def _read_tools() -> None:
-    from relisten.router import tools
+    from relisten.tools import builtin
 
-    for module in pkgutil.iter_modules(tools.__path__):
-        importlib.import_module(f"{tools.__name__}.{module.name}")
+    for module in pkgutil.iter_modules(builtin.__path__):
+        importlib.import_module(f"{builtin.__name__}.{module.name}")
     for point in entry_points(group=ENTRY_POINTS):
         try:
             point.load()

@@ -11,8 +11,8 @@ from support.tools import Length, extra_tools
 from relisten.audio import Clip
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router import tool as registry
-from relisten.router.tool import all_tools, find_tool, tool, tool_problems
+from relisten.tools import tool as registry
+from relisten.tools.tool import all_tools, find_tool, tool, tool_problems
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from typing import Any, Final
 from relisten.audio import Clip
 from relisten.errors import InputError, RelistenError
 from relisten.protocol import MIN_SEGMENT, Segment, clamp_segment
-from relisten.router.cache import ToolCache, cache_key
-from relisten.router.finding import Finding
-from relisten.router.tool import Argument, Tool, find_tool
+from relisten.tools.cache import ToolCache, cache_key
+from relisten.tools.finding import Finding
+from relisten.tools.tool import Argument, Tool, find_tool
 
 _LONGEST_ERROR: Final = 300
 _LOADING: Final = 180.0

@@ -10,9 +10,9 @@ import numpy as np
 
 from relisten.audio import SAMPLE_RATE, Clip
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, listed
-from relisten.router.sections import INSTALL, LIBROSA, Floats, cut, pitch_class, runs
-from relisten.router.tool import tool
+from relisten.tools.finding import Finding, listed
+from relisten.tools.sections import INSTALL, LIBROSA, Floats, cut, pitch_class, runs
+from relisten.tools.tool import tool
 
 _HOP: Final = 1024
 _STAY: Final = 0.97

@@ -12,9 +12,9 @@ from support.tools import Length, calls, extra_tools, released
 
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router import running
-from relisten.router.cache import ToolCache
-from relisten.router.running import Failure, ToolReport, run_tool
+from relisten.tools import running
+from relisten.tools.cache import ToolCache
+from relisten.tools.running import Failure, ToolReport, run_tool
 
 CLIP = noise_clip(4.0)
 

@@ -17,16 +17,16 @@ from relisten.audio import SAMPLE_RATE, Clip
 from relisten.data.scenes import simulate
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.finding import Finding
 from relisten.router.measure import matched, measure
-from relisten.router.running import Failure, ToolReport, run_tool
-from relisten.router.tool import all_tools
-from relisten.router.tools.beats import beats
-from relisten.router.tools.harmony import harmony
-from relisten.router.tools.onsets import onsets
-from relisten.router.tools.pitch import pitch
-from relisten.router.tools.repeats import repeats
-from relisten.router.tools.voice import voice
+from relisten.tools.builtin.beats import beats
+from relisten.tools.builtin.harmony import harmony
+from relisten.tools.builtin.onsets import onsets
+from relisten.tools.builtin.pitch import pitch
+from relisten.tools.builtin.repeats import repeats
+from relisten.tools.builtin.voice import voice
+from relisten.tools.finding import Finding
+from relisten.tools.running import Failure, ToolReport, run_tool
+from relisten.tools.tool import all_tools
 
 CLICK = np.random.default_rng(0).normal(0, 0.3, 800) * np.exp(-np.arange(800) / 160)
 """50 ms of noise that decays."""
@@ -182,7 +182,7 @@ def test_bounds_of_arguments(name: str, arguments: dict[str, float]) -> None:
 
 
 def test_repeats_takes_so_many_sounds_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relisten.router.tools.repeats._MOST", 2)
+    monkeypatch.setattr("relisten.tools.builtin.repeats._MOST", 2)
     with pytest.raises(InputError, match="compares at most 2"):
         repeats(Clip.from_samples(at_times([0.3, 0.8, 1.3], 2.0)))
 

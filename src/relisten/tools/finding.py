@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Final, Self
 
 from relisten.errors import InputError
-from relisten.router.sections import note_name
+from relisten.tools.sections import note_name
 
 MOST_LISTED: Final = 12
 """Items of a list that are written out; a reasoner's prompt stays short."""

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from relisten.audio import Clip, seconds_to_samples
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, Moment, told
-from relisten.router.sections import QUIETEST, audible_level, cut, decibels, levels
-from relisten.router.tool import tool
+from relisten.tools.finding import Finding, Moment, told
+from relisten.tools.sections import QUIETEST, audible_level, cut, decibels, levels
+from relisten.tools.tool import tool
 
 _FRAME: Final = 0.05
 _PARTS: Final = 8

@@ -10,9 +10,9 @@ import numpy as np
 from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, Moment, counted, told
-from relisten.router.sections import audible_level, cut, levels, runs
-from relisten.router.tool import tool
+from relisten.tools.finding import Finding, Moment, counted, told
+from relisten.tools.sections import audible_level, cut, levels, runs
+from relisten.tools.tool import tool
 
 _FRAME: Final = 0.02
 _CLEAR: Final = 4.0

@@ -10,9 +10,9 @@ from scipy import signal
 
 from relisten.audio import SAMPLE_RATE, Clip
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, listed
-from relisten.router.sections import Floats, cut, decibels, peak_between
-from relisten.router.tool import tool
+from relisten.tools.finding import Finding, listed
+from relisten.tools.sections import Floats, cut, decibels, peak_between
+from relisten.tools.tool import tool
 
 _SIZE: Final = 2048
 _LOW: Final = 250.0

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from relisten.audio import Clip
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.finding import Finding
-from relisten.router.sections import cut
-from relisten.router.tool import Argument, ToolError, tool
+from relisten.tools.finding import Finding
+from relisten.tools.sections import cut
+from relisten.tools.tool import Argument, ToolError, tool
 
 if TYPE_CHECKING:
     from relisten.data.llm.endpoint import Endpoint

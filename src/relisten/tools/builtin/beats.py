@@ -10,9 +10,9 @@ import numpy as np
 from relisten.audio import SAMPLE_RATE, Clip
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, counted, seconds
-from relisten.router.sections import HOP, INSTALL, LIBROSA, Floats, cut, onset_envelope
-from relisten.router.tool import tool
+from relisten.tools.finding import Finding, counted, seconds
+from relisten.tools.sections import HOP, INSTALL, LIBROSA, Floats, cut, onset_envelope
+from relisten.tools.tool import tool
 
 _SHORTEST: Final = 2.0
 _CLEAR: Final = 0.3

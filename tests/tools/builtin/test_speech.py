@@ -15,10 +15,10 @@ from support.sounds import noise_clip
 
 from relisten.audio import Clip
 from relisten.protocol import Segment
-from relisten.router.cache import ToolCache
-from relisten.router.running import Failure, run_tool
-from relisten.router.tools import speech as module
-from relisten.router.tools.speech import KEY, MODEL, URL, speech
+from relisten.tools.builtin import speech as module
+from relisten.tools.builtin.speech import KEY, MODEL, URL, speech
+from relisten.tools.cache import ToolCache
+from relisten.tools.running import Failure, run_tool
 
 
 class Server(ThreadingHTTPServer):

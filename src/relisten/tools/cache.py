@@ -14,7 +14,7 @@ from typing import Any
 from relisten.audio import Clip, seconds_to_samples
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.tool import Argument, Tool
+from relisten.tools.tool import Argument, Tool
 
 
 class ToolCache:

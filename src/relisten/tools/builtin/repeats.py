@@ -12,10 +12,10 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, counted, listed
-from relisten.router.sections import HOP, INSTALL, LIBROSA, Floats, cut, decibels, find_onsets
-from relisten.router.tool import tool
-from relisten.router.tools.onsets import THRESHOLD
+from relisten.tools.builtin.onsets import THRESHOLD
+from relisten.tools.finding import Finding, counted, listed
+from relisten.tools.sections import HOP, INSTALL, LIBROSA, Floats, cut, decibels, find_onsets
+from relisten.tools.tool import tool
 
 _LONGEST: Final = 0.3
 """Seconds of a sound that are compared."""

@@ -8,7 +8,7 @@ import pytest
 
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, counted, listed, seconds
+from relisten.tools.finding import Finding, counted, listed, seconds
 
 
 @dataclass(frozen=True)

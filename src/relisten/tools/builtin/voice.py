@@ -10,9 +10,9 @@ import numpy as np
 from relisten.audio import SAMPLE_RATE, Clip
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, counted, listed
-from relisten.router.sections import INSTALL, cut, runs
-from relisten.router.tool import tool
+from relisten.tools.finding import Finding, counted, listed
+from relisten.tools.sections import INSTALL, cut, runs
+from relisten.tools.tool import tool
 
 _FRAME: Final = SAMPLE_RATE * 30 // 1000
 _SHORTEST: Final = 0.15

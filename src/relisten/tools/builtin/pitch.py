@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from relisten.audio import SAMPLE_RATE, Clip
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, Moment, told
-from relisten.router.sections import (
+from relisten.tools.finding import Finding, Moment, told
+from relisten.tools.sections import (
     INSTALL,
     LIBROSA,
     Floats,
@@ -23,7 +23,7 @@ from relisten.router.sections import (
     peak_between,
     runs,
 )
-from relisten.router.tool import tool
+from relisten.tools.tool import tool
 
 _HOP: Final = 256
 _FRAME: Final = 1024

@@ -8,9 +8,9 @@ from typing import Final
 from relisten.audio import Clip
 from relisten.errors import InputError
 from relisten.protocol import Segment
-from relisten.router.finding import Finding, counted, seconds
-from relisten.router.sections import INSTALL, LIBROSA, cut, find_onsets
-from relisten.router.tool import tool
+from relisten.tools.finding import Finding, counted, seconds
+from relisten.tools.sections import INSTALL, LIBROSA, cut, find_onsets
+from relisten.tools.tool import tool
 
 THRESHOLD: Final = 1.8
 """dB by which the envelope stands out at an onset; chosen on scenes of the training split."""
