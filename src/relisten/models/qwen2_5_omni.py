@@ -31,6 +31,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PREFIX = "thinker."
 _NESTED = "language_model" in Qwen2_5OmniThinkerForConditionalGeneration._tied_weights_keys["lm_head.weight"]
 """Whether transformers keeps tower and language model inside `model` (from 5.20 on) or beside it."""
+AUDIO_TOWER = "model.audio_tower" if _NESTED else "audio_tower"
+LANGUAGE_MODEL = "model.language_model" if _NESTED else "model"
+"""Where they are in a thinker."""
 
 
 def count_audio_tokens(frames: int) -> int:
@@ -201,11 +204,11 @@ class Qwen2_5Omni:  # noqa: N801
 
     @property
     def audio_tower(self) -> nn.Module:
-        return cast(nn.Module, (self.thinker.model if _NESTED else self.thinker).audio_tower)
+        return cast(nn.Module, self.thinker.get_submodule(AUDIO_TOWER))
 
     @property
     def language_model(self) -> nn.Module:
-        return cast(nn.Module, self.thinker.model.language_model if _NESTED else self.thinker.model)
+        return cast(nn.Module, self.thinker.get_submodule(LANGUAGE_MODEL))
 
     @property
     def lm_head(self) -> nn.Linear:

@@ -9,6 +9,7 @@ out.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from relisten.engines.base import Look
 from relisten.errors import InputError
 from relisten.models import load
 from relisten.models.base import Family
+from relisten.models.qwen2_5_omni import LANGUAGE_MODEL
 from relisten.protocol import Format, user_text
 from relisten.question import Question
 from relisten.router.decision import Decision
@@ -33,7 +35,7 @@ from relisten.tools.tool import all_tools
 
 _ADAPTER: Final = "adapter"
 _LINEAR: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_LAYERS: Final = r"model\.language_model\.layers\.\d+\..*"
+_LAYERS: Final = rf"{re.escape(LANGUAGE_MODEL)}\.layers\.\d+\..*"
 
 
 @dataclass(frozen=True)

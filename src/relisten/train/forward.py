@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relisten.errors import InputError
+from relisten.models.qwen2_5_omni import AUDIO_TOWER, LANGUAGE_MODEL
 from relisten.models.tower import Sounds, attend, encode_frames, existing, linear, pool
 
 __all__ = [
@@ -118,7 +119,7 @@ def hidden_states(
     frames: Sequence[tuple[Tensor, Tensor]] | None = None,
 ) -> Tensor:
     """States of all branches' positions, (positions, hidden) float32, after the last norm."""
-    model, tower = thinker.model.language_model, thinker.model.audio_tower
+    model, tower = thinker.get_submodule(LANGUAGE_MODEL), thinker.get_submodule(AUDIO_TOWER)
     whole, *cut = frames or encode_batch(tower, batch, dtype)
     heard, counts = pool(tower, *whole, dtype)
     if int(counts.min()) != int(counts.max()):

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from relisten.errors import InputError
-from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.models.qwen2_5_omni import AUDIO_TOWER, LANGUAGE_MODEL, Qwen2_5Omni
 from relisten.train.parallel import Processes, whole
 from relisten.train.sft.config import FinetuneConfig
 from relisten.train.sft.sequence_loss import SequenceLoss
 
-_TEXT_LAYERS: Final = r"model\.language_model\.layers\.\d+\..*"
-_AUDIO_LAYERS: Final = r"model\.audio_tower\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|fc1|fc2)"
+_TEXT_LAYERS: Final = rf"{re.escape(LANGUAGE_MODEL)}\.layers\.\d+\..*"
+_AUDIO_LAYERS: Final = rf"{re.escape(AUDIO_TOWER)}\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|fc1|fc2)"
 _LINEAR: Final = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 _THINKER: Final = "thinker."
 _BASE: Final = ".base_layer."
@@ -87,7 +87,7 @@ class TrainedModel:
 
 def freeze(thinker: nn.Module, config: FinetuneConfig) -> Any:
     """Leave trainable what `config` trains, and nothing else; returns peft's model where there are adapters."""
-    tower: Any = thinker.get_submodule("model.audio_tower")
+    tower: Any = thinker.get_submodule(AUDIO_TOWER)
     if not config.lora_rank:
         tower.requires_grad_(config.train_audio)
         tower.audio_bos_eos_token.requires_grad_(False)  # no input reaches it

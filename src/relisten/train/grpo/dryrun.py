@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import torch
 
+from relisten.models.qwen2_5_omni import AUDIO_TOWER
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.policy import as_stage_one
 from relisten.train.grpo.trainer import read_referenced
@@ -68,7 +69,7 @@ def _reference(config: GrpoConfig, thinker: Any, divided: bool) -> int:
     """Parameters of the frozen copy; adapters need none, and a frozen tower is shared unless it is divided."""
     if not config.kl or config.lora_rank:
         return 0
-    return _size(thinker) - (0 if config.train_audio or divided else _size(thinker.model.audio_tower))
+    return _size(thinker) - (0 if config.train_audio or divided else _size(thinker.get_submodule(AUDIO_TOWER)))
 
 
 def _cached(config: GrpoConfig, thinker: Any) -> int:

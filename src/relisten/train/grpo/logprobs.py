@@ -189,7 +189,8 @@ class Scorer:
         """Whether the shared-prefix forward takes this clip: its audio tower sees one chunk."""
         frames = self._family.mel.num_frames(laid.clip.num_samples)
         on_cpu = self._family.device.type == "cpu"
-        return self._shared and on_cpu and frames <= 2 * int(self._family.thinker.model.audio_tower.n_window)
+        tower: Any = self._family.audio_tower
+        return self._shared and on_cpu and frames <= 2 * int(tower.n_window)
 
     def _part(self, members: Sequence[int], laid: Sequence[Laid]) -> Part:
         batch = _shared_batch(self._batcher, laid) if self._fits(laid[0]) else None

@@ -22,7 +22,7 @@ from relisten.data.examples import Example
 from relisten.data.filters import duration
 from relisten.errors import InputError
 from relisten.models import locate
-from relisten.models.qwen2_5_omni import Qwen2_5Omni, build_outline
+from relisten.models.qwen2_5_omni import AUDIO_TOWER, LANGUAGE_MODEL, Qwen2_5Omni, build_outline
 from relisten.protocol import Segment, split_at_listens, system_prompt, user_text
 from relisten.train.planning import divide, members_of_step, steps_of_epoch
 from relisten.train.sft.config import FinetuneConfig
@@ -100,7 +100,8 @@ def outline(model: str) -> tuple[Qwen2_5Omni | None, Any]:
 def count_parameters(thinker: nn.Module) -> dict[str, int]:
     """How many there are, by what they are."""
     everything = dict(thinker.named_parameters())
-    tower = sum(p.numel() for name, p in everything.items() if ".audio_tower." in name and "lora_" not in name)
+    heard = {name: p for name, p in everything.items() if name.startswith(f"{AUDIO_TOWER}.")}
+    tower = sum(p.numel() for name, p in heard.items() if "lora_" not in name)
     adapters = sum(p.numel() for name, p in everything.items() if "lora_" in name)
     total = sum(p.numel() for p in everything.values())
     return {
@@ -118,8 +119,9 @@ def pass_memory(config: FinetuneConfig, thinker: Any, processes: int, half: bool
     frozen = sum(p.numel() for p in thinker.parameters()) - trained
     compute = 2 if half else 4
     text, tokens = thinker.config.text_config, config.pass_tokens
-    layer = sum(p.numel() for p in thinker.model.language_model.layers[0].parameters())
-    inner = [*thinker.model.language_model.layers, *thinker.model.audio_tower.layers]
+    layers = thinker.get_submodule(LANGUAGE_MODEL).layers
+    layer = sum(p.numel() for p in layers[0].parameters())
+    inner = [*layers, *thinker.get_submodule(AUDIO_TOWER).layers]
     outer = sum(p.numel() for p in thinker.parameters()) - sum(p.numel() for m in inner for p in m.parameters())
     if processes == 1:
         gathered = compute * trained if half else 0  # autocast keeps half precision copies of a pass
