@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from support.answers import listening, plain_logprobs
 from support.sounds import noise_clip
-from support.vllm import SharedVllm, needs_vllm
+from support.vllm import TOLERANCE, SharedVllm, answers, assert_same, needs_vllm
 
 from relisten.audio import Clip, seconds_to_samples
 from relisten.engines.base import Engine
@@ -26,7 +25,6 @@ from relisten.question import Question
 from relisten.trace import ListenSpan, Sampling, Trace
 
 pytestmark = needs_vllm
-TOLERANCE = 1e-4  # float32, sums in another order
 ANSWERS = 300
 
 
@@ -41,21 +39,6 @@ def questions(count: int) -> list[Question]:
         Question(asked[i % 3], ("2", "3", "kick") if i % 2 else (), noise_clip(2.0 + i % 4, i))
         for i in range(count)
     ]
-
-
-async def answers(
-    engine: Engine, asked: Sequence[Question], format: Format = Format.INTERLEAVED, **options: object
-) -> list[Trace]:
-    sampling = Sampling(**options)  # type: ignore[arg-type]
-    return list(await asyncio.gather(*(answer(engine, one, format=format, sampling=sampling) for one in asked)))
-
-
-def assert_same(ours: Sequence[Trace], theirs: Sequence[Trace]) -> None:
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.text == other.text
-        assert one.token_ids == other.token_ids
-        assert (one.spans[0], one.listens) == (other.spans[0], other.listens)
-        assert one.logprobs == pytest.approx(other.logprobs, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize(

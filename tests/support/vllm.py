@@ -1,12 +1,20 @@
-"""A vLLM that tests share: it takes half a minute to start."""
+"""A vLLM that tests share (it takes half a minute to start), and comparisons with the native engine."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from relisten.engines.base import Engine
+from relisten.engines.drive import answer
+from relisten.protocol import Format
+from relisten.question import Question
+from relisten.trace import Sampling, Trace
 
 if TYPE_CHECKING:
     from relisten.engines.vllm.engine import VllmEngine
@@ -14,6 +22,26 @@ if TYPE_CHECKING:
 needs_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM is not installed here; make test-vllm has its own"
 )
+
+
+TOLERANCE = 1e-4
+"""Of log-probs of one model in two engines: float32, sums in another order."""
+
+
+async def answers(
+    engine: Engine, asked: Sequence[Question], format: Format = Format.INTERLEAVED, **options: object
+) -> list[Trace]:
+    """To all questions, side by side; `options` are of `Sampling`."""
+    sampling = Sampling(**options)  # type: ignore[arg-type]
+    return list(await asyncio.gather(*(answer(engine, one, format=format, sampling=sampling) for one in asked)))
+
+
+def assert_same(ours: Sequence[Trace], theirs: Sequence[Trace]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.text == other.text
+        assert one.token_ids == other.token_ids
+        assert (one.spans[0], one.listens) == (other.spans[0], other.listens)
+        assert one.logprobs == pytest.approx(other.logprobs, abs=TOLERANCE)
 
 
 class SharedVllm:

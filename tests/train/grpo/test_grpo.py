@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -249,9 +250,9 @@ class Remote:
     def open(self, *arguments: Any) -> Stream:
         return self.engine.open(*arguments)
 
-    def take_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def update_weights(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
         self.taken += 1
-        self.family.thinker.load_state_dict(dict(weights))
+        self.family.thinker.load_state_dict(dict(tensors))
 
     def close(self) -> None:
         self.engine.close()
@@ -303,11 +304,26 @@ def test_settings_come_back_from_their_file(config: GrpoConfig) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"group_size": 1}, {"lr": 0.0}, {"clip_low": 1.0}, {"kl": -1.0}, {"betas": (0.9, 1.0)}, {"batch_size": 0}],
+    [
+        {"group_size": 1},
+        {"lr": 0.0},
+        {"clip_low": 1.0},
+        {"kl": -1.0},
+        {"betas": (0.9, 1.0)},
+        {"batch_size": 0},
+        {"engine_options": "max_rows=4"},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(config: GrpoConfig, wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         replace(config, **wrong)
+
+
+def test_vllm_is_for_one_process(config: GrpoConfig, tmp_path: Path) -> None:
+    two: Any = SimpleNamespace(count=2, index=0, first=True, device="cpu")
+    with pytest.raises(InputError, match="engine vllm with 2 processes"):
+        train_grpo(replace(config, engine="vllm"), tmp_path / "run", processes=two)
+    assert not (tmp_path / "run").exists()
 
 
 def test_learning_rate_by_hand(config: GrpoConfig) -> None:
@@ -362,6 +378,8 @@ def test_a_dry_run_counts(config: GrpoConfig, capsys: pytest.CaptureFixture[str]
     assert found["data"]["questions"] == 6
     assert found["data"]["answers a step"] == 12
     assert found["data"]["answers a step and process"] == 8
+    code, out, _ = run(capsys, "train", "grpo", "--config", file, "--dry-run", "--json", "--engine", "vllm")
+    assert json.loads(out)["memory"]["answering"] == 4 * parameters["total"]
     code, out, _ = run(capsys, "train", "grpo", "--config", "grpo-qwen2.5-omni-7b", "--dry-run", "--processes", "8")
     assert code == 0
     assert "adapters" in out

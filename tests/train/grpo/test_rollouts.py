@@ -163,3 +163,9 @@ def test_what_should_worry_is_told(change: dict[str, float], says: str) -> None:
 def test_answers_that_need_not_listen_are_no_worry() -> None:
     assert warnings(GOOD | {"listens_none": 1.0}, replace(CONFIG, format=Format.GROUNDED), exact=True) == []
     assert warnings(GOOD | {"gap_max": 0.1}, CONFIG, exact=False) == []
+
+
+def test_another_engine_must_have_the_weights_in_training() -> None:
+    assert warnings(GOOD | {"gap_mean": 0.03}, CONFIG, exact=False) == []
+    [warning] = warnings(GOOD | {"gap_mean": 0.3}, CONFIG, exact=False)
+    assert "the weights in training" in warning

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
+from relisten.engines.options import named_values
 from relisten.errors import InputError
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format
 from relisten.train.shared_settings import Betas, Decay, TrainsAudio, TrainSettings, check_numbers
@@ -19,6 +20,7 @@ MAY_CHANGE: Final = (
     "tracker",
     "divided",
     "max_rows",
+    "engine_options",
     "threads",
     "device",
 )
@@ -62,6 +64,11 @@ class GrpoConfig(TrainSettings):
     max_tokens: Annotated[int, "Sampled tokens an answer may have."] = MAX_TOKENS
     max_listens: Annotated[int, "Listens an answer may have."] = MAX_LISTENS
     crop_speed: Annotated[float, "What listens are played at; 0.5 gives each twice the audio tokens."] = 1.0
+    engine: Annotated[
+        Literal["native", "vllm"],
+        "What samples answers: native, from the weights in training, or vllm, from its own, renewed every step.",
+    ] = "native"
+    engine_options: Annotated[str, "For vllm, by comma: gpu_memory_utilization=0.5, max_context=8192"] = ""
     unfinished: Annotated[
         Literal["train", "mask"],
         "Answers cut off by max_tokens or by the context: train on them as they stand, or have no loss on them; "
@@ -117,6 +124,13 @@ class GrpoConfig(TrainSettings):
             raise InputError(f"clip_low {self.clip_low}: it must be less than 1")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas {self.betas}: each must be at least 0 and less than 1")
+        if self.options_of_engine and self.engine == "native":
+            raise InputError(f"engine_options {self.engine_options}: they are for engine vllm")
+
+    @property
+    def options_of_engine(self) -> dict[str, Any]:
+        """What `engine_options` says, by name."""
+        return named_values(self.engine_options.split(",")) if self.engine_options else {}
 
     def lr_at(self, step: int, steps: int) -> float:
         """Learning rate of step 0 .. steps - 1."""

@@ -43,6 +43,8 @@ def dry_run_grpo(config: GrpoConfig, processes: int, device: str = "cuda") -> Dr
         memory["answering"] = compute * _size(thinker)
     else:
         memory["weights"] = 4 * _size(thinker)
+    if config.engine == "vllm":  # which has a copy of its own
+        memory["answering"] = (2 if config.precision == "bf16" else 4) * _size(thinker)
     memory["reference"] = compute * _reference(config, thinker, divided) // (processes if divided else 1)
     memory["rollouts"] = compute * _cached(config, thinker)
     data = None

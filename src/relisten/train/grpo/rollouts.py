@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -16,18 +16,44 @@ from relisten.engines.base import Engine
 from relisten.engines.drive import answer_or_failure, failed_trace
 from relisten.engines.native import NativeEngine
 from relisten.errors import InputError
+from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Finish, Format
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
+from relisten.train.grpo.config import GrpoConfig
 from relisten.train.rewards import Reward, Score
+
+_DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16"}
+_GPU_SHARE: Final = 0.4  # of its memory for vLLM; training needs the rest
 
 
 @runtime_checkable
 class TakesWeights(Protocol):
     """An engine with weights of its own, which a trainer keeps up to date."""
 
-    def take_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def update_weights(self, tensors: Iterable[tuple[str, Tensor]]) -> object:
         """Replace the thinker's tensors, by the names of its `state_dict`. No answer is open meanwhile."""
+
+
+def make_engine(config: GrpoConfig, family: Qwen2_5Omni) -> Engine:
+    """What answers in a run of `config`.
+
+    Args:
+        family: the model in training. Native answers come from its very weights, in lockstep, so that a run that
+            goes on finds the same ones; vLLM has those of the checkpoint that training starts from.
+
+    Raises:
+        InputError: vLLM is not installed, or does not take its options.
+        EngineError: it did not start.
+    """
+    if config.engine == "native":
+        return NativeEngine(family, max_rows=config.max_rows, lockstep=True)
+    from relisten.engines.vllm import load
+
+    options = {"max_rows": config.max_rows, "dtype": _DTYPES[config.precision]}
+    if family.device.type == "cuda":
+        options["gpu_memory_utilization"] = _GPU_SHARE
+    return load(config.model, **{**options, **config.options_of_engine})
 
 
 @dataclass(frozen=True, eq=False)

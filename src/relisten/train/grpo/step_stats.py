@@ -13,6 +13,7 @@ from relisten.train.grpo.rollouts import Rollout
 from relisten.train.rewards import distinct_share
 
 _GAP: Final = 1e-4  # the native engine in float32 against the trainer
+_FOREIGN_GAP: Final = 0.1  # mean of another engine; bfloat16 makes some hundredths
 _WORD: Final = re.compile(r"\w+")
 
 
@@ -82,6 +83,11 @@ def warnings(values: Mapping[str, float], config: GrpoConfig, exact: bool) -> li
         found.append("some answers failed; rollouts/ says why")
     if exact and values["gap_max"] > _GAP:
         found.append(f"engine and trainer differ by more than {_GAP:g} in log-probs; set old to trainer")
+    if not exact and values.get("gap_mean", 0.0) > _FOREIGN_GAP:
+        found.append(
+            f"engine and trainer differ by more than {_FOREIGN_GAP:g} in log-probs on average; make sure that the "
+            "engine has the weights in training, in a like precision"
+        )
     if values.get("clip_share", 0.0) > 0.3:
         found.append("a large share of tokens is clipped; lower the learning rate, or make fewer updates a step")
     return found

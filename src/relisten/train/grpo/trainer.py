@@ -19,7 +19,7 @@ A run lives in one folder:
 
 The same command goes on with a run that was ended, and gives the losses that it would have given: the order of
 questions and every answer's seed follow from the configuration, and with the native engine in lockstep answers are
-the same to the bit.
+the same to the bit. vLLM's are not: the run goes on from the same weights and questions with answers like them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +43,7 @@ from relisten.question import Question, read_questions
 from relisten.trace import Sampling
 from relisten.train.grpo.config import MAY_CHANGE, GrpoConfig
 from relisten.train.grpo.policy import Policy
-from relisten.train.grpo.rollouts import Rollout, TakesWeights, roll_out
+from relisten.train.grpo.rollouts import Rollout, TakesWeights, make_engine, roll_out
 from relisten.train.grpo.step_stats import answers_stats, validation_stats, warnings
 from relisten.train.grpo.team import Team
 from relisten.train.grpo.updates import Gaps, NotFiniteError, Updates, with_advantages
@@ -95,7 +96,7 @@ def train_grpo(
     Every one of them calls this with the same arguments.
 
     Args:
-        engine: makes what answers from the model in training; None takes the native one, which shares its weights.
+        engine: makes what answers from the model in training; None takes what `config` names.
             One with weights of its own is given them anew after every step (`TakesWeights`).
 
     Raises:
@@ -104,6 +105,8 @@ def train_grpo(
         DivergedError: the loss or a gradient is no number; what was saved before stays.
     """
     team = Team(processes)
+    if config.engine == "vllm" and engine is None and team.count > 1:
+        raise InputError(f"engine vllm with {team.count} processes: train in one process, or with engine native")
     if processes is not None:
         config = replace(config, device=str(processes.device))
     if team.first:
@@ -163,11 +166,8 @@ class _Run:
         self.metrics: Metrics | None = None
         if team.first:
             self.metrics = Metrics(out, self.done or -1, config.tensorboard, config.tracker, vars(config))
-        if engine is None:
-            # Lockstep, so that a run that goes on finds the very same answers.
-            self.engine: Engine = NativeEngine(self.policy.answering, max_rows=config.max_rows, lockstep=True)
-        else:
-            self.engine = engine(self.policy.answering)
+        make = partial(make_engine, config) if engine is None else engine
+        self.engine: Engine = make(self.policy.answering)
         if self.done:
             self._publish()
         same = isinstance(self.engine, NativeEngine) and config.precision == "fp32"
@@ -244,7 +244,7 @@ class _Run:
         """Whoever answers takes over the weights of now."""
         self.policy.publish()
         if isinstance(self.engine, TakesWeights):
-            self.engine.take_weights(self.policy.weights())
+            self.engine.update_weights(self.policy.weights())
 
     def _roll_out(self, step: int) -> list[list[Rollout]]:
         """The step's groups of answers with their advantages, all of them recorded."""

@@ -1,0 +1,116 @@
+"""Reinforcement learning with answers from vLLM: it always has the weights in training."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from support.cli import lines
+from support.sounds import noise_clip
+from support.vllm import TOLERANCE, answers, assert_same, needs_vllm
+
+from relisten import models
+from relisten.audio import write_clip
+from relisten.engines.native import NativeEngine
+from relisten.models.qwen2_5_omni import AUDIO_TOWER, Qwen2_5Omni
+from relisten.question import Question
+from relisten.trace import Trace
+from relisten.train.grpo import trainer as grpo
+from relisten.train.grpo.config import GrpoConfig
+from relisten.train.grpo.rollouts import make_engine
+from relisten.train.grpo.trainer import train_grpo
+
+if TYPE_CHECKING:
+    from relisten.engines.vllm.engine import VllmEngine
+
+
+def evenness(trace: Trace, question: Question) -> float:
+    """A reward in which any two answers differ: the share of tokens with even ids."""
+    ids = [i for span in trace.generated for i in span.ids]
+    return sum(i % 2 == 0 for i in ids) / len(ids)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> GrpoConfig:
+    folder = tmp_path_factory.mktemp("questions")
+    rows = []
+    for i in range(2):
+        write_clip(folder / f"{i}.wav", noise_clip(2.0 + i, i))
+        rows.append({"id": f"q{i}", "audio": f"{i}.wav", "question": "How many sounds are there?", "answer": "1"})
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return GrpoConfig(
+        model="echo-tiny",
+        questions=str(folder / "questions.jsonl"),
+        reward=f"{__name__}:evenness",
+        engine="vllm",
+        engine_options="max_context=1024",
+        batch_size=2,
+        group_size=4,
+        update_size=2,
+        steps=2,
+        max_tokens=24,
+        lr=3e-4,
+        saved_as="float32",
+        tensorboard=False,
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="module")
+def vllm(config: GrpoConfig) -> Iterator[VllmEngine]:
+    """What a run would start for itself."""
+    made: Any = make_engine(config, load("echo-tiny"))
+    yield made
+    made.close()
+
+
+def load(model: str | Path) -> Qwen2_5Omni:
+    family = models.load(model, dtype="float32")
+    assert isinstance(family, Qwen2_5Omni)
+    return family
+
+
+class Lent:
+    """An engine that whoever closes it leaves open."""
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self.model, self.open, self.update_weights = engine.model, engine.open, engine.update_weights
+
+    def close(self) -> None:
+        """It is another's."""
+
+
+@needs_vllm
+@pytest.mark.parametrize("adapters", [0, 4])
+def test_vllm_answers_with_the_weights_in_training(
+    config: GrpoConfig, vllm: VllmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapters: int
+) -> None:
+    started = load("echo-tiny")
+    vllm.update_weights(started.thinker.state_dict())
+    monkeypatch.setattr(grpo, "make_engine", lambda *_: Lent(vllm))
+    config = replace(config, lora_rank=adapters, train_audio=not adapters)
+    trained = load(train_grpo(config, tmp_path).checkpoint)
+    rows = lines(tmp_path / "metrics.jsonl")
+    assert [row["failed"] for row in rows] == [0, 0]
+    assert all(row["updates"] == 1 for row in rows)
+    # Of the second step, too, whose answers come from weights that vLLM was given behind the first.
+    assert all(row["gap_max"] < TOLERANCE for row in rows)
+    before, after = started.thinker.state_dict(), trained.thinker.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    heard = {name for name in moved if AUDIO_TOWER in name}
+    assert moved > heard
+    assert bool(heard) is not bool(adapters)
+    asked = [Question("What is there?", (), noise_clip(2.5, seed)) for seed in range(4)]
+    found = asyncio.run(answers(vllm, asked, max_tokens=40))
+    with NativeEngine(trained) as native:
+        assert_same(found, asyncio.run(answers(native, asked, max_tokens=40)))
+    with NativeEngine(started) as native:
+        old = asyncio.run(answers(native, asked, max_tokens=40))
+    for one, other in zip(found, old, strict=True):
+        assert one.logprobs != pytest.approx(other.logprobs, abs=100 * TOLERANCE)
