@@ -23,16 +23,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import NamedTuple
 
 import torch
+from _measuring import scene_questions
 
 from relisten.audio import Clip
 from relisten.engines.base import Look
 from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
-from relisten.evaluate.benchmarks.registry import find_benchmark
 from relisten.models import load
 from relisten.protocol import Format, Segment
 from relisten.question import Question
@@ -70,12 +69,6 @@ class Always:
 
     def decide(self, question: Question, clip: Clip, look: Look | None = None) -> Decision:
         return replace(self._policy.decide(question, clip, look), route=self._route)
-
-
-def questions(count: int) -> list[Question]:
-    """Held-out simulated scenes, in memory."""
-    rows = (row for row in find_benchmark("scenes").rows(None, None) if isinstance(row, Question))
-    return [replace(row, audio=row.clip()) for row in islice(rows, count)]
 
 
 def fresh_policy(engine: NativeEngine, one: Question) -> HeadPolicy:
@@ -159,7 +152,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     family = load(options.model, dtype="float32" if device == "cpu" else "bfloat16", device=device)
-    asked = questions(options.questions)
+    asked = scene_questions(options.questions)
     with NativeEngine(family) as engine:
         policy = fresh_policy(engine, asked[0])
         times = asyncio.run(measure(engine, policy, asked, options.rounds))

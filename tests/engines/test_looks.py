@@ -9,21 +9,15 @@ from typing import Any
 import pytest
 import torch
 from support.answers import pause_after
-from support.sounds import noise_clip
+from support.sounds import noise_question
 
 from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
 from relisten.models import Family
 from relisten.protocol import Finish, Format
-from relisten.question import Question
 from relisten.trace import GeneratedSpan, Sampling
 
 TOLERANCE = 1e-4  # float32, sums in another order
-
-
-def question(index: int) -> Question:
-    seconds = 2.0 + index % 5
-    return Question(f"How many {index}?", ("one", "two")[: index % 3], noise_clip(seconds, index))
 
 
 def test_a_look_is_what_a_plain_forward_has_behind_each_layer(
@@ -31,9 +25,9 @@ def test_a_look_is_what_a_plain_forward_has_behind_each_layer(
 ) -> None:
     async def work() -> None:
         with NativeEngine(untrained) as engine:
-            asked = [question(index) for index in (3, 4, 3)]
+            asked = [noise_question(index) for index in (3, 4, 3)]
             streams = [engine.open(one, one.clip(), Format.INTERLEAVED, Sampling()) for one in asked]
-            plain = asyncio.ensure_future(answer(engine, question(1), sampling=Sampling(max_tokens=5)))
+            plain = asyncio.ensure_future(answer(engine, noise_question(1), sampling=Sampling(max_tokens=5)))
             looks = await asyncio.gather(*(stream.look() for stream in streams))
             assert (await plain).finish is Finish.LENGTH
             for stream, look, one in zip(streams, looks, asked, strict=True):
@@ -68,7 +62,7 @@ def test_after_a_look_only_what_is_new_is_computed(untrained: Family, monkeypatc
     lengths: list[int] = []
     layer = untrained.language_model.layers[0].mlp
     monkeypatch.setattr(layer, "forward", lambda x, old=layer.forward: (lengths.append(len(x)), old(x))[1])
-    asked = question(2)
+    asked = noise_question(2)
     finding = replace(asked, findings=("[length] 4 s",))
 
     async def work() -> None:
@@ -92,7 +86,7 @@ def test_after_a_look_only_what_is_new_is_computed(untrained: Family, monkeypatc
 
 def test_a_look_keeps_lockstep(untrained: Family) -> None:
     async def looked(engine: NativeEngine, index: int) -> GeneratedSpan:
-        asked = question(index)
+        asked = noise_question(index)
         stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling(temperature=1.0, seed=index))
         if index % 2:
             await stream.look()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.answers import listening, plain_logits, plain_logprobs
-from support.sounds import noise_clip
+from support.sounds import noise_clip, noise_question
 
 from relisten.audio import Clip
 from relisten.engines.drive import answer
@@ -27,13 +27,8 @@ TOLERANCE = 1e-4  # float32, sums in another order
 ROWS = 15
 
 
-def question(index: int) -> Question:
-    seconds = 2.0 + index % 5
-    return Question(f"How many {index}?", ("one", "two")[: index % 3], noise_clip(seconds, index))
-
-
 async def drive(engine: NativeEngine, index: int, sampling: Sampling) -> Trace:
-    return await listening(engine, question(index), sampling, index, listens=index % 5)
+    return await listening(engine, noise_question(index), sampling, index, listens=index % 5)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -46,7 +41,7 @@ def test_logprobs_equal_a_plain_forward_and_company_changes_nothing(untrained: F
             alone = [await drive(engine, i, samplings[i]) for i in range(ROWS)]
         for index, (trace, single) in enumerate(zip(together, alone, strict=True)):
             assert trace.token_ids == single.token_ids
-            expected = plain_logprobs(untrained, trace, question(index).clip())
+            expected = plain_logprobs(untrained, trace, noise_question(index).clip())
             assert trace.logprobs == pytest.approx(expected, abs=TOLERANCE)
             assert single.logprobs == pytest.approx(expected, abs=TOLERANCE)
 
@@ -56,7 +51,7 @@ def test_logprobs_equal_a_plain_forward_and_company_changes_nothing(untrained: F
 def test_greedy_takes_the_likeliest_token_that_is_allowed(untrained: Family) -> None:
     with NativeEngine(untrained) as engine:
         trace = asyncio.run(drive(engine, 4, Sampling()))
-    logits = plain_logits(untrained, trace, question(4).clip())
+    logits = plain_logits(untrained, trace, noise_question(4).clip())
     logits[:, list(untrained.banned_ids)] = -torch.inf
     assert logits.argmax(-1).tolist() == [id_ for span in trace.generated for id_ in span.ids]
 
@@ -104,7 +99,7 @@ def test_answers_to_one_question_share_its_prompt_and_its_clip(
     )
 
     async def work() -> None:
-        first, second = question(0), question(1)
+        first, second = noise_question(0), noise_question(1)
         asked = [first, second, first, second, first]
         samplings = [Sampling(temperature=1.0, seed=i, max_tokens=6) for i in range(5)]
         with NativeEngine(untrained, lockstep=True) as engine:
@@ -157,9 +152,11 @@ def test_one_failing_clip_fails_its_answer_alone(untrained: Family, monkeypatch:
             with pytest.raises(EngineError, match="out of memory"):
                 await drive(engine, 1, Sampling())
             await first
-            trace = await answer(engine, question(1), sampling=Sampling(max_tokens=4))
+            trace = await answer(engine, noise_question(1), sampling=Sampling(max_tokens=4))
             assert trace.finish is Finish.FAILED
-            assert (await answer(engine, question(2), sampling=Sampling(max_tokens=4))).finish is Finish.LENGTH
+            assert (
+                await answer(engine, noise_question(2), sampling=Sampling(max_tokens=4))
+            ).finish is Finish.LENGTH
 
     asyncio.run(work())
 
@@ -169,7 +166,7 @@ def test_special_tokens_are_never_sampled(untrained: Family) -> None:
         with NativeEngine(untrained) as engine:
             traces = await asyncio.gather(
                 *(
-                    answer(engine, question(i), sampling=Sampling(temperature=5.0, seed=i, max_tokens=150))
+                    answer(engine, noise_question(i), sampling=Sampling(temperature=5.0, seed=i, max_tokens=150))
                     for i in range(8)
                 )
             )
@@ -184,7 +181,9 @@ def test_closing_before_the_first_step_moves_nothing(untrained: Family) -> None:
     async def work() -> None:
         with NativeEngine(untrained) as engine:
             with engine.together():
-                streams = [engine.open(one, one.clip(), Format.TEXT, Sampling()) for one in map(question, range(3))]
+                streams = [
+                    engine.open(one, one.clip(), Format.TEXT, Sampling()) for one in map(noise_question, range(3))
+                ]
                 tasks = [asyncio.ensure_future(stream.decode(lambda piece, end: True)) for stream in streams]
                 await asyncio.sleep(0.05)
                 streams[0].close()
@@ -197,7 +196,7 @@ def test_closing_before_the_first_step_moves_nothing(untrained: Family) -> None:
 
 def test_cancelling_at_random_moments_leaks_no_slot(untrained: Family) -> None:
     async def one(engine: NativeEngine, index: int, random: np.random.Generator) -> str:
-        task = asyncio.ensure_future(answer(engine, question(index), sampling=Sampling(max_tokens=12)))
+        task = asyncio.ensure_future(answer(engine, noise_question(index), sampling=Sampling(max_tokens=12)))
         await asyncio.sleep(random.uniform(0, 0.4))
         if index % 2:
             task.cancel()
@@ -213,7 +212,7 @@ def test_cancelling_at_random_moments_leaks_no_slot(untrained: Family) -> None:
             assert set(ends) <= {"cancelled", *map(str, Finish)}
             assert ends.count("length") >= 20
             after = await asyncio.gather(
-                *(answer(engine, question(i), sampling=Sampling(max_tokens=3)) for i in range(5))
+                *(answer(engine, noise_question(i), sampling=Sampling(max_tokens=3)) for i in range(5))
             )
             assert all(trace.finish is Finish.LENGTH for trace in after)
             for _ in range(500):
@@ -289,14 +288,14 @@ def test_new_weights_are_heard_as_soon_as_no_answer_is_open(untrained_folder: Pa
 
     async def work() -> None:
         with NativeEngine(family) as engine:
-            before = await answer(engine, question(3), sampling=Sampling(max_tokens=3))
+            before = await answer(engine, noise_question(3), sampling=Sampling(max_tokens=3))
             while engine.open_rows:
                 await asyncio.sleep(0.001)
             with torch.no_grad():
                 family.audio_tower.get_parameter("conv1.weight").mul_(3.0)
-            after = await answer(engine, question(3), sampling=Sampling(max_tokens=3))
+            after = await answer(engine, noise_question(3), sampling=Sampling(max_tokens=3))
         assert after.logprobs != before.logprobs
-        expected = plain_logprobs(family, after, question(3).clip())
+        expected = plain_logprobs(family, after, noise_question(3).clip())
         assert after.logprobs == pytest.approx(expected, abs=TOLERANCE)
 
     asyncio.run(work())

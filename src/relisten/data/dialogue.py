@@ -195,8 +195,8 @@ def said_after(scene: Subject, rng: Rng) -> Example | None:
         return None
     early, late = pick(rng, options)
     others = [turn.text for turn in quotes if turn not in (early, late)]
-    lines = _derived(
-        scene, [LabelledEvent(t.start, t.end, f'"{t.text}"' if t.text else "speech") for t in scene.turns]
+    lines = scene.naming(
+        [LabelledEvent(t.start, t.end, f'"{t.text}"' if t.text else "speech") for t in scene.turns]
     )
     heard = listening(lines, rng)
     heard.seek(lines.events[scene.turns.index(early)], lines.events[scene.turns.index(late)])
@@ -291,10 +291,6 @@ def _asked(
     return example_of(scene, rng, kind, text, answer, choices, heard, "speech", end)
 
 
-def _derived(scene: Subject, events: Sequence[LabelledEvent]) -> Subject:
-    return replace(scene, events=tuple(events), strays=(), akin={}, quoted=False, article=False)
-
-
 def _voices(scene: Subject) -> Subject | None:
     """The same clip with turns for events, named by speaker; None where it is in doubt who is first, second, ..."""
     turns = scene.turns
@@ -314,7 +310,7 @@ def _voices(scene: Subject) -> Subject | None:
             events[-1] = replace(events[-1], offset=max(events[-1].offset, turn.end))
         else:
             events.append(LabelledEvent(turn.start, turn.end, names[turn.speaker]))
-    return replace(_derived(scene, events), turns=turns)
+    return replace(scene.naming(events), turns=turns)
 
 
 def _successions(scene: Subject) -> list[tuple[Turn, Turn]]:

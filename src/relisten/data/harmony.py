@@ -173,7 +173,7 @@ def beats(scene: Subject, rng: Rng) -> Example | None:
     if not options:
         return None
     start, end, inside = pick(rng, options)
-    pulses = _derived(scene, [LabelledEvent(time, time, "beat") for time in times])
+    pulses = scene.naming([LabelledEvent(time, time, "beat") for time in times])
     heard = listening(replace(pulses, article=True), rng, "beat")
     heard.listen(Segment(start, end))
     number = len(inside)
@@ -195,8 +195,8 @@ def meter(scene: Subject, rng: Rng) -> Example | None:
     if len(set(bars)) != 1 or bars[0] not in (3, 4, 5, 7):
         return None
     number = bars[0]
-    pulses = _derived(
-        scene, [LabelledEvent(t, t, "strong beat" if t in music.downbeats else "weak beat") for t in music.beats]
+    pulses = scene.naming(
+        [LabelledEvent(t, t, "strong beat" if t in music.downbeats else "weak beat") for t in music.beats]
     )
     pulses = replace(pulses, article=True)
     heard = listening(pulses, rng, notes=dict.fromkeys(music.downbeats, "the one"))
@@ -228,7 +228,7 @@ def tempo(scene: Subject, rng: Rng) -> Example | None:
     if len(found) < 3:
         return None
     answer, *wrong = (f"about {round(value)} beats a minute" for value in found)
-    pulses = replace(_derived(scene, [LabelledEvent(t, t, "beat") for t in music.beats]), article=True)
+    pulses = replace(scene.naming([LabelledEvent(t, t, "beat") for t in music.beats]), article=True)
     heard = listening(pulses, rng, "beat")
     start = pick(rng, music.beats[: max(1, len(music.beats) - 5)])
     heard.listen(around(pulses, rng, start, min(start + 2.5, scene.duration)))
@@ -317,7 +317,7 @@ def _chords(scene: Subject) -> Subject | None:
         else:
             events.append(LabelledEvent(chord.start, end, chord.name))
     heard = [event for event in events if event.label not in (NO_CHORD, "X", "N.C.")]
-    return _derived(scene, heard) if len(heard) >= 2 else None
+    return scene.naming(heard) if len(heard) >= 2 else None
 
 
 def _end_chord(scene: Subject, rng: Rng, kind: str) -> Example | None:
@@ -386,11 +386,6 @@ def _asked(
         return None
     text = pick(rng, QUESTIONS[kind]).format(**words)
     return example_of(scene, rng, kind, text, answer, found, heard, "music", end)
-
-
-def _derived(scene: Subject, events: Sequence[LabelledEvent]) -> Subject:
-    ordered = tuple(sorted(events, key=lambda event: event.onset))
-    return replace(scene, events=ordered, strays=(), akin={}, quoted=False, article=False)
 
 
 def _plain(time: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -91,6 +91,10 @@ class Subject:
     def apart(self, events: Sequence[LabelledEvent]) -> bool:
         """Is the order of these onsets beyond doubt?"""
         return all(late.onset - early.onset >= self.gap for early, late in itertools.pairwise(events))
+
+    def naming(self, events: Sequence[LabelledEvent]) -> Subject:
+        """The same clip with other events (speakers, chords, beats), whose labels are words of ours."""
+        return replace(self, events=tuple(events), strays=(), akin={}, quoted=False, article=False)
 
     def say(self, label: str) -> str:
         """A label within a sentence."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from relisten.errors import InputError
-from relisten.evaluate.benchmarks.base import BadRow, Benchmark, Official, read_rows, read_text, unique
+from relisten.evaluate.benchmarks.base import BadRow, Benchmark, Official, read_metadata, read_text, unique
 from relisten.evaluate.benchmarks.questions import find_breakdowns
 from relisten.evaluate.files import to_line, write_whole
 from relisten.evaluate.results import Run, groups_of
@@ -254,7 +254,7 @@ def _objects(path: Path, problems: list[str]) -> Iterator[tuple[int, Mapping[str
                 {**value, "id": identifier} if isinstance(value, dict) else {"id": identifier, KEYS[0]: value},
             )
         return
-    for number, row in read_rows(path):
+    for number, row in read_metadata(path):
         if isinstance(row, InputError):
             problems.append(str(row))
         else:

@@ -163,7 +163,7 @@ def read_run(folder: str | Path) -> Run:
     for path in sorted(folder.glob(TRACES)):
         for line in read_lines(path, problems):
             keep_trace(traces, line, path, problems)
-    rows = tuple(_result(number, row, traces, config) for number, row in enumerate(read_questions(folder)))
+    rows = tuple(_result(number, row, traces, config) for number, row in enumerate(_read_rows(folder)))
     known = {row.id for row in rows}
     problems += [f"trace of {id!r}: no row of the benchmark has this id" for id in traces if id not in known]
     return Run(folder, config, rows, tuple(_workers(folder)), tuple(problems))
@@ -183,7 +183,7 @@ def read_config(folder: Path) -> RunConfig | None:
         raise InputError(f"{folder / CONFIG}: cannot be read ({error}); restore it, or begin a new run") from None
 
 
-def read_questions(folder: Path) -> Iterator[Question | BadRow]:
+def _read_rows(folder: Path) -> Iterator[Question | BadRow]:
     """The rows of a run folder, in order.
 
     Raises:

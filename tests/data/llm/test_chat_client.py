@@ -50,12 +50,6 @@ async def ask(
         return await asyncio.gather(*(client.complete(r) for r in requests), return_exceptions=True)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Any:
-    with ReplyStore(tmp_path / "replies.sqlite") as store:
-        yield store
-
-
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     "fault",

@@ -45,12 +45,6 @@ def records(tmp_path: Path) -> list[ClipRecord]:
     return [make_record(tmp_path, number) for number in range(10)]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Any:
-    with ReplyStore(tmp_path / "replies.sqlite") as store:
-        yield store
-
-
 def step(body: dict[str, Any]) -> str:
     system = body["messages"][0]["content"]
     if system == load_prompt("caption").text:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from relisten import jsonl
 from relisten.errors import InputError
 from relisten.evaluate.scoring import Rule
+from relisten.jsonl import parse_row
 from relisten.question import Question
 
 
@@ -141,7 +141,7 @@ def unique(rows: Iterable[Question | BadRow]) -> Iterator[Question | BadRow]:
         yield row
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | InputError]]:
+def read_metadata(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | InputError]]:
     """(number from 1, object) for every row of a metadata file: one JSON list, or one object a line.
 
     Which of the two it is is seen from its content. A row that is no object comes out as the error that says so.
@@ -164,7 +164,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | InputError]
         raise InputError(f"{path}: begins with {start!r}; it must hold one JSON list, or one JSON object a line")
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            parsed = jsonl.parse_row(line.encode(), f"{path}:{number}")
+            parsed = parse_row(line.encode(), f"{path}:{number}")
             yield number, parsed if isinstance(parsed, InputError) else parsed[1]
 
 
@@ -216,7 +216,7 @@ class Keys:
     """Of a list, or of one text each."""
 
 
-def parse_row(
+def as_question(
     row: Mapping[str, Any] | InputError, number: int, keys: Keys, metadata: Path, audio: Path | None
 ) -> Question | BadRow:
     """A question from an official row.

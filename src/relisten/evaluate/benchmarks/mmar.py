@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from relisten.evaluate.benchmarks.base import BadRow, Keys, Official, find_file, parse_row, read_rows
+from relisten.evaluate.benchmarks.base import BadRow, Keys, Official, as_question, find_file, read_metadata
 from relisten.evaluate.scoring import Rule
 from relisten.question import Question
 
@@ -24,5 +24,5 @@ class Mmar:
 
     def rows(self, data: Path | None, audio: Path | None = None) -> Iterator[Question | BadRow]:
         path = find_file(data, ("MMAR-meta.jsonl", "MMAR-meta.json"), self.name)
-        for number, row in read_rows(path):
-            yield parse_row(row, number, Keys(), path, audio)
+        for number, row in read_metadata(path):
+            yield as_question(row, number, Keys(), path, audio)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from relisten.errors import InputError
-from relisten.evaluate.benchmarks.base import BadRow, Keys, Official, find_file, parse_row, read_rows
+from relisten.evaluate.benchmarks.base import BadRow, Keys, Official, as_question, find_file, read_metadata
 from relisten.evaluate.scoring import Rule
 from relisten.question import Question
 
@@ -31,8 +31,8 @@ class MmauPro:
 
     def rows(self, data: Path | None, audio: Path | None = None) -> Iterator[Question | BadRow]:
         path = find_file(data, ("test.jsonl", "test.json", "test.parquet"), self.name)
-        for number, row in _parquet(path) if path.suffix == ".parquet" else read_rows(path):
-            question = parse_row(row, number, Keys(), path, audio)
+        for number, row in _parquet(path) if path.suffix == ".parquet" else read_metadata(path):
+            question = as_question(row, number, Keys(), path, audio)
             if isinstance(question, Question) and len(question.choices) < 2:
                 question = replace(question, choices=(), answer=None)
             yield question

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from relisten.evaluate.benchmarks.base import BadRow, Keys, Official, find_file, parse_row, read_rows
+from relisten.evaluate.benchmarks.base import BadRow, Keys, Official, as_question, find_file, read_metadata
 from relisten.evaluate.scoring import Rule
 from relisten.question import Question
 
@@ -29,5 +29,5 @@ class Mmsu:
         path = find_file(data, ("question/mmsu.jsonl", "mmsu.jsonl"), self.name)
         if audio is None and path.parent.name == "question":
             audio = path.parent.parent
-        for number, row in read_rows(path):
-            yield parse_row(row, number, _KEYS, path, audio)
+        for number, row in read_metadata(path):
+            yield as_question(row, number, _KEYS, path, audio)

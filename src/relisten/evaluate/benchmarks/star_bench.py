@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from relisten.evaluate.benchmarks.base import BadRow, Keys, Official, find_file, parse_row, read_rows
+from relisten.evaluate.benchmarks.base import BadRow, Keys, Official, as_question, find_file, read_metadata
 from relisten.evaluate.scoring import Rule
 from relisten.question import Question
 
@@ -31,5 +31,5 @@ class StarBench:
         path = find_file(data, ("meta_info/foundation_perception_nonspatial.json",), self.name)
         if audio is None and path.parent.name == "meta_info":
             audio = path.parent.parent
-        for number, row in read_rows(path):
-            yield parse_row(row, number, _KEYS, path, audio)
+        for number, row in read_metadata(path):
+            yield as_question(row, number, _KEYS, path, audio)
