@@ -1,8 +1,9 @@
-"""What many tests need: a random-weight echo-tiny."""
+"""What many tests need: a random-weight echo-tiny, and a store of replies."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from relisten.llm.store import ReplyStore
     from relisten.models import Family
 
 # Speed is not what tests measure, and shared machines are slow at times.
@@ -31,3 +33,11 @@ def untrained(untrained_folder: Path) -> Family:
     from relisten.models import load
 
     return load(untrained_folder, dtype="float32")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ReplyStore]:
+    from relisten.llm.store import ReplyStore
+
+    with ReplyStore(tmp_path / "replies.sqlite") as store:
+        yield store

@@ -12,9 +12,6 @@ from support.llm_server import LlmServer, says, status
 from support.questions import write_questions, write_rows
 
 from relisten.cli import main
-from relisten.data.llm.client import ChatClient
-from relisten.data.llm.endpoint import Endpoint
-from relisten.data.llm.store import ReplyStore
 from relisten.engines.fake import ScriptedEngine
 from relisten.errors import InputError
 from relisten.evaluate.benchmarks.registry import BENCHMARKS
@@ -22,6 +19,9 @@ from relisten.evaluate.results import read_run
 from relisten.evaluate.rubrics import Judged, criteria_of, judge_all, run_cases, summarize
 from relisten.evaluate.run_folder import Subject, prepare
 from relisten.evaluate.runner import work
+from relisten.llm.client import ChatClient
+from relisten.llm.endpoint import Endpoint
+from relisten.llm.store import ReplyStore
 from relisten.question import Question
 
 MMAR = Path(__file__).parent / "data" / "MMAR-meta.jsonl"

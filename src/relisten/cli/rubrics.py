@@ -30,8 +30,8 @@ from relisten.cli.scores import percent
 from relisten.errors import InputError
 
 if TYPE_CHECKING:
-    from relisten.data.llm.endpoint import Endpoint
     from relisten.evaluate.rubrics import Case, Judged
+    from relisten.llm.endpoint import Endpoint
 
 
 def rubrics(
@@ -96,11 +96,11 @@ async def _judge(
 ) -> tuple[list[Judged], dict[str, Any]]:
     from rich.progress import Progress
 
-    from relisten.data.llm.client import ChatClient
-    from relisten.data.llm.limits import Budget
-    from relisten.data.llm.store import ReplyStore
     from relisten.evaluate.benchmarks.registry import find_benchmark
     from relisten.evaluate.rubrics import PROMPT, judge_all, summarize
+    from relisten.llm.client import ChatClient
+    from relisten.llm.limits import Budget
+    from relisten.llm.store import ReplyStore
 
     judged = []
     with ReplyStore(out / "replies.sqlite") as store:

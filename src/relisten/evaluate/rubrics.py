@@ -16,8 +16,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from relisten.data.llm.chat import ChatRequest, Message
-from relisten.data.llm.errors import EndpointError
 from relisten.data.llm.prompts import Prompt
 from relisten.data.llm.structured import ask
 from relisten.errors import InputError
@@ -25,10 +23,12 @@ from relisten.evaluate.files import to_line, write_whole
 from relisten.evaluate.predictions import Prediction, thinking
 from relisten.evaluate.results import Run, groups_of
 from relisten.evaluate.scoring import Outcome, Rule, grade
+from relisten.llm.chat import ChatRequest, Message
+from relisten.llm.errors import EndpointError
 from relisten.question import Question
 
 if TYPE_CHECKING:
-    from relisten.data.llm.client import Client
+    from relisten.llm.client import Client
 
 _LONGEST: Final = 20_000  # characters of reasoning that are shown to the judge
 _TEXT: Final = files(__package__).joinpath("rubrics.md").read_text(encoding="utf-8").strip()

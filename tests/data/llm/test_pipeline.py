@@ -14,16 +14,16 @@ from support.labelled_set import make_record
 from support.llm_server import Act, LlmServer, says, status
 
 from relisten.audio import Clip, write_clip
-from relisten.data.llm.client import ChatClient
-from relisten.data.llm.endpoint import Endpoint, Output
-from relisten.data.llm.errors import StopRunError
-from relisten.data.llm.limits import Budget
 from relisten.data.llm.pipeline import ClipResult, Crew, in_order, rejudge, synthesize
 from relisten.data.llm.prompts import load_prompt
-from relisten.data.llm.store import ReplyStore
 from relisten.data.manifest import Chord, ClipRecord, LabelledEvent, Music, Turn
 from relisten.data.structure import response_flaws
 from relisten.errors import InputError
+from relisten.llm.client import ChatClient
+from relisten.llm.endpoint import Endpoint, Output
+from relisten.llm.errors import StopRunError
+from relisten.llm.limits import Budget
+from relisten.llm.store import ReplyStore
 
 
 def run(

@@ -24,15 +24,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from relisten.data.llm.endpoint import Endpoint, make_endpoint, read_endpoints
-from relisten.data.llm.limits import Budget
 from relisten.errors import InputError
+from relisten.llm.endpoint import Endpoint, make_endpoint, read_endpoints
+from relisten.llm.limits import Budget
 
 if TYPE_CHECKING:
-    from relisten.data.llm.client import ChatClient
     from relisten.data.llm.outcome import OutcomeFolder
     from relisten.data.llm.pipeline import ClipResult
-    from relisten.data.llm.store import ReplyStore
+    from relisten.llm.client import ChatClient
+    from relisten.llm.store import ReplyStore
 
 Model = tuple[str, str] | None
 Price = tuple[float, float] | None

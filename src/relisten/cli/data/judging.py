@@ -32,15 +32,15 @@ from relisten.cli.data.endpoints import (
 )
 from relisten.cli.data.synthesize import STORE, count_rows
 from relisten.data.examples import Example, read_examples
-from relisten.data.llm.endpoint import Endpoint
 from relisten.data.llm.facts import Captions
-from relisten.data.llm.limits import Budget
 from relisten.data.lookup import RowIndex
 from relisten.data.manifest import ClipRecord, parse_record
 from relisten.errors import InputError
+from relisten.llm.endpoint import Endpoint
+from relisten.llm.limits import Budget
 
 if TYPE_CHECKING:
-    from relisten.data.llm.store import ReplyStore
+    from relisten.llm.store import ReplyStore
 
 Case = tuple[Example, ClipRecord, Captions | None] | InputError
 
@@ -70,7 +70,7 @@ def judge(
     need_httpx()
     limits = {"requests_per_minute": rpm, "concurrency": concurrency, "timeout": timeout, "stream": stream}
     endpoint = resolve({"judge": Role(judge, judge_key_env, judge_price)}, endpoints, limits)["judge"]
-    from relisten.data.llm.store import ReplyStore
+    from relisten.llm.store import ReplyStore
 
     total = count_rows(examples, limit)
     cases = islice(_cases(examples, manifest, captions), limit)
@@ -121,9 +121,9 @@ async def _run(
     total: int,
     quiet: bool,
 ) -> dict[str, Any]:
-    from relisten.data.llm.client import ChatClient
     from relisten.data.llm.outcome import OutcomeFolder
     from relisten.data.llm.pipeline import rejudge
+    from relisten.llm.client import ChatClient
 
     budget = Budget(limit, store.spent())
     started = budget.spent

@@ -32,13 +32,13 @@ from relisten.cli.data.endpoints import (
     show_summary,
     summarize,
 )
-from relisten.data.llm.endpoint import Endpoint
-from relisten.data.llm.limits import Budget
 from relisten.data.manifest import ClipRecord, read_manifest
 from relisten.errors import InputError
+from relisten.llm.endpoint import Endpoint
+from relisten.llm.limits import Budget
 
 if TYPE_CHECKING:
-    from relisten.data.llm.store import ReplyStore
+    from relisten.llm.store import ReplyStore
 
 STORE = "replies.sqlite"
 
@@ -89,7 +89,7 @@ def synthesize(
     }
     limits = {"requests_per_minute": rpm, "concurrency": concurrency, "timeout": timeout, "stream": stream}
     crew = resolve(roles, endpoints, limits)
-    from relisten.data.llm.store import ReplyStore
+    from relisten.llm.store import ReplyStore
 
     total = count_rows(manifest, limit)
     records = islice(read_manifest(manifest), limit)
@@ -112,11 +112,11 @@ async def _run(
     total: int,
     quiet: bool,
 ) -> dict[str, Any]:
-    from relisten.data.llm.client import ChatClient
     from relisten.data.llm.outcome import OutcomeFolder
     from relisten.data.llm.pipeline import Crew
     from relisten.data.llm.pipeline import synthesize as results_of
     from relisten.data.llm.prompts import PROMPTS, load_prompt
+    from relisten.llm.client import ChatClient
 
     budget = Budget(limit, store.spent())
     started = budget.spent

@@ -1,1 +1,1 @@
-"""Questions written by language models: captions, question and reasoning, verdicts, over OpenAI-compatible HTTP."""
+"""Questions written by language models: captions, question and reasoning, verdicts (`relisten.llm` asks them)."""

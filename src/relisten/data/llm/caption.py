@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from relisten.data.llm.chat import ChatRequest, Message, Sound
-from relisten.data.llm.client import Client
 from relisten.data.llm.facts import Captions
 from relisten.data.llm.prompts import load_prompt
 from relisten.data.llm.structured import ask
+from relisten.llm.chat import ChatRequest, Message, Sound
+from relisten.llm.client import Client
 
 _OPTIONAL: Final = {"type": ["string", "null"]}
 SCHEMA: Final = {

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from relisten.data.llm.chat import ChatRequest, Reply
-from relisten.data.llm.endpoint import Endpoint
-from relisten.data.llm.errors import EndpointError, WouldPayError
 from relisten.data.llm.facts import Captions
 from relisten.data.llm.judge import judge_request
 from relisten.data.llm.pipeline import Crew, process
-from relisten.data.llm.store import ReplyStore, Usage
 from relisten.data.llm.write import Draft, make_example, write_request
 from relisten.data.manifest import ClipRecord
 from relisten.errors import InputError
+from relisten.llm.chat import ChatRequest, Reply
+from relisten.llm.endpoint import Endpoint
+from relisten.llm.errors import EndpointError, WouldPayError
+from relisten.llm.store import ReplyStore, Usage
 
 STEPS: Final = ("caption", "write", "judge")
 _ASSUMED: Final[Mapping[str, int]] = {"caption": 120, "write": 350, "judge": 90}

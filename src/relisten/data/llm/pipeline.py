@@ -17,16 +17,16 @@ from relisten.audio import Clip
 from relisten.data.examples import Example
 from relisten.data.filters import same_question_key
 from relisten.data.llm.caption import caption
-from relisten.data.llm.chat import Sound
-from relisten.data.llm.client import Client
-from relisten.data.llm.errors import BadReplyError, EndpointError, StopRunError
 from relisten.data.llm.facts import Captions, has_timed_facts
 from relisten.data.llm.judge import Verdict, judge
-from relisten.data.llm.limits import Budget
 from relisten.data.llm.write import Draft, write
 from relisten.data.manifest import ClipRecord
 from relisten.data.structure import question_flaws, response_flaws
 from relisten.errors import InputError
+from relisten.llm.chat import Sound
+from relisten.llm.client import Client
+from relisten.llm.errors import BadReplyError, EndpointError, StopRunError
+from relisten.llm.limits import Budget
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from relisten.data.llm.chat import ChatRequest, Message, Reply
-from relisten.data.llm.client import Client
-from relisten.data.llm.errors import BadReplyError
 from relisten.data.llm.prompts import load_prompt
 from relisten.data.llm.schema import FormError, read_json, validate
+from relisten.llm.chat import ChatRequest, Message, Reply
+from relisten.llm.client import Client
+from relisten.llm.errors import BadReplyError
 
 T = TypeVar("T")
 _LONGEST_QUOTE = 20_000

@@ -19,7 +19,7 @@ from relisten.tools.sections import cut
 from relisten.tools.tool import Argument, ToolError, tool
 
 if TYPE_CHECKING:
-    from relisten.data.llm.endpoint import Endpoint
+    from relisten.llm.endpoint import Endpoint
 
 URL: Final = "RELISTEN_TRANSCRIPTION_URL"
 MODEL: Final = "RELISTEN_TRANSCRIPTION_MODEL"
@@ -67,7 +67,7 @@ def _endpoint(given: Mapping[str, Argument]) -> Endpoint:
     Raises:
         InputError: the URL, the model or the key's variable cannot be used.
     """
-    from relisten.data.llm.endpoint import Endpoint
+    from relisten.llm.endpoint import Endpoint
 
     url, model, key_env = (str(given[name]) for name in ("url", "model", "key_env"))
     return Endpoint(url, model, key_env, timeout=_TIMEOUT, retries=_RETRIES)
@@ -121,8 +121,8 @@ def _ask(endpoint: Endpoint, clip: Clip, language: str) -> Speech:
         import httpx
     except ModuleNotFoundError:
         raise ToolError('speech: asking an endpoint needs httpx: pip install "relisten[llm]"') from None
-    from relisten.data.llm.chat import wav_bytes
-    from relisten.data.llm.wire import error_message, retry_after
+    from relisten.llm.chat import wav_bytes
+    from relisten.llm.wire import error_message, retry_after
 
     key = endpoint.read_key()
     address = f"{endpoint.url.rstrip('/')}/audio/transcriptions"

@@ -13,7 +13,7 @@ from typing import Any, Final
 import soundfile
 
 from relisten.audio import SAMPLE_RATE, Clip
-from relisten.data.llm.endpoint import Endpoint, Output
+from relisten.llm.endpoint import Endpoint, Output
 
 AUDIO_TOKENS_PER_SECOND: Final = 25.0
 """Assumed where a prompt's tokens are estimated; Qwen's audio tower makes so many."""

@@ -18,13 +18,13 @@ from support.llm_server import Act, LlmServer, cut, hang, raw, says, status
 
 from relisten.audio import Clip
 from relisten.data.llm.caption import SCHEMA, caption_request
-from relisten.data.llm.chat import ChatRequest, Message, Reply, Sound
-from relisten.data.llm.client import ChatClient
-from relisten.data.llm.endpoint import Endpoint, Output
-from relisten.data.llm.errors import BudgetReachedError, EndpointError, StopRunError
-from relisten.data.llm.limits import Budget
-from relisten.data.llm.store import ReplyStore
 from relisten.errors import InputError
+from relisten.llm.chat import ChatRequest, Message, Reply, Sound
+from relisten.llm.client import ChatClient
+from relisten.llm.endpoint import Endpoint, Output
+from relisten.llm.errors import BudgetReachedError, EndpointError, StopRunError
+from relisten.llm.limits import Budget
+from relisten.llm.store import ReplyStore
 
 Plan = Callable[[int, dict[str, Any]], Act | None]
 GOOD = '{"description": "a bell", "speech": null, "music": null}'

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from relisten.data.llm.errors import BudgetReachedError, StopRunError
+from relisten.llm.errors import BudgetReachedError, StopRunError
 
 
 @dataclass

@@ -13,13 +13,13 @@ from typing import Final, Protocol
 
 import httpx
 
-from relisten.data.llm import wire
-from relisten.data.llm.chat import ChatRequest, Reply
-from relisten.data.llm.endpoint import Endpoint, Output
-from relisten.data.llm.errors import EndpointError, StopRunError
-from relisten.data.llm.limits import Budget, Charge, Pace
-from relisten.data.llm.store import ReplyStore
 from relisten.errors import InputError
+from relisten.llm import wire
+from relisten.llm.chat import ChatRequest, Reply
+from relisten.llm.endpoint import Endpoint, Output
+from relisten.llm.errors import EndpointError, StopRunError
+from relisten.llm.limits import Budget, Charge, Pace
+from relisten.llm.store import ReplyStore
 
 LONGEST_WAIT: Final = 900.0
 """Seconds; an endpoint that asks for a longer pause (a daily quota) ends the run instead."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from relisten.data.llm.chat import Reply
 from relisten.errors import InputError
+from relisten.llm.chat import Reply
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS replies (
