@@ -38,6 +38,7 @@ from relisten.engines.native import NativeEngine
 from relisten.evaluate.scoring import wilson
 from relisten.jsonl import write_rows
 from relisten.models import load
+from relisten.protocol import MAX_TOKENS
 from relisten.question import Question
 from relisten.report.charts import Axis, Line, line_chart, percent
 from relisten.report.figures import table
@@ -79,7 +80,7 @@ def main() -> None:
         "--grpo-test", type=int, default=0, help="score trained reasoners on the first so many; 0: all"
     )
     parser.add_argument("--group-size", type=int, default=4)
-    parser.add_argument("--max-tokens", type=int, default=512)
+    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     sets = [read_referenced(getattr(options, name), say) for name in ("questions", "validation", "test")]
