@@ -54,6 +54,16 @@ def answer(scene: Scene, rng: Rng, count: int) -> list[Target]:
     return [reworded(example, rng) for example in make_examples(scene, rng, KIND_WEIGHTS, per_scene=count)]
 
 
+def answer_given(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """The same where the segments are given from outside: what is in them and what follows, not which to take."""
+    return [replace(target, chooses=False) for target in answer(scene, rng, count)]
+
+
+def answer_given_slowly(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """The same with these crops at half speed; times are told as they are in the clip."""
+    return [replace(target, crop_speed=0.5) for target in answer_given(scene, rng, count)]
+
+
 def answer_in_text(scene: Scene, rng: Rng, count: int) -> list[Target]:
     """The same reasoning with its segments told in words."""
     return [without_tags(target) for target in answer(scene, rng, count)]

@@ -12,6 +12,8 @@ from relisten.protocol import Format
 from relisten.train.batches import Target
 from relisten.train.scratch.listening import (
     answer,
+    answer_given,
+    answer_given_slowly,
     answer_in_text,
     conclude,
     describe,
@@ -37,6 +39,8 @@ class Task:
 TASKS: Final[Mapping[str, Task]] = {
     "interleaved": Task(Format.INTERLEAVED, answer),
     "grounded": Task(Format.GROUNDED, answer),
+    "given": Task(Format.INTERLEAVED, answer_given),
+    "given slowly": Task(Format.INTERLEAVED, answer_given_slowly),
     "reason": Task(Format.GROUNDED, reason, seconds=0.5),
     "conclude": Task(Format.GROUNDED, conclude, seconds=0.5),
     "text": Task(Format.TEXT, answer_in_text),
