@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from relisten.trace import Trace
 from relisten.train.grpo import trainer as grpo
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.rollouts import make_engine
-from relisten.train.grpo.trainer import train_grpo
+from relisten.train.grpo.trainer import Watch, train_grpo
 
 if TYPE_CHECKING:
     from relisten.engines.vllm.engine import VllmEngine
@@ -86,14 +86,19 @@ class Lent:
         """It is another's."""
 
 
+def lent(engine: VllmEngine) -> Lent:
+    """As if it had just been started."""
+    engine.update_weights(load("echo-tiny").thinker.state_dict())
+    return Lent(engine)
+
+
 @needs_vllm
 @pytest.mark.parametrize("adapters", [0, 4])
 def test_vllm_answers_with_the_weights_in_training(
     config: GrpoConfig, vllm: VllmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapters: int
 ) -> None:
     started = load("echo-tiny")
-    vllm.update_weights(started.thinker.state_dict())
-    monkeypatch.setattr(grpo, "make_engine", lambda *_: Lent(vllm))
+    monkeypatch.setattr(grpo, "make_engine", lambda *_: lent(vllm))
     config = replace(config, lora_rank=adapters, train_audio=not adapters)
     trained = load(train_grpo(config, tmp_path).checkpoint)
     rows = lines(tmp_path / "metrics.jsonl")
@@ -114,3 +119,24 @@ def test_vllm_answers_with_the_weights_in_training(
         old = asyncio.run(answers(native, asked, max_tokens=40))
     for one, other in zip(found, old, strict=True):
         assert one.logprobs != pytest.approx(other.logprobs, abs=100 * TOLERANCE)
+
+
+class KilledError(Exception):
+    pass
+
+
+@needs_vllm
+def test_a_killed_run_goes_on_with_its_weights_in_vllm(
+    config: GrpoConfig, vllm: VllmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(done: int, steps: int, values: Mapping[str, float]) -> None:
+        raise KilledError
+
+    monkeypatch.setattr(grpo, "make_engine", lambda *_: lent(vllm))
+    config = replace(config, save_every=1)
+    with pytest.raises(KilledError):
+        train_grpo(config, tmp_path, watch=Watch(on_step=dies))
+    assert train_grpo(config, tmp_path).steps == 2
+    rows = lines(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["gap_max"] < TOLERANCE for row in rows)

@@ -224,7 +224,12 @@ async def _start(arguments: dict[str, Any]) -> AsyncLLM:
     finally:
         logging.set_verbosity(verbosity)
     config.model_config.logits_processors = [BanV2 if config.use_v2_model_runner else Ban]
-    workers = {"TRANSFORMERS_VERBOSITY": "error"}
+    workers = {
+        "TRANSFORMERS_VERBOSITY": "error",
+        # What only vLLM's authors can mend: a name that torch gives up, memory that workers leave to be freed.
+        "PYTHONWARNINGS": "ignore::FutureWarning,ignore::UserWarning:multiprocessing.resource_tracker",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
     if config.model_config.enforce_eager:
         # On a CPU a C++ compiler would take half a minute for two small functions of vLLM's sampler.
         workers["TORCH_COMPILE_DISABLE"] = "1"
