@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from relisten.audio import SAMPLE_RATE, Clip
-from relisten.data.questions import Example, make_examples
+from relisten.data.examples import Example
+from relisten.data.questions import make_examples
 from relisten.data.scenes import Scene, SceneSpec, place_events, plan_events
 from relisten.data.synth import Draw, Sound, finish
 from relisten.data.timbres import DRUMS

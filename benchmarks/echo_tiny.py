@@ -31,7 +31,8 @@ from torch import Tensor
 
 from relisten import models
 from relisten.audio import Clip
-from relisten.data.questions import Example, make_examples
+from relisten.data.examples import Example
+from relisten.data.questions import make_examples
 from relisten.data.scenes import SceneSpec, simulate_many
 from relisten.engines.native import NativeEngine
 from relisten.listener import Listener

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from relisten.data.parallel import ordered_map, usable_processors
+from relisten.data.parallel import ordered_map
+from relisten.processors import usable_processors
 
 
 def slow_first(number: int) -> tuple[int, int]:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relisten.audio import SAMPLE_RATE, Clip
-from relisten.data.questions import KINDS, Example, make_examples
+from relisten.data.examples import Example
+from relisten.data.questions import KINDS, make_examples
 from relisten.data.scenes import Event, Scene, simulate
 from relisten.data.subject import as_subject
 from relisten.data.timbres import LABELS

@@ -8,10 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TypeVar
 
-from relisten.processors import usable_processors
-
-__all__ = ["ordered_map", "usable_processors"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

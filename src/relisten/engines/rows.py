@@ -15,8 +15,9 @@ from torch import Tensor
 from relisten.audio import Clip
 from relisten.engines.base import Feed, Look
 from relisten.engines.encoding import Sound
-from relisten.models.base import Family, TextDecoder
+from relisten.models.base import Family
 from relisten.models.decoder import Chunk
+from relisten.models.text import TextDecoder
 from relisten.trace import PromptSpan, Sampling, Timings
 
 

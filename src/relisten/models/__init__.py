@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from relisten.errors import InputError
-from relisten.models.base import Family, Prompt, TextDecoder
+from relisten.models.base import Family, Prompt
 from relisten.models.checkpoint import find_folder, read_json
 
-__all__ = ["ECHO_TINY", "Family", "Prompt", "TextDecoder", "load", "locate"]
+__all__ = ["ECHO_TINY", "Family", "Prompt", "load", "locate"]
 
 ECHO_TINY = "echo-tiny"
 """Name of the checkpoint that comes with the package."""

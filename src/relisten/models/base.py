@@ -17,8 +17,6 @@ from relisten.protocol import Format
 from relisten.question import Question
 from relisten.trace import PromptSpan
 
-__all__ = ["Family", "Prompt", "TextDecoder"]
-
 
 @dataclass(frozen=True)
 class Prompt:

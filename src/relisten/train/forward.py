@@ -24,19 +24,6 @@ from relisten.errors import InputError
 from relisten.models.qwen2_5_omni import AUDIO_TOWER, LANGUAGE_MODEL
 from relisten.models.tower import Sounds, attend, encode_frames, existing, linear, pool
 
-__all__ = [
-    "Batch",
-    "Crops",
-    "Group",
-    "Sounds",
-    "decode",
-    "encode_batch",
-    "encode_frames",
-    "hidden_states",
-    "loss",
-    "pool",
-]
-
 
 @dataclass(frozen=True)
 class Crops:

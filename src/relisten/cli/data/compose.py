@@ -13,9 +13,9 @@ import typer
 
 from relisten.cli.data.progress import counting
 from relisten.data.compose import GROUPS, ComposeOptions, compose, kinds_named
-from relisten.data.parallel import usable_processors
 from relisten.data.subject import Style
 from relisten.errors import InputError
+from relisten.processors import usable_processors
 from relisten.tools.tool import find_tool
 
 _SHOWN = 20

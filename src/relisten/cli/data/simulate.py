@@ -14,10 +14,10 @@ import typer
 
 from relisten.cli.data.progress import counting
 from relisten.data.mixing import MixSpec, find_sources
-from relisten.data.parallel import usable_processors
 from relisten.data.scenes import SceneSpec
 from relisten.data.simulating import MANIFEST, SimulatedSet, SimulateOptions
 from relisten.errors import InputError
+from relisten.processors import usable_processors
 
 _SHOWN = 20
 

@@ -34,6 +34,7 @@ from relisten.data.wording import NAMES, NUMBERS
 from relisten.errors import InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.models.tiny import build
+from relisten.models.tower import encode_frames
 from relisten.protocol import user_text
 from relisten.train import forward
 from relisten.train.batches import Batcher, Target
@@ -229,7 +230,7 @@ class _Run:
             length = float(shared.uniform(0.8, 4.0))
             scenes = [_cropped(scene, length, own) for scene in scenes]
         sounds = self.batcher.sounds([scene.clip for scene in scenes])
-        frames = forward.encode_frames(self.family.audio_tower, sounds, COMPUTE)
+        frames = encode_frames(self.family.audio_tower, sounds, COMPUTE)
         weight = frames[1].sum().float()
         return self._onset_loss(stage, scenes, *frames) * weight, weight
 
@@ -246,7 +247,7 @@ class _Run:
         if not stage.mix:
             scenes = [self.validation.scene(0, i) for i in range(min(32, self.validation.count(0)))]
             sounds = self.batcher.sounds([scene.clip for scene in scenes])
-            states, lengths = forward.encode_frames(self.family.audio_tower, sounds, COMPUTE)
+            states, lengths = encode_frames(self.family.audio_tower, sounds, COMPUTE)
             logits = self.head(self.family.audio_tower, states)
             wanted = encoder.targets(scenes, logits.shape[1], self.rate)
             self._log(
