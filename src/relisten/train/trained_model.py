@@ -47,7 +47,7 @@ class TrainedModel:
             except (ImportError, ValueError) as error:
                 raise InputError(f"attention {config.attention} cannot be used here ({error}); use sdpa") from None
         if config.gradient_checkpointing:
-            thinker.activation_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(thinker)
         self.module = SequenceLoss(family, config.packing, config.train_audio)
 
     def place(self, processes: Processes) -> None:
@@ -113,6 +113,13 @@ def freeze(thinker: nn.Module, config: FinetuneConfig) -> Any:
         # peft asks transformers by a name that is going away.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
         return get_peft_model(thinker, adapters)
+
+
+def checkpoint_activations(thinker: Any) -> None:
+    """Have layers' activations computed twice instead of kept, in training mode."""
+    before_5_20 = not hasattr(thinker, "activation_checkpointing_enable")
+    enable = thinker.gradient_checkpointing_enable if before_5_20 else thinker.activation_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def sharded_units(family: Qwen2_5Omni) -> Iterator[nn.Module]:

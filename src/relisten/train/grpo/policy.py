@@ -22,7 +22,13 @@ from relisten.train.grpo.logprobs import Part, Scorer, scored
 from relisten.train.grpo.team import Team
 from relisten.train.parallel import Gathered
 from relisten.train.sft.config import FinetuneConfig
-from relisten.train.trained_model import freeze, half_precision, merge_adapters, sharded_units
+from relisten.train.trained_model import (
+    checkpoint_activations,
+    freeze,
+    half_precision,
+    merge_adapters,
+    sharded_units,
+)
 
 
 class Policy:
@@ -64,7 +70,7 @@ class Policy:
         self._adapters = freeze(family.thinker, as_stage_one(config))
         frozen = self._frozen_copy()
         if config.gradient_checkpointing:
-            family.thinker.activation_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(family.thinker)
         self.scorer = self._scorer(family, half)
         self._reference: Scorer | None = None
         if config.kl:
