@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from relisten.errors import InputError
 
@@ -21,16 +21,19 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]] | InputEr
     Raises:
         InputError: the file itself cannot be read; at once, before any row is asked for.
     """
-    path = Path(path)
+    rows = _rows(Path(path))
+    next(rows)
+    return rows
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]] | InputError]:
+    """What comes first is no row, but says that the file is open: from there on it is closed with the iterator."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    return _rows(file, path)
-
-
-def _rows(file: BinaryIO, path: Path) -> Iterator[tuple[str, dict[str, Any]] | InputError]:
     with file:
+        yield "", {}
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield parse_row(line, f"{path}:{number}")
