@@ -48,6 +48,7 @@ def _stock(family: Family, clip: object, name: str) -> torch.Tensor:
     heard = torch.cat(family.encode_audio([clip]))
     embeddings = embeddings.masked_scatter((ids == family.audio_id)[..., None], heard)
     logits = family.lm_head(family.language_model(inputs_embeds=embeddings).last_hidden_state)
+    logits[..., list(family.banned_ids)] = -torch.inf
     each = logits[0, len(head) - 1 : -1].log_softmax(-1)
     return each.gather(-1, torch.tensor(written)[:, None]).sum()
 

@@ -102,6 +102,7 @@ class LmPolicy:
         self.temperature = temperature
         self.threshold = threshold
         self.about = dict(about or {})
+        self._banned = torch.tensor(family.banned_ids)
         self._names = [[*family.encode_response(route.name), family.end_of_turn_id] for route in routes]
 
     def decide(self, question: Question, clip: Clip, look: Look | None = None) -> Decision:
@@ -158,6 +159,7 @@ class LmPolicy:
         before = targets - 1
         before[torch.isin(targets, first)] = len(head) - 1
         logits = family.lm_head(states[before.to(device)]).float()
+        logits = logits.index_fill(-1, self._banned.to(device), -torch.inf)  # what no engine samples
         each = logits.log_softmax(-1).gather(-1, ids[targets.to(device)][:, None])[:, 0]
         sums = torch.zeros(len(self._names), device=device).index_add(0, owner[targets.to(device)], each)
         return sums.cpu()
