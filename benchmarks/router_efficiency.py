@@ -1,7 +1,6 @@
 """How many questions a router needs, and how many the same reasoner needs when it is trained itself.
 
-    python benchmarks/router_efficiency.py --model echo-tiny --questions train.jsonl --validation validation.jsonl \
-        --test test.jsonl --out efficiency
+    python benchmarks/router_efficiency.py --questions train.jsonl --test test.jsonl --out efficiency
 
 Both sides see the same questions and the same thing of them: whether an answer is right. The router (a head, exact
 or sampled gradient) leaves the reasoner alone; the other side is GRPO on the reasoner itself with the accuracy
@@ -10,9 +9,9 @@ Supervised fine-tuning would need responses, which these questions do not have, 
 listen.
 
 The outcomes of all routes are measured once and shared; they, and GRPO's rollouts, are what takes the time.
-Everything that is chosen (layer, state, temperature, threshold) is chosen on the validation set, which both sides
-may use; test questions are only scored. Writes `efficiency.json` and `efficiency.html` (one plot); goes on where it
-was ended.
+A router has no question but those of its size: it learns from four fifths of them, and the last fifth chooses
+layer, state, temperature and threshold. Test questions are only scored. Writes `efficiency.json` and
+`efficiency.html` (one plot); goes on where it was ended.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ from relisten.train.grpo.trainer import read_referenced, train_grpo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="echo-tiny")
-    for name in ("questions", "validation", "test"):
+    for name in ("questions", "test"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--known", type=Path, help="folder of outcomes and hidden states; default: --out")
@@ -83,18 +82,18 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    sets = [read_referenced(getattr(options, name), say) for name in ("questions", "validation", "test")]
+    sets = [read_referenced(getattr(options, name), say) for name in ("questions", "test")]
     config = RouterConfig(
         model=options.model, tools=options.tools, estimator=options.estimator, max_tokens=options.max_tokens
     )
     began = time.perf_counter()
-    train, validation, test = known_of(config, sets, options.known or options.out)
+    train, test = known_of(config, sets, options.known or options.out)
     measured = time.perf_counter() - began
-    rows = router_rows(config, train, validation, test, options)
+    rows = router_rows(config, train, test, options)
     direct = test.outcomes.routes.index(DIRECT)
     found: dict[str, Any] = {
         "machine": machine(),
-        "command": sys.argv,
+        "options": sys.argv[1:],
         "test_questions": len(test.questions),
         "direct": float(test.correct[:, direct].mean()),
         "best_single": float(np.delete(test.correct.mean(0), direct).max()),
@@ -135,7 +134,7 @@ def known_of(config: RouterConfig, sets: Sequence[Sequence[Question]], out: Path
                 watch=Watch(on_progress=progress),
                 what=what,
             )
-            for some, what in zip(sets, ("training", "validation", "test"), strict=True)
+            for some, what in zip(sets, ("training", "test"), strict=True)
         ]
 
 
@@ -145,31 +144,32 @@ def subset(count: int, size: int, seed: int) -> list[int]:
 
 
 def router_rows(
-    config: RouterConfig, train: Known, validation: Known, test: Known, options: argparse.Namespace
+    config: RouterConfig, train: Known, test: Known, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     routes = train.outcomes.routes
     direct = routes.index(DIRECT)
-    rewards = [relative_rewards(one.correct, routes, config.cost) for one in (train, validation, test)]
+    rewards = relative_rewards(train.correct, routes, config.cost)
     correct = test.correct
     rows = []
     for size in (size for size in options.sizes if size <= len(train.questions)):
+        count = size - max(1, size // 5)
         for seed in range(options.seeds):
             began = time.perf_counter()
             members = subset(len(train.questions), size, seed)
-            own = replace(config, seed=seed)
-            earned = np.concatenate([rewards[0][members], rewards[1]])
+            earned, held = rewards[members], torch.from_numpy(rewards[members[count:]])
             fits = {}
             for layer in candidate_layers(len(train.looks[0].last)):
                 reads = Reads((layer,), parts_of(config))
-                features = features_of([train], reads)[members], features_of([validation], reads)
-                fits[layer] = (reads, *fit_head(np.concatenate(features), size, earned, routes, own))
-            reads, learner, _ = fits[max(fits, key=lambda layer: fits[layer][2])]
+                features = features_of([train], reads)[members]
+                fitted = fit_head(features, count, earned, routes, replace(config, seed=seed))
+                fits[layer] = (reads, features[count:], *fitted)
+            reads, unseen, learner, _ = fits[max(fits, key=lambda layer: fits[layer][3])]
             chances, seen = (
-                learner.head(torch.from_numpy(features_of([one], reads))).detach().log_softmax(-1)
-                for one in (validation, test)
+                learner.head(torch.from_numpy(some)).detach().log_softmax(-1)
+                for some in (unseen, features_of([test], reads))
             )
-            temperature = fit_temperature(_never(chances), torch.from_numpy(rewards[1]))
-            threshold = fit_threshold(temper(_never(chances), temperature), torch.from_numpy(rewards[1]), direct)
+            temperature = fit_temperature(_never(chances), held)
+            threshold = fit_threshold(temper(_never(chances), temperature), held, direct)
             most, best = temper(_never(seen), temperature).max(1)
             chosen = torch.where(most < threshold, direct, best).numpy()
             right = int(correct[np.arange(len(correct)), chosen].sum())
@@ -190,7 +190,7 @@ def _never(logprobs: torch.Tensor) -> torch.Tensor:
 
 
 def grpo_rows(options: argparse.Namespace, sets: Sequence[Sequence[Question]]) -> Iterator[dict[str, Any]]:
-    test = sets[2][: options.grpo_test or None]
+    test = sets[1][: options.grpo_test or None]
     for size in (size for size in options.grpo_sizes if size <= len(sets[0])):
         for seed in range(options.grpo_seeds):
             folder = options.out / f"grpo-{size}-{seed}"
