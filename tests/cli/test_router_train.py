@@ -35,7 +35,7 @@ def test_a_router_is_trained_and_told_of(capsys: pytest.CaptureFixture[str], fol
     command += ["--tools", "length", "--steps", 5, "--max-tokens", 8, "--no-tensorboard", "--out", folder / "run"]
     status, out, err = run(capsys, *command)
     assert status == 0, err
-    assert "5 steps; 258 parameters" in out
+    assert "5 steps; 130 parameters" in out
     assert "validation (2 questions): direct 0.0 %, router 0.0 %, oracle 0.0 %" in out
     assert "the reasoner is untouched" in out
     assert "held out" in err
