@@ -51,7 +51,7 @@ from relisten.router.routes import DIRECT
 from relisten.router.training.calibration import fit_temperature, fit_threshold
 from relisten.router.training.config import RouterConfig
 from relisten.router.training.learners import candidate_layers
-from relisten.router.training.objective import relative_rewards
+from relisten.router.training.objective import never_malformed, relative_rewards
 from relisten.router.training.prepare import Known, Watch, learn_about, routes_of, sampling_of
 from relisten.router.training.trainer import features_of, fit_head, parts_of
 from relisten.router.weights import weights_hash
@@ -162,15 +162,13 @@ def router_rows(
                 reads = Reads((layer,), parts_of(config))
                 features = features_of([train], reads)[members]
                 fitted = fit_head(features, count, earned, routes, replace(config, seed=seed))
-                fits[layer] = (reads, features[count:], *fitted)
-            reads, unseen, learner, _ = fits[max(fits, key=lambda layer: fits[layer][3])]
-            chances, seen = (
-                learner.head(torch.from_numpy(some)).detach().log_softmax(-1)
-                for some in (unseen, features_of([test], reads))
-            )
-            temperature = fit_temperature(_never(chances), held)
-            threshold = fit_threshold(temper(_never(chances), temperature), held, direct)
-            most, best = temper(_never(seen), temperature).max(1)
+                fits[layer] = (reads, *fitted)
+            reads, learner, _ = fits[max(fits, key=lambda layer: fits[layer][2])]
+            chances = learner.logprobs(range(count, size)).detach()
+            temperature = fit_temperature(chances, held)
+            threshold = fit_threshold(temper(chances, temperature), held, direct)
+            seen = learner.head(torch.from_numpy(features_of([test], reads))).detach().log_softmax(-1)
+            most, best = temper(never_malformed(seen), temperature).max(1)
             chosen = torch.where(most < threshold, direct, best).numpy()
             right = int(correct[np.arange(len(correct)), chosen].sum())
             calls = float(np.mean([len(routes[i].tools) for i in chosen]))
@@ -183,10 +181,6 @@ def router_rows(
             )  # fmt: skip
             say(f"router, {size} questions, seed {seed}: {100 * right / len(correct):.1f} %, {calls:.2f} tools")
     return rows
-
-
-def _never(logprobs: torch.Tensor) -> torch.Tensor:
-    return torch.cat([logprobs, torch.full((len(logprobs), 1), -1e4)], dim=1)
 
 
 def grpo_rows(options: argparse.Namespace, sets: Sequence[Sequence[Question]]) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from relisten.question import Question
 from relisten.router.head import Head
 from relisten.router.lm import LmPolicy, with_malformed
 from relisten.router.routes import Route
-from relisten.router.training.objective import NEVER
+from relisten.router.training.objective import never_malformed
 
 
 class HeadLearner:
@@ -36,8 +36,7 @@ class HeadLearner:
         self.head.standardise(self._features[:count])
 
     def logprobs(self, members: Sequence[int]) -> Tensor:
-        known = self.head(self._features[list(members)]).log_softmax(-1)
-        return torch.cat([known, torch.full((len(known), 1), NEVER)], dim=1)
+        return never_malformed(self.head(self._features[list(members)]).log_softmax(-1))
 
     @property
     def trained(self) -> Mapping[str, nn.Parameter]:

@@ -44,6 +44,11 @@ def relative_rewards(correct: NDArray[np.bool_], routes: Sequence[Route], cost: 
     return np.concatenate([earned, np.full((len(earned), 1), MALFORMED, np.float32)], axis=1)
 
 
+def never_malformed(logprobs: Tensor) -> Tensor:
+    """(questions, routes) with a column for decisions that name no route, which a head cannot make."""
+    return torch.cat([logprobs, torch.full((len(logprobs), 1), NEVER)], dim=1)
+
+
 def draw(logprobs: Tensor, count: int, rng: np.random.Generator) -> Tensor:
     """`count` decisions for each question from (questions, routes + 1), as (questions, count) int64."""
     cumulated = logprobs.detach().double().exp().cumsum(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -59,11 +59,6 @@ def answer_given(scene: Scene, rng: Rng, count: int) -> list[Target]:
     return [replace(target, chooses=False) for target in answer(scene, rng, count)]
 
 
-def answer_given_slowly(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """The same with these crops at half speed; times are told as they are in the clip."""
-    return [replace(target, crop_speed=0.5) for target in answer_given(scene, rng, count)]
-
-
 def answer_in_text(scene: Scene, rng: Rng, count: int) -> list[Target]:
     """The same reasoning with its segments told in words."""
     return [without_tags(target) for target in answer(scene, rng, count)]
@@ -98,11 +93,6 @@ def transcribe(scene: Scene, rng: Rng, count: int) -> list[Target]:
     return targets
 
 
-def transcribe_slowly(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """The same with crops at half speed; times are told as they are in the clip."""
-    return [replace(target, crop_speed=0.5) for target in transcribe(scene, rng, count)]
-
-
 def reason(scene: Scene, rng: Rng, count: int) -> list[Target]:
     """Conclusions and running counts from what is said to be heard: the labels are given, the sound tells nothing.
 
@@ -126,7 +116,16 @@ def conclude(scene: Scene, rng: Rng, count: int) -> list[Target]:
     return targets
 
 
-# What is made of a target
+# What is made of a target, and of a way to make them
+
+
+def slowly(make: Callable[[Scene, Rng, int], list[Target]]) -> Callable[[Scene, Rng, int], list[Target]]:
+    """The same with crops at half speed; times are told as they are in the clip."""
+
+    def made(scene: Scene, rng: Rng, count: int) -> list[Target]:
+        return [replace(target, crop_speed=0.5) for target in make(scene, rng, count)]
+
+    return made
 
 
 def reworded(example: Example, rng: Rng) -> Target:

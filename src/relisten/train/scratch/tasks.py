@@ -13,13 +13,12 @@ from relisten.train.batches import Target
 from relisten.train.scratch.listening import (
     answer,
     answer_given,
-    answer_given_slowly,
     answer_in_text,
     conclude,
     describe,
     reason,
+    slowly,
     transcribe,
-    transcribe_slowly,
 )
 from relisten.train.scratch.reading import compare, quote, read, read_in_text, recite
 
@@ -40,7 +39,7 @@ TASKS: Final[Mapping[str, Task]] = {
     "interleaved": Task(Format.INTERLEAVED, answer),
     "grounded": Task(Format.GROUNDED, answer),
     "given": Task(Format.INTERLEAVED, answer_given),
-    "given slowly": Task(Format.INTERLEAVED, answer_given_slowly),
+    "given slowly": Task(Format.INTERLEAVED, slowly(answer_given)),
     "reason": Task(Format.GROUNDED, reason, seconds=0.5),
     "conclude": Task(Format.GROUNDED, conclude, seconds=0.5),
     "text": Task(Format.TEXT, answer_in_text),
@@ -51,5 +50,5 @@ TASKS: Final[Mapping[str, Task]] = {
     "compare": Task(Format.GROUNDED, compare, seconds=0.5),
     "describe": Task(Format.TEXT, describe),
     "transcribe": Task(Format.INTERLEAVED, transcribe),
-    "transcribe slowly": Task(Format.INTERLEAVED, transcribe_slowly),
+    "transcribe slowly": Task(Format.INTERLEAVED, slowly(transcribe)),
 }
