@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from support.cli import lines, run
+from support.rewards import EVENNESS
 from support.sounds import noise_clip
 
 from relisten import models
@@ -32,12 +33,6 @@ from relisten.train.grpo.trainer import Watch, train_grpo
 from relisten.train.settings import dump_settings, make_config, read_settings
 
 TIMES = ("seconds_rollout", "seconds_prepare", "seconds_update", "peak_megabytes")
-
-
-def evenness(trace: Trace, question: Question) -> float:
-    """A reward that a random model earns in different amounts: the share of its tokens with even ids."""
-    ids = [i for span in trace.generated for i in span.ids]
-    return sum(i % 2 == 0 for i in ids) / len(ids)
 
 
 def constant(trace: Trace, question: Question) -> float:
@@ -62,7 +57,7 @@ def config(tiny_folder: Path, questions: Path) -> GrpoConfig:
     return GrpoConfig(
         model=str(tiny_folder),
         questions=str(questions),
-        reward=f"{__name__}:evenness",
+        reward=EVENNESS,
         batch_size=3,
         group_size=4,
         update_size=2,
@@ -101,7 +96,7 @@ def test_reward_rises_and_every_guard_is_logged(config: GrpoConfig, questions: P
         assert row["updates"] == math.ceil((3 - row["groups_even"]) / 2)
         assert {"kl", "drift", "entropy", "clip_share", "grad_norm", "loss", "lr"} <= row.keys()
         assert {"listens", "listens_none", "listens_full", "tokens", "unfinished", "failed"} <= row.keys()
-        assert row[f"reward_{__name__}:evenness"] == pytest.approx(row["reward"])
+        assert row[f"reward_{EVENNESS}"] == pytest.approx(row["reward"])
     assert found[1]["kl"] == pytest.approx(0.0, abs=1e-6) or found[1]["updates"] > 1
     assert found[-1]["kl"] > 0
     assert [row["step"] for row in found if "val_reward" in row] == [0, 6, 12]
@@ -402,15 +397,9 @@ def test_two_processes_learn_what_one_does(
     config: GrpoConfig, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     pytest.importorskip("accelerate")
-    (tmp_path / "even_reward.py").write_text(
-        "def even(trace, question):\n"
-        "    ids = [i for span in trace.generated for i in span.ids]\n"
-        "    return sum(i % 2 == 0 for i in ids) / len(ids)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # the other processes need the reward
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    config = replace(config, reward="even_reward:even", validation=str(questions), validation_size=3, **change)
+    config = replace(config, validation=str(questions), validation_size=3, **change)
     file = tmp_path / "settings.toml"
     file.write_text(dump_settings(replace(config, steps=2)))
     train_grpo(replace(config, steps=3), tmp_path / "alone")

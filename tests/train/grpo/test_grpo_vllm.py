@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from support.cli import lines
+from support.rewards import EVENNESS
 from support.sounds import noise_clip
 from support.vllm import TOLERANCE, answers, assert_same, needs_vllm
 
@@ -20,7 +21,6 @@ from relisten.audio import write_clip
 from relisten.engines.native import NativeEngine
 from relisten.models.qwen2_5_omni import AUDIO_TOWER, Qwen2_5Omni
 from relisten.question import Question
-from relisten.trace import Trace
 from relisten.train.grpo import trainer as grpo
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.rollouts import make_engine
@@ -28,12 +28,6 @@ from relisten.train.grpo.trainer import Watch, train_grpo
 
 if TYPE_CHECKING:
     from relisten.engines.vllm.engine import VllmEngine
-
-
-def evenness(trace: Trace, question: Question) -> float:
-    """A reward in which any two answers differ: the share of tokens with even ids."""
-    ids = [i for span in trace.generated for i in span.ids]
-    return sum(i % 2 == 0 for i in ids) / len(ids)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +41,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> GrpoConfig:
     return GrpoConfig(
         model="echo-tiny",
         questions=str(folder / "questions.jsonl"),
-        reward=f"{__name__}:evenness",
+        reward=EVENNESS,
         engine="vllm",
         engine_options="max_context=1024",
         batch_size=2,
