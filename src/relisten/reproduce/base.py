@@ -2,9 +2,9 @@
 
 As Qwen2.5-Omni's tower starts from Whisper's and its tokenizer is Qwen's, tower and tokenizer here are those of a
 checkpoint, by default the shipped one. What the language model learns: to tell what is heard in a clip and in crops
-behind it in one context (also at half speed, for arm F), to draw conclusions from what is said to be heard, and to
-answer questions: in plain text, and from crops that are put into its answer. It never learns to write a tag, let
-alone to choose a segment.
+behind it in one context (also at half speed, for arm F), to tell again the times that a question names, to draw
+conclusions from what is said to be heard, and to answer questions: in plain text, and from crops that are put into its
+answer. It never learns to write a tag, let alone to choose a segment.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from relisten.train.scratch.pool import PoolConfig
 from relisten.train.scratch.trainer import train
 
 _SEED: Final = 0
-_HEAR: Final = (("transcribe", 0.4), ("transcribe slowly", 0.25), ("describe", 0.2), ("reason", 0.15))
-_ANSWER: Final = (("text", 0.25), ("given", 0.35), ("given slowly", 0.2), ("reason", 0.2))
+_HEAR: Final = (
+    ("transcribe", 0.4), ("transcribe slowly", 0.2), ("describe", 0.15), ("reason", 0.15), ("restate", 0.1),
+)  # fmt: skip
+_ANSWER: Final = (("text", 0.2), ("given", 0.25), ("given slowly", 0.15), ("reason", 0.2), ("restate", 0.2))
 
 
 def pools(plan: Plan) -> tuple[PoolConfig, PoolConfig]:

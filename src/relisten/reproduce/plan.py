@@ -72,8 +72,8 @@ BUDGETS: Final[Mapping[str, Budget]] = {
             rl_clips=150, rl_steps=6, validation=48, validate_every=3, test=200, long_test=60, rl_batch=8,
         ),
         Budget(
-            "full", 3, "1 to 2 hours", scenes=1500, hear_steps=300, answer_steps=500, sft_clips=1500, sft_steps=100,
-            rl_clips=1200, rl_steps=25, validation=128, validate_every=5, test=1000, long_test=500,
+            "full", 3, "about 2 hours", scenes=1500, hear_steps=400, answer_steps=800, sft_clips=2000, sft_steps=150,
+            rl_clips=1200, rl_steps=40, validation=128, validate_every=5, test=1000, long_test=500,
         ),
         # For tests: shows that everything runs.
         Budget(

@@ -64,11 +64,11 @@ def clip_sets(budget: Budget) -> tuple[ClipSet, ...]:
         return math.ceil(_CLIPS_PER_QUESTION * questions) + 2
 
     return (
-        ClipSet(SFT, "train", 11, budget.sft_clips),
-        ClipSet(RL, "train", 12, budget.rl_clips, (WINDOWS, WHOLE)),
-        ClipSet(VALIDATION, "validation", 13, needed(budget.validation), limit=budget.validation),
-        ClipSet(TEST, "test", 14, needed(budget.test), limit=budget.test),
-        ClipSet(LONG, "test", 15, needed(budget.long_test), limit=budget.long_test, seconds=LONG_SECONDS),
+        ClipSet(SFT, "train", 21, budget.sft_clips),
+        ClipSet(RL, "train", 22, budget.rl_clips, (WINDOWS, WHOLE)),
+        ClipSet(VALIDATION, "validation", 23, needed(budget.validation), limit=budget.validation),
+        ClipSet(TEST, "test", 24, needed(budget.test), limit=budget.test),
+        ClipSet(LONG, "test", 25, needed(budget.long_test), limit=budget.long_test, seconds=LONG_SECONDS),
     )
 
 
