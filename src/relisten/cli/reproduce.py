@@ -28,7 +28,7 @@ def reproduce(
         Path | None, typer.Option(help="Folder of the reproduction; the same command goes on with it.")
     ] = None,
     budget: Annotated[
-        str, typer.Option(help="quick (about 10 minutes) or full (1 to 2 hours), on two processors.")
+        str, typer.Option(help="quick (about 10 minutes) or full (about 2 hours), on two processors.")
     ] = "quick",
     seeds: Annotated[int | None, typer.Option(help="How many; the budget says how many else.")] = None,
     arms: Annotated[str, typer.Option(help="Some of A B B' C D D' E E' F, by comma; all else.")] = "",

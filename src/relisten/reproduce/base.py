@@ -3,8 +3,8 @@
 As Qwen2.5-Omni's tower starts from Whisper's and its tokenizer is Qwen's, tower and tokenizer here are those of a
 checkpoint, by default the shipped one. What the language model learns: to tell what is heard in a clip and in crops
 behind it in one context (also at half speed, for arm F), to tell again the times that a question names, to draw
-conclusions from what is said to be heard, and to answer questions: in plain text, and from crops that are put into its
-answer. It never learns to write a tag, let alone to choose a segment.
+conclusions from what is said to be heard, and to answer questions: in plain text, and from crops that are put into
+its answer. It never learns to write a tag, let alone to choose a segment.
 """
 
 from __future__ import annotations

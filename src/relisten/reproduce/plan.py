@@ -38,8 +38,6 @@ class Budget:
 
     name: str
     seeds: int
-    minutes: str
-    """What it was meant to take on two processors, in words."""
     scenes: int
     """Of each of the base's lengths; 10 s clips are twice as many."""
     hear_steps: int
@@ -68,16 +66,16 @@ BUDGETS: Final[Mapping[str, Budget]] = {
     budget.name: budget
     for budget in (
         Budget(
-            "quick", 1, "about 10 minutes", scenes=150, hear_steps=70, answer_steps=70, sft_clips=200, sft_steps=20,
+            "quick", 1, scenes=150, hear_steps=70, answer_steps=70, sft_clips=200, sft_steps=20,
             rl_clips=150, rl_steps=6, validation=48, validate_every=3, test=200, long_test=60, rl_batch=8,
         ),
         Budget(
-            "full", 3, "about 2 hours", scenes=1500, hear_steps=400, answer_steps=800, sft_clips=2000, sft_steps=150,
-            rl_clips=1200, rl_steps=40, validation=128, validate_every=5, test=1000, long_test=500,
+            "full", 3, scenes=1500, hear_steps=400, answer_steps=800, sft_clips=2000,
+            sft_steps=150, rl_clips=1200, rl_steps=40, validation=128, validate_every=5, test=1000, long_test=500,
         ),
         # For tests: shows that everything runs.
         Budget(
-            "smoke", 1, "a minute", scenes=4, hear_steps=1, answer_steps=1, sft_clips=3, sft_steps=1, rl_clips=3,
+            "smoke", 1, scenes=4, hear_steps=1, answer_steps=1, sft_clips=3, sft_steps=1, rl_clips=3,
             rl_steps=1, validation=2, validate_every=1, test=3, long_test=2, base_processes=1, rows=2, sft_batch=2,
             rl_batch=2, group=2, alone=1,
         ),
