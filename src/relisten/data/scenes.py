@@ -8,28 +8,21 @@ length of every event, reverberation time and the colour of the background noise
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, signal
 
 from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
-from relisten.data.synth import SPLITS, Draw, Sound, biquad, filtered
+from relisten.data.loudness import LEVEL_SAMPLES, levels_of, rms_db
+from relisten.data.recording import record
+from relisten.data.synth import SPLITS, Draw, Sound
 from relisten.data.timbres import DRUMS, LABELS, SYNTHESIS
 from relisten.data.told import Told
 from relisten.errors import InputError
-
-_OFFSET_DB: Final = -40.0
-_FRAME: Final = SAMPLE_RATE // 100
-_LEVEL_FRAMES: Final = 5
-_AUDIBLE_DB: Final = 7.0
-"""The softest event's level over background noise, at least."""
 
 
 @dataclass(frozen=True)
@@ -274,14 +267,14 @@ def place_events(
         samples = sound.samples[: total - begin]
         if not may_overlap and number + 1 < len(plan):
             samples = _cut(samples, seconds_to_samples(plan[number + 1][0]) - begin)
-        measured = _levels(samples)
+        measured = levels_of(samples)
         if mixed:
             loudness = (measured.plain + measured.weighted) / 2
             gain = min(10.0, levels[label] - loudness + draw.uniform(-2, 2))
         else:
             gain = draw.uniform(softest, spec.gain[1])
         # A sound inside another one's tail must stand out enough to be heard at all.
-        under = _rms_db(dry[begin : begin + 2 * _FRAME * _LEVEL_FRAMES])
+        under = rms_db(dry[begin : begin + 2 * LEVEL_SAMPLES])
         gain = min(10.0, max(gain, under - 3.0 - measured.plain))
         dry[begin : begin + len(samples)] += samples * np.float32(10 ** (gain / 20))
         events.append(
@@ -307,96 +300,6 @@ def _cut(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     fade = min(length, SAMPLE_RATE * 15 // 1000)
     samples[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
     return samples
-
-
-@dataclass(frozen=True)
-class _Levels:
-    plain: float
-    weighted: float
-    audible: int
-    """Samples until the sound has decayed."""
-
-
-def _levels(samples: NDArray[np.float32]) -> _Levels:
-    frames = -(-len(samples) // _FRAME)
-    padded = np.zeros((2, frames * _FRAME))
-    padded[0, : len(samples)] = samples
-    padded[1] = filtered(padded[0], *_EAR)
-    energy = (padded.reshape(2, frames, _FRAME) ** 2).mean(2)
-    loud = np.flatnonzero(energy[0] > energy[0].max() * 10 ** (_OFFSET_DB / 10))
-    audible = min(len(samples), (int(loud[-1]) + 1) * _FRAME)
-    plain, weighted = (10 * np.log10(_smoothed(row).max() + 1e-12) for row in energy)
-    return _Levels(float(plain), float(weighted), audible)
-
-
-def _smoothed(energy: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.convolve(energy, np.full(_LEVEL_FRAMES, 1 / _LEVEL_FRAMES))
-
-
-_EAR: Final = (biquad("high", 250, 0.5), biquad("high-shelf", 2500, 0.7, 3.0))
-
-
-def _rms_db(samples: NDArray[np.float32]) -> float:
-    return float(10 * np.log10(np.mean(samples.astype(np.float64) ** 2) + 1e-12)) if len(samples) else -120.0
-
-
-# How it is recorded
-
-
-def record(
-    draw: Draw, spec: SceneSpec, dry: NDArray[np.float32], events: tuple[Event, ...]
-) -> tuple[NDArray[np.float32], float]:
-    """Room, band limit, background noise and level: (n,) float32, and the overall gain in dB that was applied."""
-    samples = dry if draw.chance(spec.dry_share) else _in_room(draw, spec, dry)
-    if draw.chance(spec.codec_share):
-        corner = draw.log(3500, 7500)
-        sections = (biquad("low", corner, 0.54), biquad("low", corner, 1.31))
-        samples = filtered(samples.astype(np.float64), *sections).astype(np.float32)
-    if not draw.chance(spec.silent_share):
-        levels = [event.level for event in events]
-        floor = min(float(np.median(levels)) - draw.uniform(*spec.snr), min(levels) - _AUDIBLE_DB)
-        noise = _background(draw, len(dry))
-        samples = samples + noise * np.float32(10 ** (floor / 20))
-    peak = float(np.abs(samples).max()) + 1e-9
-    gain = draw.uniform(*spec.peak) - 20 * math.log10(peak)
-    return samples * np.float32(10 ** (gain / 20)), gain
-
-
-def _in_room(draw: Draw, spec: SceneSpec, dry: NDArray[np.float32]) -> NDArray[np.float32]:
-    seconds = draw.banded_log(*spec.reverb)
-    count = int(SAMPLE_RATE * min(seconds, 1.0))
-    response = draw.rng.standard_normal(count, dtype=np.float32)
-    response *= np.exp(np.arange(count, dtype=np.float32) * np.float32(-6.9 / (seconds * SAMPLE_RATE)))
-    response = filtered(response.astype(np.float64), biquad("low", draw.log(1200, 7500), 0.5)).astype(np.float32)
-    response[: int(SAMPLE_RATE * draw.uniform(0.001, 0.02))] = 0
-    response *= np.float32(draw.log(0.06, 0.6)) / (np.linalg.norm(response) + 1e-9)
-    for _ in range(draw.integer(1, 6)):
-        at = int(SAMPLE_RATE * draw.uniform(0.003, 0.04))
-        response[min(at, count - 1)] += draw.uniform(-0.25, 0.25)
-    response[0] = 1.0
-    wet: NDArray[np.float32] = signal.oaconvolve(dry, response)[: len(dry)]
-    return wet.astype(np.float32)
-
-
-def _background(draw: Draw, count: int) -> NDArray[np.float32]:
-    """Noise (count,) of RMS 1: spectrum falling or rising by a random exponent, at times with hum or swell."""
-    size = fft.next_fast_len(count, real=True)
-    spectrum = fft.rfft(draw.rng.standard_normal(size, dtype=np.float32))
-    frequency = np.arange(len(spectrum), dtype=np.float32) * np.float32(SAMPLE_RATE / size)
-    slope = draw.banded(-0.5, 1.1)
-    spectrum *= np.maximum(frequency, 30.0) ** np.float32(-slope)
-    noise = fft.irfft(spectrum, size)[:count]
-    noise /= np.sqrt(np.mean(noise**2)) + 1e-9
-    t = np.arange(count, dtype=np.float32) / np.float32(SAMPLE_RATE)
-    if draw.chance(0.2):
-        hum = draw.choice((50.0, 60.0))
-        for harmonic in (1, 2, 3, 5):
-            noise += draw.log(0.05, 0.8) / harmonic * np.sin(np.float32(2 * np.pi * hum * harmonic) * t)
-    if draw.chance(0.3):
-        noise *= 1 + draw.uniform(0.1, 0.6) * np.sin(2 * np.pi * draw.log(0.1, 3) * t + draw.uniform(0, 6))
-    noise /= np.sqrt(np.mean(noise**2)) + 1e-9
-    result: NDArray[np.float32] = noise.astype(np.float32)
-    return result
 
 
 # Targets for training
