@@ -32,7 +32,9 @@ def reproduce(
     ] = "quick",
     seeds: Annotated[int | None, typer.Option(help="How many; the budget says how many else.")] = None,
     arms: Annotated[str, typer.Option(help="Some of A B B' C D D' E E' F, by comma; all else.")] = "",
-    tower: Annotated[str, typer.Option(help="Whose audio tower and tokenizer the base starts from.")] = ECHO_TINY,
+    start: Annotated[
+        str, typer.Option(help="The checkpoint that the base starts from; it forgets its tags.")
+    ] = ECHO_TINY,
     workers: Annotated[int, typer.Option(help="Jobs at once; 0: as many as there are processors.")] = 0,
     probe: Annotated[
         str,
@@ -67,7 +69,7 @@ def reproduce(
     chosen = BUDGETS[budget]
     count = chosen.seeds if seeds is None else seeds
     names = tuple(arm.name for arm in find_arms(name for name in arms.split(",") if name.strip()))
-    plan = Plan(chosen, tuple(range(count)), names, tower)
+    plan = Plan(chosen, tuple(range(count)), names, start)
 
     from relisten.reproduce.page import notes, write_page
     from relisten.reproduce.runner import JobError, State

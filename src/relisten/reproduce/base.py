@@ -1,17 +1,16 @@
-"""The base that all arms start from: a language model from random weights behind a trained audio tower.
+"""The base that all arms start from: it has heard several sounds in one context and has never used a tag.
 
-As Qwen2.5-Omni's tower starts from Whisper's and its tokenizer is Qwen's, tower and tokenizer here are those of a
-checkpoint, by default the shipped one. What the language model learns: to tell what is heard in a clip and in crops
-behind it in one context (also at half speed, for arm F), to tell again the times that a question names, to draw
-conclusions from what is said to be heard, and to answer questions: in plain text, and from crops that are put into
-its answer. It never learns to write a tag, let alone to choose a segment.
+Qwen2.5-Omni starts from the weights of a language model and of a tower. The base here starts from a checkpoint as
+well, by default the shipped one, which already listens again; so the rows of both tags in its embedding and in its
+head are drawn anew. Then it learns, on easy to hard scenes, to answer in plain text, to list what is in a clip, to
+answer from crops that are put into its answer (also at half speed, for arm F), and to conclude from what is said to
+be heard. No tag and no segment is ever a target.
 """
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,10 +26,8 @@ from relisten.train.scratch.pool import PoolConfig
 from relisten.train.scratch.trainer import train
 
 _SEED: Final = 0
-_HEAR: Final = (
-    ("transcribe", 0.4), ("transcribe slowly", 0.2), ("describe", 0.15), ("reason", 0.15), ("restate", 0.1),
-)  # fmt: skip
-_ANSWER: Final = (("text", 0.2), ("given", 0.25), ("given slowly", 0.15), ("reason", 0.2), ("restate", 0.2))
+_MIX: Final = (("text", 0.4), ("describe", 0.1), ("given", 0.2), ("given slowly", 0.2), ("reason", 0.1))
+_TAGS: Final = ("<seg>", "</seg>")
 
 
 def pools(plan: Plan) -> tuple[PoolConfig, PoolConfig]:
@@ -48,12 +45,12 @@ def base_config(plan: Plan) -> SftConfig:
     """The run of the scratch trainer."""
     budget = plan.budget
     training, validation = pools(plan)
-    stage = partial(Stage, lr=1.5e-3, rows=budget.rows, onsets=5.0, traits=0.05)
+    stage = Stage(
+        "answer", budget.base_steps, lr=1e-3, mix=_MIX, rows=budget.rows, longest=LONG_SECONDS,
+        warmup=min(20, budget.base_steps), onsets=5.0, traits=0.05,
+    )  # fmt: skip
     return SftConfig(
-        stages=(
-            stage("hear", budget.hear_steps, mix=_HEAR, decay=0.0, warmup=min(50, budget.hear_steps)),
-            stage("answer", budget.answer_steps, mix=_ANSWER, longest=LONG_SECONDS, warmup=1),
-        ),
+        stages=(stage,),
         pool=training,
         validation=validation,
         seed=_SEED,
@@ -68,28 +65,33 @@ def train_base(plan: Plan, folder: Path, pool: Path) -> Path:
     """Train it in `folder`, or go on; `pool` has its scenes."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "start").exists():
-        write_start(plan.tower, _SEED, folder / "start")
+        write_start(plan.start, _SEED, folder / "start")
     if not (folder / "pool").exists():
         (folder / "pool").symlink_to(pool.absolute(), target_is_directory=True)
     return train(base_config(plan), folder)
 
 
-def write_start(tower: str, seed: int, folder: Path) -> None:
-    """The checkpoint `tower` with a language model, and a way from the tower into it, of random weights.
+def write_start(model: str, seed: int, folder: Path) -> None:
+    """The checkpoint `model` with the rows of both tags, in the embedding and in the head, of random weights.
 
     Raises:
         InputError: it is no such checkpoint, or none that can be trained from scratch.
     """
-    family = load(tower, "float32")
+    family = load(model, "float32")
     if not isinstance(family, Qwen2_5Omni) or family.source.config.get("enable_audio_output", True):
         raise InputError(
-            f"tower {tower}: a base needs a small model without speech; use echo-tiny or one made like it"
+            f"model {model}: a base needs a small model without speech; use echo-tiny or one made like it"
         )
-    torch.manual_seed(seed)
-    thinker = family.thinker
-    projection = family.audio_tower.get_submodule("proj")
-    for module in (*family.language_model.modules(), family.lm_head, projection):
-        thinker._init_weights(module)
+    tags = [family.encode_response(tag) for tag in _TAGS]
+    if any(len(ids) != 1 for ids in tags):
+        raise InputError(f"model {model}: its tags are no single tokens; use echo-tiny or one made like it")
+    rows = [ids[0] for ids in tags]
+    random = torch.Generator().manual_seed(seed)
+    spread = family.thinker.config.get_text_config().initializer_range
+    with torch.no_grad():
+        for part_of, name in ((family.language_model, "embed_tokens.weight"), (family.thinker, "lm_head.weight")):
+            table = part_of.get_parameter(name)
+            table[rows] = spread * torch.randn(len(rows), table.shape[1], generator=random)
     part = folder.with_name(".start.part")
     shutil.rmtree(part, ignore_errors=True)
     family.save(part, whole=True)

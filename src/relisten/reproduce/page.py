@@ -59,10 +59,10 @@ def notes(plan: Plan) -> list[str]:
     """What a reader must know before any figure."""
     budget = plan.budget
     told = [
-        f"Audio tower and tokenizer of the base are those of {plan.tower}; its language model began with random "
-        f"weights. {len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}, {budget.hear_steps + budget.answer_steps} "
-        f"steps of the base, {budget.sft_steps} of SFT, {budget.rl_steps} of RL with {budget.rl_batch} x "
-        f"{budget.group} answers. Greedy answers."
+        f"The base started from the weights of {plan.start}, but for its tags, whose rows were random. "
+        f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}, {budget.base_steps} steps of the base, "
+        f"{budget.sft_steps} of SFT, {budget.rl_steps} of RL with {budget.rl_batch} x {budget.group} answers. "
+        "Greedy answers."
     ]
     if budget.name != "full":
         told.append(

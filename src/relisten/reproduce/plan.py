@@ -40,10 +40,7 @@ class Budget:
     seeds: int
     scenes: int
     """Of each of the base's lengths; 10 s clips are twice as many."""
-    hear_steps: int
-    """Of the base: exercises in listening, crops in one context with their clip among them."""
-    answer_steps: int
-    """Of the base: text answers beside them."""
+    base_steps: int
     sft_clips: int
     sft_steps: int
     rl_clips: int
@@ -66,16 +63,16 @@ BUDGETS: Final[Mapping[str, Budget]] = {
     budget.name: budget
     for budget in (
         Budget(
-            "quick", 1, scenes=150, hear_steps=70, answer_steps=70, sft_clips=200, sft_steps=20,
+            "quick", 1, scenes=150, base_steps=60, sft_clips=200, sft_steps=20,
             rl_clips=150, rl_steps=6, validation=48, validate_every=3, test=200, long_test=60, rl_batch=8,
         ),
         Budget(
-            "full", 3, scenes=1500, hear_steps=400, answer_steps=800, sft_clips=2000,
-            sft_steps=150, rl_clips=1200, rl_steps=40, validation=128, validate_every=5, test=1000, long_test=500,
+            "full", 3, scenes=1500, base_steps=400, sft_clips=1000, sft_steps=60,
+            rl_clips=1200, rl_steps=40, validation=128, validate_every=5, test=1000, long_test=500,
         ),
         # For tests: shows that everything runs.
         Budget(
-            "smoke", 1, scenes=4, hear_steps=1, answer_steps=1, sft_clips=3, sft_steps=1, rl_clips=3,
+            "smoke", 1, scenes=4, base_steps=1, sft_clips=3, sft_steps=1, rl_clips=3,
             rl_steps=1, validation=2, validate_every=1, test=3, long_test=2, base_processes=1, rows=2, sft_batch=2,
             rl_batch=2, group=2, alone=1,
         ),
@@ -94,8 +91,8 @@ class Plan:
     budget: Budget
     seeds: tuple[int, ...]
     arms: tuple[str, ...]
-    tower: str = ECHO_TINY
-    """Whose audio tower and tokenizer the base starts from. Its language model starts from random weights."""
+    start: str = ECHO_TINY
+    """The checkpoint that the base starts from, its tags forgotten."""
     scenes: SceneSpec = field(default_factory=lambda: HARD)
 
     def __post_init__(self) -> None:
@@ -119,7 +116,7 @@ class Plan:
                 Budget(**data["budget"]),
                 tuple(data["seeds"]),
                 tuple(data["arms"]),
-                data["tower"],
+                data["start"],
                 SceneSpec(**spec),
             )
         except (KeyError, TypeError, AttributeError) as error:

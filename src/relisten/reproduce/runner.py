@@ -146,7 +146,7 @@ def _keep_plan(plan: Plan, folder: Path) -> None:
         return
     held = json.loads(path.read_text(encoding="utf-8"))
     now = plan.to_json()
-    for name in ("budget", "tower", "scenes"):
+    for name in ("budget", "start", "scenes"):
         if held[name] != now[name]:
             raise InputError(f"{folder}: was begun with another {name}; give the same, or another --out")
     # Further arms and seeds may be added, and some be left out: jobs that are done stay done.

@@ -12,7 +12,7 @@ from relisten.data.scenes import make_scene
 from relisten.data.timbres import LABELS
 from relisten.data.wording import NAMES, NUMBERS
 from relisten.protocol import parse_answer
-from relisten.train.scratch.listening import conclude, restate, reworded
+from relisten.train.scratch.listening import conclude, reworded
 from relisten.train.scratch.reading import recite
 
 SAME_LABEL = {name: label for label, names in NAMES.items() for name, _ in names}
@@ -68,22 +68,6 @@ def test_conclusions_are_drawn_from_what_is_said_to_be_heard() -> None:
                 assert right in choices
     assert kinds == {"before", "after", "duration", "longest_gap", "louder", "higher"}
     assert any(length != 1 for length in lengths)
-
-
-def test_what_is_restated_are_the_times_of_the_question() -> None:
-    rng = np.random.default_rng(0)
-    for index in range(10):
-        scene = make_scene("train", 3, index)
-        targets = restate(scene, rng, 4)
-        assert len(targets) == 16
-        for target in targets:
-            named = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", target.question.text)}
-            restated = re.search(r" ([\d.]+) to ([\d.]+) s$", target.response)
-            assert restated
-            start, end = map(float, restated.groups())
-            assert 0 <= start < end <= scene.clip.duration
-            assert {start, end} <= {*named, 0.0}
-            assert not target.ends
 
 
 def test_what_is_recited_stands_in_the_finding_and_is_not_given() -> None:

@@ -16,7 +16,7 @@ from relisten.data.reasoning import Listening
 from relisten.data.scenes import Scene, caption
 from relisten.data.subject import as_subject
 from relisten.data.timbres import LABELS
-from relisten.data.wording import NAMES, REASONS, Rng, ask, in_words, pick
+from relisten.data.wording import NAMES, REASONS, Rng, in_words, pick
 from relisten.protocol import Segment
 from relisten.question import Question
 from relisten.train.batches import Target
@@ -47,7 +47,6 @@ _HEARD = re.compile(
 )
 _CONCLUSION = re.compile(r", (?:so|and the) [^,]*</think>")
 _TAG = re.compile(r"<seg>([\d.]+), ([\d.]+)</seg>")
-_RESTATED = 4
 
 
 def answer(scene: Scene, rng: Rng, count: int) -> list[Target]:
@@ -91,21 +90,6 @@ def transcribe(scene: Scene, rng: Rng, count: int) -> list[Target]:
         question = f"How many {pick(rng, NAMES[label])[1]} are there?"
         reason = pick(rng, REASONS["count"]).format(one=label)
         targets.append(Target(Question(question), f"<think>{reason}{heard.text}", chooses=False, ends=False))
-    return targets
-
-
-def restate(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """The times that a question names, told again in plain text; left open where listening would begin.
-
-    Nothing has to be heard for it and texts are short, so there are several for every one that is wanted.
-    """
-    targets = []
-    for _ in range(_RESTATED * count):
-        label, kind = pick(rng, LABELS), pick(rng, ("count", "first", "last", "exists"))
-        start, end = _times(scene, rng)
-        reason = pick(rng, REASONS["order" if kind in ("first", "last") else kind]).format(one=label)
-        question = Question(ask(rng, kind, label, (start, end)))
-        targets.append(Target(question, f"<think>{reason} {start:.1f} to {end:.1f} s", ends=False))
     return targets
 
 
@@ -194,11 +178,3 @@ def _window(scene: Scene, rng: Rng, shortest: float, longest: float) -> tuple[fl
         if gap > distance:
             best, distance = (start, end), gap
     return best
-
-
-def _times(scene: Scene, rng: Rng) -> tuple[float, float]:
-    """A random window within the clip on a grid of 0.1 or 0.5 s, some from its very start, whatever is in it."""
-    grid = 0.1 if rng.random() < 0.5 else 0.5
-    steps = int(scene.clip.duration / grid + 1e-6)
-    first, last = sorted(int(step) for step in rng.choice(steps + 1, 2, replace=False))
-    return (0.0 if rng.random() < 0.1 else round(first * grid, 1)), round(last * grid, 1)

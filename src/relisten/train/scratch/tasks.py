@@ -17,7 +17,6 @@ from relisten.train.scratch.listening import (
     conclude,
     describe,
     reason,
-    restate,
     slowly,
     transcribe,
 )
@@ -43,7 +42,6 @@ TASKS: Final[Mapping[str, Task]] = {
     "given slowly": Task(Format.INTERLEAVED, slowly(answer_given)),
     "reason": Task(Format.GROUNDED, reason, seconds=0.5),
     "conclude": Task(Format.GROUNDED, conclude, seconds=0.5),
-    "restate": Task(Format.TEXT, restate, seconds=0.5),
     "text": Task(Format.TEXT, answer_in_text),
     "read": Task(Format.INTERLEAVED, read, reads=True),
     "read text": Task(Format.TEXT, read_in_text, reads=True),
