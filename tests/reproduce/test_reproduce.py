@@ -44,6 +44,7 @@ def test_a_finished_one_is_told_and_drawn(finished: Path, capsys: pytest.Capture
     assert "far too few steps" in found["notes"][1]
     for one in found["figures"]:
         assert one["accuracy"]["n"] == 3
+        assert one["greedy"]["n"] == 3
         assert one["long"]["n"] == 2
         assert one["latency"] > 0
         assert sum(kind["n"] for kind in one["kinds"].values()) == 3
@@ -57,6 +58,13 @@ def test_a_finished_one_is_told_and_drawn(finished: Path, capsys: pytest.Capture
     assert code == 0, err
     assert "D over A (all of it)" in out
     assert "C over" not in out
+
+
+def test_answers_are_sampled_as_in_the_paper_and_greedy_beside_it(finished: Path) -> None:
+    for what, temperature in (("test", 0.7), ("long", 0.7), ("greedy", 0.0)):
+        for row in read_run(finished / "seed-0" / "D" / what).rows:
+            assert isinstance(row.trace, Trace)
+            assert row.trace.sampling.temperature == temperature
 
 
 def test_half_speed_is_heard_in_training_and_in_evaluation_alike(finished: Path) -> None:

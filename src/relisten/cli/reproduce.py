@@ -112,18 +112,20 @@ def reproduce(
 
 
 def _print(table: Table) -> None:
-    grid = Grid("arm", "", "accuracy %", "long clips %", "words", "listens", "latency s")
+    grid = Grid("arm", "", "accuracy %", "greedy %", "long clips %", "words", "listens", "latency s")
     for one in table.figures:
         latency = "" if one.latency is None else f"{one.latency:.2f}"
         grid.add_row(
-            one.arm, one.about, _share(one.accuracy), _share(one.long), _plain(one.words, 0),
-            _plain(one.listens, 2), latency,
+            one.arm, one.about, _share(one.accuracy), _share(one.greedy), _share(one.long),
+            _plain(one.words, 0), _plain(one.listens, 2), latency,
         )  # fmt: skip
     Console().print(grid)
     for change in table.differences:
-        mean = change.difference
-        ends = f"{100 * mean.low:+.1f} to {100 * mean.high:+.1f}"
-        print(f"{change.arm} over {change.over} ({change.tells}): {100 * mean.mean:+.1f} points ({ends})")
+        sampled, greedy = (
+            f"{100 * mean.mean:+.1f} points ({100 * mean.low:+.1f} to {100 * mean.high:+.1f})"
+            for mean in (change.difference, change.greedy)
+        )
+        print(f"{change.arm} over {change.over} ({change.tells}): {sampled}; greedy {greedy}")
 
 
 def _share(mean: Mean) -> str:

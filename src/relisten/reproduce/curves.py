@@ -15,7 +15,8 @@ from relisten.reproduce.plan import Plan
 
 QUANTITIES: Final[Mapping[str, str]] = {
     "reward": "reward",
-    "val_right": "accuracy on validation questions",
+    "right": "accuracy of the answers sampled for training",
+    "val_right": "accuracy on validation questions, greedy",
     "listens": "listens an answer",
     "segment_seconds": "seconds a segment",
     "overlap": "overlap of segments",

@@ -7,14 +7,14 @@ any moment and goes on when it is run again: every trainer and every evaluation 
     OUT/base/                            what all arms start from, as in the paper: one for all seeds
     OUT/seed-0/sft/                      a training that arms share
     OUT/seed-0/D/rl/                     an arm's reinforcement
-    OUT/seed-0/D/test/, long/, alone/    its evaluations, as `relisten eval` writes them
+    OUT/seed-0/D/test/, greedy/, long/, alone/   its evaluations, as `relisten eval` writes them
     OUT/logs/, OUT/done/                 what jobs printed, and which are done
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,10 @@ MAX_TOKENS: Final = 240
 """Sampled tokens of an answer: all of a clip of 25 s, sound by sound, takes fewer."""
 SETS: Final = "sets"
 POOL: Final = "pool"
+GREEDY: Final = "greedy"
 ALONE: Final = "alone"
+TEMPERATURE: Final = 0.7
+"""Of answers in evaluation, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def _sft(plan: Plan, seed: int, folder: Path, processes: int) -> None:
     here = folder / f"seed-{seed}"
     config = FinetuneConfig(
         str(folder / "base" / "checkpoint"), str(questions_file(folder / SETS, SFT)), format=Format.GROUNDED,
-        steps=plan.budget.sft_steps, batch_size=plan.budget.sft_batch, lr=5e-4, weight_decay=0.01,
+        steps=plan.budget.sft_steps, batch_size=plan.budget.sft_batch, lr=2e-4, weight_decay=0.01,
         betas=(0.9, 0.98), answer_weight=4.0, gradient_checkpointing=False, pass_tokens=16384, seed=seed,
         save_every=10, saved_as="float32", tensorboard=False, threads=1, device="cpu",
     )  # fmt: skip
@@ -139,7 +142,7 @@ def _rl(plan: Plan, seed: int, arm: Arm, folder: Path, processes: int) -> None:
         str(questions_file(folder / SETS, RL, arm.questions)), str(questions_file(folder / SETS, VALIDATION)),
         format=arm.format, reward=arm.reward, crop_speed=arm.crop_speed, steps=budget.rl_steps,
         batch_size=budget.rl_batch, update_size=max(1, budget.rl_batch // 2), group_size=budget.group,
-        max_tokens=MAX_TOKENS, lr=5e-5, betas=(0.9, 0.99), kl=0.03, train_audio=True, seed=seed,
+        max_tokens=MAX_TOKENS, lr=1.5e-4, betas=(0.9, 0.99), kl=0.03, train_audio=True, seed=seed,
         validate_every=budget.validate_every, save_every=5, saved_as="float32", tensorboard=False, threads=1,
         device="cpu",
     )  # fmt: skip
@@ -156,14 +159,15 @@ def _evaluate(plan: Plan, seed: int, arm: Arm, folder: Path, processes: int) -> 
 
     model, out = checkpoint(folder, seed, arm), folder / f"seed-{seed}" / arm.folder
     subject = Subject(str(model), model_hash(model))
-    settings = Settings(arm.format, max_tokens=MAX_TOKENS, crop_speed=arm.crop_speed)
+    settings = Settings(
+        arm.format, temperature=TEMPERATURE, seed=seed, max_tokens=MAX_TOKENS, crop_speed=arm.crop_speed
+    )
     with NativeEngine(load(model, "float32"), name=f"{arm.name}, seed {seed}") as engine:
-        for name, asked, limit, at_once in (
-            (TEST, TEST, None, AT_ONCE),
-            (LONG, LONG, None, AT_ONCE),
-            (ALONE, TEST, plan.budget.alone, 1),
+        for name, asked, how, limit, at_once in (
+            (TEST, TEST, settings, None, AT_ONCE),
+            (GREEDY, TEST, replace(settings, temperature=0.0), None, AT_ONCE),
+            (LONG, LONG, settings, None, AT_ONCE),
+            (ALONE, TEST, settings, plan.budget.alone, 1),
         ):
             data = questions_file(folder / SETS, asked)
-            work(
-                prepare(Questions(), out / name, subject, settings, data=data, limit=limit), engine, at_once=at_once
-            )
+            work(prepare(Questions(), out / name, subject, how, data=data, limit=limit), engine, at_once=at_once)

@@ -15,10 +15,11 @@ from relisten.report.html import Child, Markup, tag
 from relisten.report.sections import section
 from relisten.reproduce.arms import ARMS
 from relisten.reproduce.curves import QUANTITIES, Curve, curves
+from relisten.reproduce.jobs import TEMPERATURE
 from relisten.reproduce.plan import CLIP_SECONDS, LONG_SECONDS, Plan
 from relisten.reproduce.table import Table
 
-_SHARES = ("val_right", "overlap")
+_SHARES = ("right", "val_right", "overlap")
 
 
 def write_page(plan: Plan, table: Table, folder: Path, path: Path) -> None:
@@ -62,7 +63,7 @@ def notes(plan: Plan) -> list[str]:
         f"The base started from the weights of {plan.start}, but for its tags, whose rows were random. "
         f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}, {budget.base_steps} steps of the base, "
         f"{budget.sft_steps} of SFT, {budget.rl_steps} of RL with {budget.rl_batch} x {budget.group} answers. "
-        "Greedy answers."
+        f"Answers are sampled at temperature {TEMPERATURE:g}, as in the paper, where it does not say greedy."
     ]
     if budget.name != "full":
         told.append(
@@ -74,8 +75,8 @@ def notes(plan: Plan) -> list[str]:
 
 def _results(plan: Plan, table: Table) -> Markup:
     head: list[Child] = [
-        "Arm", "", f"Accuracy, {CLIP_SECONDS:g} s", "Seeds", f"Accuracy, {LONG_SECONDS:g} s", "No answer", "Words",
-        "Listens", "Listened at all", "Segment", "Overlap", "Latency",
+        "Arm", "", f"Accuracy, {CLIP_SECONDS:g} s", "Seeds", "Greedy", f"Accuracy, {LONG_SECONDS:g} s",
+        "No answer", "Words", "Listens", "Listened at all", "Segment", "Overlap", "Latency",
     ]  # fmt: skip
     rows: list[list[Child]] = []
     for one in table.figures:
@@ -86,6 +87,7 @@ def _results(plan: Plan, table: Table) -> Markup:
                 one.about,
                 _share(one.accuracy),
                 f"{100 * low:.1f} to {100 * high:.1f}" if len(one.by_seed) > 1 else f"{100 * low:.1f}",
+                _share(one.greedy),
                 _share(one.long),
                 percent(round(one.unanswered, 3)),
                 figures.mean(one.words, 0),
@@ -110,13 +112,19 @@ def _comparisons(table: Table) -> Markup | None:
     if not table.differences:
         return None
     rows: list[list[Child]] = [
-        [f"{one.arm} over {one.over}", one.tells, figures.points(one.difference.mean, _ends(one.difference))]
+        [
+            f"{one.arm} over {one.over}",
+            one.tells,
+            *(figures.points(mean.mean, _ends(mean)) for mean in (one.difference, one.greedy)),
+        ]
         for one in table.differences
     ]
     return section(
         "differences",
         "What each step brings",
-        figures.table(["Arms", "What it tells", "Points"], rows, caption="Differences of accuracies"),
+        figures.table(
+            ["Arms", "What it tells", "Points", "Points, greedy"], rows, caption="Differences of accuracies"
+        ),
         lead="Over the same questions; the interval resamples them.",
     )
 

@@ -17,7 +17,7 @@ from relisten.evaluate.analysis import Mean, analyse
 from relisten.evaluate.results import Run, read_run
 from relisten.evaluate.scoring import Outcome, Rule
 from relisten.reproduce.arms import ARMS, PAIRS
-from relisten.reproduce.jobs import ALONE, seeds_of
+from relisten.reproduce.jobs import ALONE, GREEDY, seeds_of
 from relisten.reproduce.plan import Plan
 from relisten.reproduce.sets import LONG, TEST
 
@@ -31,7 +31,9 @@ class Figures:
     arm: str
     about: str
     accuracy: Mean
+    """At the paper's temperature."""
     by_seed: tuple[float, ...]
+    greedy: Mean
     long: Mean
     """On clips 2.5 times as long as those of training."""
     kinds: Mapping[str, Mean]
@@ -56,6 +58,7 @@ class Difference:
     over: str
     tells: str
     difference: Mean
+    greedy: Mean
 
 
 @dataclass(frozen=True)
@@ -76,20 +79,24 @@ def collect(plan: Plan, folder: Path) -> Table:
         InputError: an evaluation is missing or cannot be read.
     """
     outcomes: dict[str, dict[str, float]] = {}
+    greedy: dict[str, dict[str, float]] = {}
     found = []
     for name in plan.arms:
         runs = [_read(folder, seed, name, TEST) for seed in seeds_of(plan, ARMS[name])]
         outcomes[name] = _right(runs)
-        found.append(_figures(plan, folder, name, runs, outcomes[name]))
+        greedy[name] = _right([_read(folder, seed, name, GREEDY) for seed in seeds_of(plan, ARMS[name])])
+        found.append(_figures(plan, folder, name, runs, outcomes[name], greedy[name]))
     differences = [
-        Difference(one, other, tells, _of([outcomes[one][key] - outcomes[other][key] for key in outcomes[one]]))
+        Difference(one, other, tells, _less(outcomes[one], outcomes[other]), _less(greedy[one], greedy[other]))
         for one, other, tells in PAIRS
         if one in outcomes and other in outcomes
     ]
     return Table(tuple(found), tuple(differences), found[0].accuracy.n, found[0].long.n)
 
 
-def _figures(plan: Plan, folder: Path, name: str, runs: list[Run], right: Mapping[str, float]) -> Figures:
+def _figures(
+    plan: Plan, folder: Path, name: str, runs: list[Run], right: Mapping[str, float], greedy: Mapping[str, float]
+) -> Figures:
     seeds = seeds_of(plan, ARMS[name])
     rows = [row for run in runs for row in run.rows]
     told = analyse(rows, _RULE)
@@ -103,6 +110,7 @@ def _figures(plan: Plan, folder: Path, name: str, runs: list[Run], right: Mappin
         about=ARMS[name].about,
         accuracy=_of(list(right.values())),
         by_seed=tuple(float(np.mean(list(_right([run]).values()))) for run in runs),
+        greedy=_of(list(greedy.values())),
         long=_of(list(_right([_read(folder, seed, name, LONG) for seed in seeds]).values())),
         kinds={kind: _of(values) for kind, values in sorted(kinds.items())},
         words=told.words,
@@ -126,6 +134,10 @@ def _right(runs: list[Run]) -> dict[str, float]:
         for row in run.rows:
             shares.setdefault(row.id, []).append(row.outcome(_RULE) is Outcome.RIGHT)
     return {key: float(np.mean(values)) for key, values in shares.items()}
+
+
+def _less(one: Mapping[str, float], other: Mapping[str, float]) -> Mean:
+    return _of([one[key] - other[key] for key in one])
 
 
 def _of(values: list[float]) -> Mean:
