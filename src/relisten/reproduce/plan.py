@@ -68,7 +68,7 @@ BUDGETS: Final[Mapping[str, Budget]] = {
         ),
         Budget(
             "full", 3, scenes=1500, base_steps=400, sft_clips=1000, sft_steps=60,
-            rl_clips=1200, rl_steps=40, validation=128, validate_every=5, test=1000, long_test=500,
+            rl_clips=1200, rl_steps=50, validation=128, validate_every=5, test=1000, long_test=500,
         ),
         # For tests: shows that everything runs.
         Budget(
