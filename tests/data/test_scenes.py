@@ -40,7 +40,7 @@ def test_a_scene_depends_on_its_own_numbers_only() -> None:
 
 def test_processes_change_nothing() -> None:
     alone = list(simulate("validation", 1, 2, 5))
-    shared = list(simulate_many("validation", 1, 2, 5, processes=2, chunk=2))
+    shared = list(simulate_many("validation", 1, 2, 5, processes=2))
     assert all(same(one, other) for one, other in zip(alone, shared, strict=True))
 
 

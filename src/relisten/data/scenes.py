@@ -8,7 +8,6 @@ length of every event, reverberation time and the colour of the background noise
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
 from relisten.data.loudness import LEVEL_SAMPLES, levels_of, rms_db
+from relisten.data.parallel import ordered_map
 from relisten.data.recording import record
 from relisten.data.synth import SPLITS, Draw, Sound
 from relisten.data.timbres import DRUMS, LABELS, SYNTHESIS
@@ -154,15 +154,10 @@ def simulate_many(
     spec: SceneSpec | None = None,
     *,
     processes: int = 2,
-    chunk: int = 8,
 ) -> Iterator[Scene]:
     """The same scenes as `simulate`, in the same order, made by several processes."""
     make = partial(make_scene, split, seed, spec=spec)
-    if processes <= 1:
-        yield from map(make, range(start, start + count))
-        return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(make, range(start, start + count), chunksize=chunk)
+    yield from ordered_map(make, range(start, start + count), processes)
 
 
 def make_scene(split: str, seed: int, index: int, spec: SceneSpec | None = None) -> Scene:

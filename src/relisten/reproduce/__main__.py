@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
-import time
 from pathlib import Path
 
+from relisten.data.parallel import end_with_parent
 from relisten.errors import InputError
 from relisten.reproduce.jobs import list_jobs
 from relisten.reproduce.plan import Plan
 
 
-def _end_with(parent: int) -> None:
-    """Who started this process may be killed; nobody would then keep a second one from the same folder."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
-
-
 def main(arguments: list[str]) -> None:
     folder, name, processes = Path(arguments[0]), arguments[1], int(arguments[2])
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     plan = Plan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
     job = next((job for job in list_jobs(plan) if job.name == name), None)
     if job is None:

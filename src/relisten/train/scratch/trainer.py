@@ -29,6 +29,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
+from relisten.data.parallel import end_with_parent
 from relisten.data.scenes import Scene
 from relisten.data.wording import NAMES, NUMBERS
 from relisten.errors import InputError
@@ -95,6 +96,7 @@ def _corpus(pool: ScenePool, config: SftConfig) -> Iterator[str]:
 def _work(rank: int, config: SftConfig, out: Path) -> None:
     torch.set_num_threads(1 if config.processes > 1 else max(1, os.cpu_count() or 1))
     if config.processes > 1:
+        end_with_parent()
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         dist.init_process_group(
             "gloo", init_method=f"file://{out.absolute() / 'meeting'}", rank=rank, world_size=config.processes
