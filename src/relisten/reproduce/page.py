@@ -181,7 +181,8 @@ def _curves(lines: dict[str, list[Curve]], minutes: bool) -> Markup | None:
 
 def _about(plan: Plan) -> Markup:
     told = [
-        tag("li", f"{arm.name}: {arm.about}; {arm.format}, reward {arm.reward or 'none'}") for arm in ARMS.values()
+        tag("li", f"{arm.name}: {arm.about}; {arm.format}, reward {arm.reward or 'none'}")
+        for arm in (ARMS[name] for name in plan.arms)
     ]
     settings = tag("pre", json.dumps(plan.to_json(), indent=2))
     return section("about", "What was run", tag("ul", told), tag("details", tag("summary", "Settings"), settings))
