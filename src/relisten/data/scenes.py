@@ -157,7 +157,7 @@ def simulate_many(
 ) -> Iterator[Scene]:
     """The same scenes as `simulate`, in the same order, made by several processes."""
     make = partial(make_scene, split, seed, spec=spec)
-    yield from ordered_map(make, range(start, start + count), processes)
+    return ordered_map(make, range(start, start + count), processes)
 
 
 def make_scene(split: str, seed: int, index: int, spec: SceneSpec | None = None) -> Scene:
