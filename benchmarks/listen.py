@@ -53,7 +53,8 @@ async def throughput(engine: NativeEngine, asked: list[Question], listens: bool)
             await decode(stream, until - done)
             done = until
             if listens and done < TOKENS:
-                stream.listen(Segment(1.0 + offset % 6, 4.0 + offset % 6))
+                start = (pause + offset) % 6 + 0.1 * offset  # never twice the same, which would be encoded once
+                stream.listen(Segment(start, start + 3.0))
 
     began = time.perf_counter()
     await asyncio.gather(*(one(stream, row % 20) for row, stream in enumerate(streams)))

@@ -58,6 +58,12 @@ def open_looking(engine: Engine, asked: Question) -> LookingStream:
     return stream
 
 
+def assert_same(found: GeneratedSpan, expected: GeneratedSpan) -> None:
+    """Log-probs to rounding: on some processors the last bits depend on what else is in the batch."""
+    assert (found.ids, found.text, found.ends) == (expected.ids, expected.text, expected.ends)
+    assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+
+
 def run(work: Awaitable[object]) -> None:
     asyncio.run(asyncio.wait_for(work, 60))  # type: ignore[arg-type]
 
@@ -123,7 +129,8 @@ def test_who_looks_first_hears_the_same_answer(engine: Engine) -> None:
         assert look.last.shape == look.sound.shape
         seen: list[str] = []
         found = [await looked.decode(pause_after(1, seen)), await looked.decode(pause_after(6, seen))]
-        assert found == expected
+        for span, wanted in zip(found, expected, strict=True):
+            assert_same(span, wanted)
         assert "".join(seen) == "".join(span.text for span in expected)
         looked.close()
         plain.close()
@@ -146,8 +153,7 @@ def test_another_question_takes_the_place_of_the_first(engine: Engine, looks: bo
         assert changed.prompt == plain.prompt
         assert len(changed.prompt.findings) == len(other.findings)
         found = await changed.decode(pause_after(6))
-        assert (found.ids, found.text) == (expected.ids, expected.text)
-        assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+        assert_same(found, expected)
         heard = changed.listen(Segment(0.5, 1.0))
         assert heard is not None
         await changed.decode(pause_after(2))
@@ -161,7 +167,7 @@ def test_a_question_too_long_leaves_the_first_in_place(engine: Engine) -> None:
         await stream.look()
         assert not stream.ask_again(replace(question(), findings=("long " * CONTEXT,)))
         assert stream.prompt == plain.prompt
-        assert await stream.decode(pause_after(4)) == await plain.decode(pause_after(4))
+        assert_same(await stream.decode(pause_after(4)), await plain.decode(pause_after(4)))
 
     run(work())
 
