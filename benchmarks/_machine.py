@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from relisten.evaluate.provenance import git_state, versions
-from relisten.processors import usable_processors
+from relisten.processes import usable_processors
 
 
 def machine() -> dict[str, Any]:

@@ -32,7 +32,7 @@ from relisten.evaluate.run_folder import Settings, Subject, prepare
 from relisten.evaluate.runner import work
 from relisten.evaluate.summary import summarize_run
 from relisten.models import load
-from relisten.processors import usable_processors
+from relisten.processes import usable_processors
 from relisten.protocol import Format
 from relisten.question import Question
 from relisten.trace import Sampling, Trace

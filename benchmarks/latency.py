@@ -31,7 +31,7 @@ from relisten.engines.native import NativeEngine
 from relisten.models.base import Family
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.models.tiny import TinyShape, build
-from relisten.processors import usable_processors
+from relisten.processes import usable_processors
 from relisten.protocol import Format, Segment
 from relisten.question import Question
 from relisten.trace import Sampling

@@ -23,7 +23,7 @@ from _stock import Stock
 from relisten.engines.base import Stream
 from relisten.engines.native import NativeEngine
 from relisten.models import load
-from relisten.processors import usable_processors
+from relisten.processes import usable_processors
 from relisten.protocol import Format, Segment
 from relisten.question import Question
 from relisten.trace import Sampling

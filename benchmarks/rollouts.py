@@ -26,7 +26,7 @@ from relisten.audio import SAMPLE_RATE
 from relisten.engines.native import NativeEngine
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.processors import usable_processors
+from relisten.processes import usable_processors
 from relisten.protocol import Format
 from relisten.question import Question
 from relisten.trace import Sampling

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from support.processes import children_after_a_kill
 
 from relisten.data.parallel import ordered_map
-from relisten.processors import usable_processors
+from relisten.processes import usable_processors
 
 KILLED = """
 import multiprocessing, threading, time
@@ -73,21 +71,6 @@ def test_there_is_a_processor() -> None:
 
 
 def test_processes_end_with_the_one_that_started_them() -> None:
-    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        children = [int(pid) for pid in parent.stdout.readline().split()]
-        assert all(map(running, children))
-        parent.kill()
-    until = time.monotonic() + 30
-    while any(map(running, children)) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not any(map(running, children))
-
-
-def running(pid: int) -> bool:
-    """Is there such a process, and has it not ended? Where nobody waits for an orphan, it stays as a zombie."""
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    before, after = children_after_a_kill(KILLED)
+    assert len(before) == 2
+    assert not after

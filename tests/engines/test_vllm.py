@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.answers import listening, plain_logprobs
+from support.processes import children_after_a_kill
 from support.sounds import noise_clip
 from support.vllm import TOLERANCE, SharedVllm, answers, assert_same, needs_vllm
 
@@ -26,6 +27,15 @@ from relisten.trace import ListenSpan, Sampling, Trace
 
 pytestmark = needs_vllm
 ANSWERS = 300
+KILLED = """
+import multiprocessing, time
+import relisten.engines.vllm
+
+if __name__ == "__main__":
+    engine = relisten.engines.vllm.load("echo-tiny", max_context=1024)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(60)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +220,9 @@ def disturb(family: Family, tower: bool) -> None:
     with torch.no_grad():
         for parameter in (family.audio_tower if tower else family.language_model).parameters():
             parameter += 0.02 * parameter.std() * torch.randn(parameter.shape, generator=generator)
+
+
+def test_its_processes_end_when_this_one_is_killed() -> None:
+    before, after = children_after_a_kill(KILLED)
+    assert before
+    assert not after

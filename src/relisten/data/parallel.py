@@ -1,34 +1,17 @@
-"""Work spread over processes with results in order and memory bounded; processes that end with their parent."""
+"""Work spread over processes, with results in order and memory bounded."""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TypeVar
 
+from relisten.processes import end_with_parent
+
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def end_with_parent() -> None:
-    """Have this process end within a second of the one that started it, however that one ends.
-
-    A killed process cannot tell its children; left alone they would work on and write beside those of the next one.
-    """
-    started = multiprocessing.parent_process()
-    parent = os.getppid() if started is None else started.pid
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], processes: int) -> Iterator[R]:

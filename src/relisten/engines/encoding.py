@@ -13,7 +13,7 @@ from torch import Tensor
 from relisten.audio import Clip
 from relisten.models.base import Family
 from relisten.models.tower import ChunkCache
-from relisten.processors import usable_processors
+from relisten.processes import usable_processors
 
 _BATCH_SECONDS = 240.0  # sound encoded in one batch; bounds memory, not speed
 

@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from relisten.data.parallel import end_with_parent
 from relisten.errors import InputError
+from relisten.processes import end_with_parent
 from relisten.reproduce.jobs import list_jobs
 from relisten.reproduce.plan import Plan
 

@@ -15,7 +15,7 @@ from relisten.cli.data.progress import counting
 from relisten.data.compose import GROUPS, ComposeOptions, compose, kinds_named
 from relisten.data.subject import Style
 from relisten.errors import InputError
-from relisten.processors import usable_processors
+from relisten.processes import usable_processors
 from relisten.tools.tool import find_tool
 
 _SHOWN = 20

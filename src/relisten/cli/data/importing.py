@@ -15,7 +15,7 @@ from relisten.cli.data.progress import counting
 from relisten.data.labels import FORMATS, Finding, ImportOptions, import_labels, read_names
 from relisten.data.manifest import ClipRecord, write_manifest
 from relisten.errors import InputError
-from relisten.processors import usable_processors
+from relisten.processes import usable_processors
 
 _SHOWN = 20
 

@@ -17,7 +17,7 @@ from relisten.data.mixing import MixSpec, find_sources
 from relisten.data.scenes import SceneSpec
 from relisten.data.simulating import MANIFEST, SimulatedSet, SimulateOptions
 from relisten.errors import InputError
-from relisten.processors import usable_processors
+from relisten.processes import usable_processors
 
 _SHOWN = 20
 

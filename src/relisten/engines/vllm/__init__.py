@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",  # vLLM would send them somewhere
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a forked process would have the locks of our threads
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # other processes may be on the same cores
 }

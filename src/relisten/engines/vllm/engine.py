@@ -25,7 +25,7 @@ from relisten.engines.loop import BackgroundLoop
 from relisten.engines.prompting import checked_prompt
 from relisten.engines.vllm.banning import SETTING, Ban, BanV2
 from relisten.engines.vllm.model import ListeningQwen2_5Omni, listening
-from relisten.engines.vllm.plugin import ARCHITECTURE
+from relisten.engines.vllm.plugin import ARCHITECTURE, OURS
 from relisten.engines.vllm.stream import VllmStream
 from relisten.engines.vllm.weights import written
 from relisten.errors import EngineError, InputError
@@ -225,6 +225,7 @@ async def _start(arguments: dict[str, Any]) -> AsyncLLM:
         logging.set_verbosity(verbosity)
     config.model_config.logits_processors = [BanV2 if config.use_v2_model_runner else Ban]
     workers = {
+        OURS: "1",
         "TRANSFORMERS_VERBOSITY": "error",
         # What only vLLM's authors can mend: a name that torch gives up, memory that workers leave to be freed.
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::UserWarning:multiprocessing.resource_tracker",

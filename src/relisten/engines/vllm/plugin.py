@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
+import os
+
+from relisten.processes import end_with_parent
 
 ARCHITECTURE = "RelistenQwen2_5Omni"
 """What the engine runs; its configuration names it."""
+
+OURS = "RELISTEN_VLLM"
+"""Set in the environment of processes that our engine starts."""
 
 _STOCK = ("Qwen2_5OmniModel", "Qwen2_5OmniForConditionalGeneration")
 
@@ -15,6 +22,8 @@ def register() -> None:
     (sound and text alone where torchvision is missing, which vLLM's own class needs)."""
     from vllm import ModelRegistry
 
+    if OURS in os.environ and multiprocessing.parent_process() is not None:
+        end_with_parent()  # vLLM's core would keep the memory of a GPU for ever
     ModelRegistry.register_model(ARCHITECTURE, "relisten.engines.vllm.model:ListeningQwen2_5Omni")
     sees = importlib.util.find_spec("torchvision") is not None
     served = "stock:Qwen2_5Omni" if sees else "model:ServedQwen2_5Omni"

@@ -29,13 +29,13 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
-from relisten.data.parallel import end_with_parent
 from relisten.data.scenes import Scene
 from relisten.data.wording import NAMES, NUMBERS
 from relisten.errors import InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.models.tiny import build
 from relisten.models.tower import encode_frames
+from relisten.processes import end_with_parent
 from relisten.protocol import user_text
 from relisten.train import forward
 from relisten.train.batches import Batcher, Target
