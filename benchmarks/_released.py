@@ -142,8 +142,6 @@ def _padded(model: Path, folder: Path) -> Path:
     settings = json.loads((model / "preprocessor_config.json").read_text())
     samples = PADDED_SECONDS * settings["sampling_rate"]
     settings |= {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "video_processor_type": "Qwen2VLVideoProcessor",
         "chunk_length": PADDED_SECONDS,
         "n_samples": samples,
         "nb_max_frames": samples // settings["hop_length"],

@@ -209,6 +209,7 @@ def make_config(tokenizer: Tokenizer, shape: TinyShape) -> Qwen2_5OmniConfig:
 _PREPROCESSOR = {
     "feature_extractor_type": "WhisperFeatureExtractor",
     "processor_class": "Qwen2_5OmniProcessor",
+    "image_processor_type": "Qwen2VLImageProcessor",  # stock servers ask for it
     "feature_size": 128,
     "sampling_rate": SAMPLE_RATE,
     "n_fft": 512,
