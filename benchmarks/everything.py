@@ -17,6 +17,7 @@ BENCHMARKS = {
     "front_end": [],
     "listen": [],
     "phases": [],
+    "steps": [],
     "evaluate": [],
     "rollouts": [],
     "memory": [],

@@ -1,0 +1,96 @@
+"""One decoding step of many rows: where its time goes, and what bfloat16 or `torch.compile` would make of it.
+
+    python benchmarks/steps.py [--model MODEL] [--rows 32] [--past 400] [--threads 1] [--json] [--out FILE]
+
+Each row adds one token behind `--past` others. Shares are of the processor time that PyTorch's profiler gives to
+kernels, and what is left to Python and dispatch. Compiled are the parts between attention and the cache, with the
+number of rows left open; a C++ compiler is needed for that on a CPU, and without one these figures are left out.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+
+import torch
+from _measuring import Figure, Run, alternate, arguments
+from torch.profiler import ProfilerActivity, profile
+
+from relisten.models import load
+from relisten.models.decoder import Chunk, KVCache, PackedDecoder
+from relisten.models.qwen2_5_omni import Qwen2_5Omni
+
+STEPS = 20  # one side's turn
+KERNELS = {
+    "attention over the cache": ("attention",),
+    "matrix products": ("mm", "linear"),
+}
+
+
+class Side:
+    """A decoder with its cache."""
+
+    def __init__(self, model: str, dtype: str, rows: int, past: int, compiled: bool = False) -> None:
+        family = load(model, dtype=dtype)
+        assert isinstance(family, Qwen2_5Omni)
+        if compiled:
+            for layer in family.language_model.layers:
+                for part in (layer.input_layernorm, layer.post_attention_layernorm, layer.mlp):
+                    part.compile(dynamic=True)
+        self._decoder = PackedDecoder(family.language_model, family.lm_head)
+        self._cache: KVCache = self._decoder.new_cache()
+        self._cache.reserve(rows, past + 1)
+        self._chunks = [Chunk(row, past, 1) for row in range(rows)]
+        self._embeddings = family.embed(torch.arange(rows))
+
+    @torch.inference_mode()
+    def steps(self) -> float:
+        """Seconds a step."""
+        began = time.perf_counter()
+        for _ in range(STEPS):
+            self._decoder(self._embeddings, self._chunks, self._cache)
+        return (time.perf_counter() - began) / STEPS
+
+    def shares(self) -> dict[str, float]:
+        """Of the time of a step, in per cent."""
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            whole = 1e6 * STEPS * self.steps()
+        found = Counter({"other kernels": 0.0})
+        for row in profiler.key_averages():
+            name = row.key.removeprefix("aten::")
+            kind = next((kind for kind, words in KERNELS.items() if any(word in name for word in words)), None)
+            found[kind or "other kernels"] += row.self_cpu_time_total
+        return {kind: 100 * found[kind] / whole for kind in (*KERNELS, "other kernels")}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--past", type=int, default=400)
+    options = parser.parse_args()
+    run = Run(options)
+    plain = Side(options.model, "float32", options.rows, options.past)
+    sides = {"float32": plain, "bfloat16": Side(options.model, "bfloat16", options.rows, options.past)}
+    if shutil.which("g++"):
+        sides["compiled"] = Side(options.model, "float32", options.rows, options.past, compiled=True)
+    began = time.perf_counter()
+    if "compiled" in sides:
+        sides["compiled"].steps()
+    compiling = time.perf_counter() - began
+    found = alternate({name: side.steps for name, side in sides.items()}, options.repeats)
+    figures = [
+        Figure(f"a step of {options.rows} rows", 1000 * found["float32"], "ms"),
+        *(Figure(f"  {kind}", share, "%") for kind, share in plain.shares().items()),
+        Figure("float32, times as fast as bfloat16", found["bfloat16"] / found["float32"]),
+    ]
+    if "compiled" in found:
+        figures += [
+            Figure("compiled, times as fast as not compiled", found["float32"] / found["compiled"]),
+            Figure("the compiling", compiling, "s"),
+        ]
+    run.finish(figures, seconds=found)
+
+
+if __name__ == "__main__":
+    main()
