@@ -52,7 +52,8 @@ class Question:
 
 def parse_question(row: Mapping[str, Any], folder: Path, where: str) -> Question:
     """One question from a decoded JSON row: `question` and `audio` (a path relative to `folder`) are required;
-    `id`, `choices`, `answer`, `findings` are known; every other key becomes metadata.
+    `id`, `choices`, `answer`, `findings` are known; every other key becomes metadata, as do those of an object
+    `metadata`.
 
     Raises:
         InputError: with `where` in front, for a row that is none of this.
@@ -60,7 +61,7 @@ def parse_question(row: Mapping[str, Any], folder: Path, where: str) -> Question
     rest = dict(row)
     text, audio = rest.pop("question", None), rest.pop("audio", None)
     choices, answer, identifier = rest.pop("choices", None), rest.pop("answer", None), rest.pop("id", None)
-    findings = rest.pop("findings", None)
+    findings, metadata = rest.pop("findings", None), rest.pop("metadata", None) or {}
     for key, value in (("question", text), ("audio", audio)):
         if not isinstance(value, str) or not value.strip():
             raise InputError(f"{where}: {key!r} is {value!r}; it must be a text that is not empty")
@@ -69,6 +70,8 @@ def parse_question(row: Mapping[str, Any], folder: Path, where: str) -> Question
             raise InputError(f"{where}: {key!r} is {texts!r}; it must be a list of texts")
     if not isinstance(answer, (str, type(None))):
         raise InputError(f"{where}: 'answer' is {answer!r}; it must be a text")
+    if not isinstance(metadata, dict):
+        raise InputError(f"{where}: 'metadata' is {metadata!r}; it must be an object")
     if not isinstance(identifier, (str, int, type(None))):
         raise InputError(f"{where}: 'id' is {identifier!r}; it must be a text or a whole number")
     try:
@@ -78,7 +81,7 @@ def parse_question(row: Mapping[str, Any], folder: Path, where: str) -> Question
             audio=folder / str(audio),
             id="" if identifier is None else str(identifier),
             answer=answer,
-            metadata=rest,
+            metadata=rest | metadata,
             findings=tuple(findings or ()),
         )
     except InputError as error:

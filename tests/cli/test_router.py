@@ -49,7 +49,7 @@ def test_one_tool_on_a_window(capsys: pytest.CaptureFixture[str], sound: Path) -
 
 
 def test_findings_are_kept_where_asked(capsys: pytest.CaptureFixture[str], sound: Path, tmp_path: Path) -> None:
-    command = ["router", "tool", "length", sound, "--json", "--cache", tmp_path / "kept.sqlite"]
+    command = ["router", "tool", "length", sound, "--json", "--tool-cache", tmp_path / "kept.sqlite"]
     assert not json.loads(run(capsys, *command)[1])["cached"]
     assert json.loads(run(capsys, *command)[1])["cached"]
 

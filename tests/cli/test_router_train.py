@@ -57,7 +57,7 @@ def test_a_router_is_trained_and_told_of(capsys: pytest.CaptureFixture[str], fol
 def test_what_cannot_be_is_told(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
     for command, said in (
         (["train"], "--out is not given"),
-        (["train", "--out", tmp_path / "a"], "questions is not given"),
+        (["train", "--out", tmp_path / "a"], "no questions: give --questions"),
         (["train", "--group-size", 1, "--out", tmp_path / "a"], "group_size 1"),
         (["report", tmp_path, "--questions", folder / "test/questions.jsonl"], "no config.toml"),
         (["report", tmp_path, "--questions", folder / "test/questions.jsonl", "--latency", -1], "latency -1"),

@@ -15,9 +15,8 @@ from relisten.cli.evaluate import evaluate, score
 from relisten.cli.report import report
 from relisten.cli.reproduce import reproduce
 from relisten.cli.rubrics import rubrics
+from relisten.cli.statuses import BAD_INPUT, FAILED
 from relisten.errors import RelistenError
-
-BAD_INPUT = 2
 
 app = typer.Typer(
     help="Audio models that answer by listening again.",
@@ -70,4 +69,4 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(FAILED)

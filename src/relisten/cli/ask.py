@@ -110,7 +110,10 @@ def ask(
         answered = _ask_file(questions, loaded, options)
     else:
         if audio is None or question is None:
-            raise InputError('nothing to ask: give a sound and a question, as in `relisten ask drums.wav "..."`')
+            taken = "; --choices takes all words behind it, so put sound and question in front" if choices else ""
+            raise InputError(
+                f'nothing to ask: give a sound and a question, as in `relisten ask drums.wav "..."`{taken}'
+            )
         asked = Question(question, tuple(choices or ()), Clip.load(audio))
         if trace is not None:
             _check_writable(trace)

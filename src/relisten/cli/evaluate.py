@@ -27,6 +27,7 @@ from relisten.cli.answering import (
 from relisten.cli.bars import noted_bar
 from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen, tell_routes
 from relisten.cli.scores import percent, print_official, print_summary
+from relisten.cli.statuses import INTERRUPTED
 from relisten.engines.options import named_values
 from relisten.errors import InputError
 from relisten.listener import DEFAULT_MODEL, Listener
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from relisten.evaluate.run_folder import Progress
 
 _BENCHMARKS = "questions, scenes, mmar, mmau_mini, mmau, mmsu, mmau_pro or star_bench."
-_INTERRUPTED = 130
 _QUIET = 20.0
 
 
@@ -126,7 +126,7 @@ def evaluate(
             print(
                 f"stopped; {done.finished} of {done.total} are finished, the same command goes on", file=sys.stderr
             )
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
     read = read_run(out)
     summary = summarize_run(read)
     write_summary(out, summary)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,14 +12,13 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from relisten.cli.bars import noted_bar
+from relisten.cli.statuses import FAILED, INTERRUPTED
 from relisten.models import ECHO_TINY
+from relisten.processes import usable_processors
 
 if TYPE_CHECKING:
     from relisten.evaluate.analysis import Mean
     from relisten.reproduce.table import Table
-
-_FAILED = 1
-_INTERRUPTED = 130
 
 
 def reproduce(
@@ -30,8 +28,8 @@ def reproduce(
     budget: Annotated[
         str, typer.Option(help="quick (about 10 minutes) or full (about 2 hours), on two processors.")
     ] = "quick",
-    seeds: Annotated[int | None, typer.Option(help="How many; the budget says how many else.")] = None,
-    arms: Annotated[str, typer.Option(help="Some of A B B' C D D' E E' F, by comma; all else.")] = "",
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds. Default: 1 for quick, 3 for full.")] = None,
+    arms: Annotated[str, typer.Option(help="Some of A B B' C D D' E E' F, by comma. Default: all.")] = "",
     start: Annotated[
         str, typer.Option(help="The checkpoint that the base starts from; it forgets its tags.")
     ] = ECHO_TINY,
@@ -91,13 +89,13 @@ def reproduce(
                         print(f"{state.done} of {state.total} done; {name}", file=sys.stderr, flush=True)
 
         try:
-            run(plan, out, workers or os.cpu_count() or 1, on_state)
+            run(plan, out, workers or usable_processors(), on_state)
         except KeyboardInterrupt:
             print("stopped; the same command goes on", file=sys.stderr)
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
         except JobError as error:
             print(f"relisten: {error}", file=sys.stderr)
-            raise typer.Exit(_FAILED) from None
+            raise typer.Exit(FAILED) from None
     table = collect(plan, out)
     result = {"notes": notes(plan), "plan": plan.to_json(), **table.to_json()}
     (out / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -48,7 +48,8 @@ class Chosen:
 def chosen(router: Path | None, route: str | None, tool_cache: Path | None) -> Chosen:
     """
     Raises:
-        InputError: they do not go together, the route is no route, or the file is no cache.
+        InputError: they do not go together, the route is none or names a tool that cannot run here, or the file is
+            no cache.
     """
     if router is not None and route is not None:
         raise InputError("--router and --route: a route that is given needs no policy; leave one out")
@@ -63,8 +64,11 @@ def chosen(router: Path | None, route: str | None, tool_cache: Path | None) -> C
     if route is not None:
         from relisten.router.answering import Router
         from relisten.router.routes import Route
+        from relisten.tools.tool import require_tools
 
-        return Chosen(Router(Route.parse(route), kept), tool_cache)
+        parsed = Route.parse(route)
+        require_tools(parsed.tools)
+        return Chosen(Router(parsed, kept), tool_cache)
     if kept is not None:
         kept.close()
     return Chosen(router, tool_cache)

@@ -12,7 +12,7 @@ files serve wherever questions are read (`relisten ask --questions`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +62,11 @@ def parse_example(row: Mapping[str, Any], folder: Path, where: str) -> Example:
     """
     rest = dict(row)
     response, kind, difficulty = (rest.pop(key, None) for key in ("response", "kind", "difficulty"))
-    metadata = rest.pop("metadata", None) or {}
     for key, value in (("response", response), ("kind", kind), ("difficulty", difficulty)):
         if not isinstance(value, (str, type(None))):
             raise InputError(f"{where}: {key!r} is {value!r}; it must be a text")
-    if not isinstance(metadata, dict):
-        raise InputError(f"{where}: 'metadata' is {metadata!r}; it must be an object")
     rest.setdefault("id", where.rpartition(":")[2])
-    question = parse_question(rest, folder, where)
-    question = replace(question, metadata={**question.metadata, **metadata})
-    return Example(question, response or "", kind or "", difficulty or "")
+    return Example(parse_question(rest, folder, where), response or "", kind or "", difficulty or "")
 
 
 def example_row(example: Example, folder: Path) -> dict[str, Any]:

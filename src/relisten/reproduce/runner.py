@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -42,11 +43,14 @@ def reproduce(
     """Do all jobs of `plan` in `folder` that are not done.
 
     Raises:
-        InputError: the folder holds another plan, or another process is at work in it, or it cannot be written.
+        InputError: accelerate is not installed, the folder holds another plan or cannot be written, or another
+            process is at work in it.
         JobError: a job failed.
     """
     if workers < 1:
         raise InputError(f"workers {workers}: give 1 or more")
+    if find_spec("accelerate") is None:  # it would be missed an hour later
+        raise InputError('training needs accelerate: pip install "relisten[train]"')
     with _held(folder):
         _keep_plan(plan, folder)
         _Runner(list_jobs(plan), folder, workers, on_state).go()

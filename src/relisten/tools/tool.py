@@ -14,7 +14,7 @@ import importlib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -201,6 +201,16 @@ def find_tool(name: str) -> Tool[..., Finding]:
     if name not in tools:
         raise InputError(f"tool {name!r} is unknown; there are {', '.join(tools)}")
     return tools[name]
+
+
+def require_tools(names: Iterable[str]) -> None:
+    """
+    Raises:
+        InputError: there is no such tool, or what it needs is not installed.
+    """
+    for name in names:
+        if need := find_tool(name).need:
+            raise InputError(f"tool {name} {need}")
 
 
 def tool_problems() -> tuple[str, ...]:

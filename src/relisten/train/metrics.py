@@ -6,10 +6,17 @@ import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from relisten.errors import InputError
 from relisten.jsonl import read_rows
+
+_FILE: Final = "metrics.jsonl"
+
+
+def has_metrics(folder: Path) -> bool:
+    """Whether a run in `folder` has logged anything."""
+    return (folder / _FILE).exists() and (folder / _FILE).stat().st_size > 0
 
 
 class Metrics:
@@ -35,7 +42,7 @@ class Metrics:
         tracker: str = "none",
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self._path = folder / "metrics.jsonl"
+        self._path = folder / _FILE
         if self._path.exists():
             kept = [row[1] for row in read_rows(self._path) if isinstance(row, tuple) and row[1]["step"] <= done]
             part = self._path.with_name(f".{self._path.name}.part")

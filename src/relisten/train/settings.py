@@ -56,7 +56,8 @@ def make_config(kind: type[T], values: Mapping[str, Any], where: str = "configur
             raise InputError(f"{where}: {name!r} is no setting{meant}")
     for name, field in known.items():
         if field.default is MISSING and field.default_factory is MISSING and name not in values:
-            raise InputError(f"{where}: {name!r} is not given; it has no default")
+            option = "--" + name.replace("_", "-")
+            raise InputError(f"{where}: no {name}: give {option}, or a line {name} = ... in the file of --config")
     given = {name: _typed(hints[name], value, f"{where}: {name}") for name, value in values.items()}
     try:
         return kind(**given)
@@ -76,18 +77,19 @@ def dump_settings(config: Any) -> str:
     return "".join(lines)
 
 
-def begin_run(config: Any, out: Path, may_change: Collection[str]) -> None:
+def begin_run(config: Any, out: Path, may_change: Collection[str], begun: bool) -> None:
     """Make the folder of a run and write its settings, or check that they are those it was begun with.
 
     Args:
         may_change: settings that may differ when a run goes on.
+        begun: whether anything was done there; else other settings take the place of those that did not work.
 
     Raises:
         InputError: another run is there, or the folder cannot be written.
     """
     written = out / "config.toml"
-    if written.exists():
-        refuse_others(config, written, may_change)
+    if begun and written.exists():
+        _refuse_others(config, written, may_change)
     try:
         out.mkdir(parents=True, exist_ok=True)
         written.write_text(dump_settings(config), encoding="utf-8")
@@ -95,7 +97,7 @@ def begin_run(config: Any, out: Path, may_change: Collection[str]) -> None:
         raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
 
 
-def refuse_others(config: Any, written: Path, may_change: Collection[str]) -> None:
+def _refuse_others(config: Any, written: Path, may_change: Collection[str]) -> None:
     """
     Raises:
         InputError: the run that `written` belongs to was begun with other settings than `config`.

@@ -23,7 +23,7 @@ class TrainSettings:
     lora_rank: Annotated[int, "Train adapters of this rank; 0 trains the weights themselves."] = 0
     lora_alpha: Annotated[float, "Their scale is this over the rank."] = 32.0
     lora_layers: Annotated[str, "Language model layers with adapters, by comma; empty: all linear ones."] = ""
-    steps: Annotated[int, "Instead of epochs."] = 0
+    steps: Annotated[int, "How many; 0: as many as the epochs take."] = 0
     clip_norm: Annotated[float, "Longest gradient; 0 for no limit."] = 1.0
     export_every: Annotated[int, "Steps between checkpoints; 0: only at the end."] = 0
     layout: Annotated[

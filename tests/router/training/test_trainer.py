@@ -198,7 +198,7 @@ def test_a_head_that_is_too_large_is_refused(config: RouterConfig, tmp_path: Pat
 
 
 def test_what_cannot_be_trained_on_is_told(config: RouterConfig, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="questions is not given"):
+    with pytest.raises(InputError, match="no questions: give --questions"):
         run(replace(config, questions=""), tmp_path / "a")
     with pytest.raises(InputError, match="no_such"):
         run(replace(config, tools="no_such"), tmp_path / "b")

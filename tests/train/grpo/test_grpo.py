@@ -349,7 +349,7 @@ def test_a_dry_run_counts(config: GrpoConfig, capsys: pytest.CaptureFixture[str]
     assert "of each of 8 processes" in out
     code, _, err = run(capsys, "train", "grpo", "--config", "grpo-qwen2.5-omni-7b", "--out", tmp_path / "x")
     assert code == 2
-    assert "questions is not given" in err
+    assert "no questions: give --questions" in err
 
 
 @pytest.mark.parametrize(

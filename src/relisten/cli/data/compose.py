@@ -16,7 +16,7 @@ from relisten.data.compose import GROUPS, ComposeOptions, compose, kinds_named
 from relisten.data.subject import Style
 from relisten.errors import InputError
 from relisten.processes import usable_processors
-from relisten.tools.tool import find_tool
+from relisten.tools.tool import require_tools
 
 _SHOWN = 20
 
@@ -51,9 +51,7 @@ def compose_(
     Exit status: 0 if there is any question, 2 if not.
     """
     chosen = tuple(filter(None, tools.split(",")))
-    for name in chosen:
-        if need := find_tool(name).need:
-            raise InputError(f"tool {name} {need}")
+    require_tools(chosen)
     options = ComposeOptions(
         per_clip, kinds_named(filter(None, kinds.split(","))), seed, style, min_confidence, chosen, tool_share,
         per_kind,

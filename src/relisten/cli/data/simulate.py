@@ -35,7 +35,11 @@ def simulate(
     ] = None,
     speech: Annotated[bool, typer.Option("--speech", help="Conversations of several voices (espeak-ng).")] = False,
     seconds: Annotated[
-        tuple[float, float] | None, typer.Option(help="Shortest and longest clip.", show_default="4 to 12")
+        tuple[float, float] | None,
+        typer.Option(
+            help="Shortest and longest clip.",
+            show_default="4 to 10, a few to 30; with --sources or --speech 6 to 12",
+        ),
     ] = None,
     events: Annotated[
         tuple[int, int] | None,

@@ -68,7 +68,7 @@ def tool(
     timeout: Annotated[
         float | None, typer.Option(help="Give up after so many seconds.", show_default="the tool's")
     ] = None,
-    cache: Annotated[Path | None, typer.Option(help="File that keeps what tools found.")] = None,
+    cache: Annotated[Path | None, typer.Option("--tool-cache", help="File that keeps what tools found.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
 ) -> None:
     """Run one tool on a file and print what a model would read.

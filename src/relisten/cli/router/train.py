@@ -12,12 +12,10 @@ import typer
 from rich.console import Console
 
 from relisten.cli.bars import noted_bar
+from relisten.cli.statuses import FAILED, INTERRUPTED
 from relisten.cli.train.options import configured
-from relisten.errors import DivergedError, InputError
+from relisten.errors import DivergedError, EngineError, InputError
 from relisten.router.training.config import RouterConfig
-
-_NOT_A_NUMBER = 1
-_INTERRUPTED = 130
 
 
 @configured(RouterConfig)
@@ -32,7 +30,7 @@ def train(
     learned in seconds. Stop it or kill it when you like, and give the same command to go on. OUT/policy is the
     policy, for `relisten ask --router OUT` and `relisten router report OUT`.
 
-    Exit status: 0 trained, 1 the loss is no number any more, 2 bad input.
+    Exit status: 0 trained, 1 training cannot go on (the loss is no number, all answers fail), 2 bad input.
     """
     if out is None:
         raise InputError("--out is not given: name a folder for the run")
@@ -44,10 +42,10 @@ def train(
             done = train_router(config, out, show.watch)
         except KeyboardInterrupt:
             show.note("stopped; the same command goes on from what is kept")
-            raise typer.Exit(_INTERRUPTED) from None
-        except DivergedError as error:
+            raise typer.Exit(INTERRUPTED) from None
+        except (DivergedError, EngineError) as error:
             show.note(f"relisten: {error}")
-            raise typer.Exit(_NOT_A_NUMBER) from None
+            raise typer.Exit(FAILED) from None
     if as_json:
         print(json.dumps({**asdict(done), "policy": str(done.policy)}, indent=1))
         return

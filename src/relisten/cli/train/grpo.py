@@ -13,13 +13,11 @@ import typer
 from rich.console import Console
 
 from relisten.cli.bars import noted_bar
+from relisten.cli.statuses import FAILED, INTERRUPTED
 from relisten.cli.train.options import configured
 from relisten.cli.train.sizes import positive, print_sizes
-from relisten.errors import DivergedError, InputError
+from relisten.errors import DivergedError, EngineError, InputError
 from relisten.train.grpo.config import GrpoConfig
-
-_NOT_A_NUMBER = 1
-_INTERRUPTED = 130
 
 
 @configured(GrpoConfig)
@@ -38,9 +36,9 @@ def grpo(
     tokens that were sampled. Stop it or kill it when you like, and give the same command to go on.
 
     On several processors or GPUs: `accelerate launch --multi_gpu --num_processes N -m relisten train grpo ...`;
-    each holds the whole model and has its share of the answers.
+    each has its share of the answers, and the whole model or, with --divided, a part of what is trained.
 
-    Exit status: 0 trained, 1 the loss is no number any more, 2 bad input.
+    Exit status: 0 trained, 1 training cannot go on (the loss is no number, all answers fail), 2 bad input.
     """
     if dry_run:
         from relisten.train.grpo.dryrun import dry_run_grpo
@@ -61,10 +59,10 @@ def grpo(
             trained = train_grpo(config, out, watch=watch, processes=group)
         except KeyboardInterrupt:
             show.note("stopped; the same command goes on from the last saved state")
-            raise typer.Exit(_INTERRUPTED) from None
-        except DivergedError as error:
+            raise typer.Exit(INTERRUPTED) from None
+        except (DivergedError, EngineError) as error:
             show.note(f"relisten: {error}")
-            raise typer.Exit(_NOT_A_NUMBER) from None
+            raise typer.Exit(FAILED) from None
         finally:
             if group is not None:
                 group.close()

@@ -7,13 +7,15 @@ import types
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
 
-from relisten.train.settings import make_config, read_settings
+from relisten.train.settings import SHIPPED, make_config, read_settings
 
 T = TypeVar("T")
+
+_CONFIG: Final = f"TOML file with settings, or a shipped one ({', '.join(SHIPPED)}); other options override it."
 
 
 def configured(kind: type[T]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -26,7 +28,7 @@ def configured(kind: type[T]) -> Callable[[Callable[..., None]], Callable[..., N
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(config: Path | None, **given: Any) -> None:
             options = {name: given.pop(name) for name in names}
-            values = {name: value for name, value in options.items() if value is not None}
+            values = {name: value for name, value in options.items() if value not in (None, [])}
             where = "configuration"
             if config is not None:
                 values = read_settings(config) | values
@@ -35,7 +37,7 @@ def configured(kind: type[T]) -> Callable[[Callable[..., None]], Callable[..., N
 
         hints = get_type_hints(kind, include_extras=True)
         names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-        file = Annotated[Path | None, typer.Option(help="TOML file with settings; options go before it.")]
+        file = Annotated[Path | None, typer.Option(help=_CONFIG)]
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         needed = [_parameter(p.name, p.annotation, p.default) for p in own if p.default is inspect.Parameter.empty]
         rest = [
@@ -58,9 +60,12 @@ def _option(field: Any, hint: Any) -> inspect.Parameter:
         hint, text = get_args(hint)[:2]
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(option for option in get_args(hint) if option is not type(None))
+    if get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis:
+        hint = list[get_args(hint)[0]]  # type: ignore[misc]
+        text += " Give it once for each."
     if field.default is MISSING:
         text += " Needed here or in the file."
-    elif field.default not in (None, ""):
+    elif field.default not in (None, "", ()):
         default = field.default if isinstance(field.default, tuple) else (field.default,)
         text += f" Default: {' '.join(map(str, default))}."
     option = typer.Option(help=text.strip(), show_default=False)

@@ -13,9 +13,10 @@ import typer
 from rich.console import Console
 
 from relisten.cli.bars import noted_bar
+from relisten.cli.statuses import BAD_INPUT, FAILED, INTERRUPTED
 from relisten.cli.train.options import configured
 from relisten.cli.train.sizes import positive, print_sizes
-from relisten.errors import InputError
+from relisten.errors import DivergedError, InputError
 from relisten.train.sft.config import FinetuneConfig
 
 
@@ -32,7 +33,10 @@ def sft(
     """Fine-tune a Qwen2.5-Omni checkpoint on questions with responses, grounded or interleaved.
 
     On several processors or GPUs: `accelerate launch --multi_gpu --num_processes N -m relisten train sft ...`; the
-    model is divided among them. OUT/checkpoint is the trained model. Exit status: 0, or 2 for bad input.
+    model is divided among them. OUT/checkpoint is the trained model. Stop it or kill it when you like, and
+    give the same command to go on.
+
+    Exit status: 0 trained, 1 the loss is no number any more, 2 bad input.
     """
     if dry_run:
         from relisten.train.sft.dryrun import dry_run as dry
@@ -57,7 +61,15 @@ def sft(
     except InputError:
         if group.first:
             raise
-        raise typer.Exit(2) from None  # the first process says it for all
+        raise typer.Exit(BAD_INPUT) from None  # the first process says it for all
+    except KeyboardInterrupt:
+        if group.first:
+            print("stopped; the same command goes on from the last saved state", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    except DivergedError as error:
+        if group.first:
+            print(f"relisten: {error}", file=sys.stderr)
+        raise typer.Exit(FAILED) from None
     finally:
         group.close()
     if not group.first:

@@ -63,10 +63,10 @@ class RouterConfig:
     ] = "sampled"
     group_size: Annotated[int, "Decisions sampled for a question."] = 8
     normalise: Annotated[bool, "Divide advantages by the group's deviation."] = False
-    cost: Annotated[float, "What a tool call costs, in answers; ours."] = 0.0
+    cost: Annotated[float, "Taken from the reward for every tool call; a right answer is worth 1."] = 0.0
     entropy: Annotated[float, "Weight of the policy's entropy, which is made larger."] = 0.05
     batch_size: Annotated[int, "Questions of a step."] = 64
-    steps: int = 300
+    steps: Annotated[int, "How many."] = 300
     lr: Annotated[float, "Highest learning rate."] = 0.01
     warmup: Annotated[int, "Steps in which it rises; from there it falls to 0."] = 10
     weight_decay: Annotated[float, "Of AdamW, on matrices."] = 0.1

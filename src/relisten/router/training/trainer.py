@@ -47,7 +47,7 @@ from relisten.router.training.learning import Learning, warnings
 from relisten.router.training.objective import relative_rewards
 from relisten.router.training.prepare import Known, Watch, learn_about, read_sets, routes_of
 from relisten.router.weights import count_weights, weights_hash
-from relisten.train.metrics import Metrics
+from relisten.train.metrics import Metrics, has_metrics
 from relisten.train.settings import begin_run
 
 _CHOSEN, _STATE, _TOLD = "chosen.json", "state.pt", "training.json"
@@ -94,7 +94,7 @@ def train_router(
         DivergedError: the loss is no number; what was saved before stays.
     """
     watch = watch or Watch()
-    begin_run(config, out, MAY_CHANGE)
+    begin_run(config, out, MAY_CHANGE, begun=has_metrics(out))
     if config.threads:
         torch.set_num_threads(config.threads)
     began = time.perf_counter()

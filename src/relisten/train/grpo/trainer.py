@@ -47,7 +47,7 @@ from relisten.train.grpo.rollouts import Rollout, TakesWeights, make_engine, rol
 from relisten.train.grpo.step_stats import answers_stats, validation_stats, warnings
 from relisten.train.grpo.team import Team
 from relisten.train.grpo.updates import Gaps, NotFiniteError, Updates, with_advantages
-from relisten.train.metrics import Metrics
+from relisten.train.metrics import Metrics, has_metrics
 from relisten.train.parallel import Processes
 from relisten.train.planning import members_of_step, steps_of_epoch
 from relisten.train.rewards import Reward
@@ -110,7 +110,7 @@ def train_grpo(
     if processes is not None:
         config = replace(config, device=str(processes.device))
     if team.first:
-        begin_run(config, out, MAY_CHANGE)
+        begin_run(config, out, MAY_CHANGE, begun=has_metrics(out))
     team.wait()
     run = _Run(config, out, engine, watch or Watch(), team)
     try:
@@ -155,7 +155,7 @@ class _Run:
             torch.set_num_threads(config.threads)
         self.reward = Reward.parse(config.reward)
         if not config.questions:
-            raise InputError("questions is not given; name a JSONL file of questions with reference answers")
+            raise InputError("no questions: give --questions, a JSONL file of questions with reference answers")
         self.questions = read_referenced(config.questions, watch.on_note)
         self.validation = read_referenced(config.validation, watch.on_note) if config.validation else []
         self.validation = self.validation[: config.validation_size or None]

@@ -37,6 +37,7 @@ from relisten.models.tiny import build
 from relisten.models.tower import encode_frames
 from relisten.processes import end_with_parent
 from relisten.protocol import user_text
+from relisten.tools.tool import require_tools
 from relisten.train import forward
 from relisten.train.batches import Batcher, Target
 from relisten.train.scratch import encoder
@@ -363,7 +364,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     config = replace(PRESETS[options.preset], seed=options.seed)
-    print(f"trained: {train(config, options.out)}")
+    try:
+        require_tools({*config.pool.tools, *config.validation.tools})
+        checkpoint = train(config, options.out)
+    except InputError as error:
+        parser.error(str(error))
+    print(f"trained: {checkpoint}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class FinetuneConfig(TrainSettings):
         int, "Positions a process computes at once; a step takes as many passes as it needs."
     ] = 8192
     packing: Annotated[bool, "Several examples in one row instead of padding; pays with flash_attention_2."] = False
-    epochs: int = 1
+    epochs: Annotated[int, "Times the run goes through the data."] = 1
 
     lr: Annotated[float, "Highest learning rate."] = 5e-6
     warmup: Annotated[float, "Share of the steps in which it rises."] = 0.05
@@ -58,7 +58,7 @@ class FinetuneConfig(TrainSettings):
     keep_states: Annotated[int, "How many of them are kept."] = 1
     validate_every: Annotated[int, "Steps between losses on the validation set."] = 200
     log_every: Annotated[int, "Steps between rows of metrics."] = 1
-    threads: Annotated[int, "That read sounds ahead, in every process."] = 4
+    threads: Annotated[int, "Threads of each process that read sounds ahead."] = 4
 
     def __post_init__(self) -> None:
         check_numbers(self, _POSITIVE, _NOT_NEGATIVE, shares=("warmup", "lora_dropout"))

@@ -40,7 +40,7 @@ from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.train.metrics import Metrics
 from relisten.train.parallel import Processes, whole
 from relisten.train.planning import divide, members_of_step, steps_of_epoch
-from relisten.train.settings import dump_settings, refuse_others
+from relisten.train.settings import begin_run
 from relisten.train.sft.config import MAY_CHANGE, FinetuneConfig
 from relisten.train.sft.reading import TRAIN, read_dataset
 from relisten.train.sft.sequences import Counts, Layout, ReadySet, Sequence, make_ready
@@ -103,20 +103,13 @@ def begin(config: FinetuneConfig, out: Path) -> None:
     """
     if not config.data:
         raise InputError("no data: give --data, a JSONL file or a folder that `relisten data export` wrote")
-    written = out / "config.toml"
-    begun = (out / "data" / f"{VALIDATION}.json").exists()
-    if written.exists() and begun:
-        refuse_others(config, written, MAY_CHANGE)
-    if not written.exists() and out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(out.iterdir()) and not (out / "config.toml").exists():
         raise InputError(f"{out}: holds other files and no run; give a new folder as --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not begun:  # what an attempt that failed has counted may not be what this one needs
-            (out / "data" / f"{TRAIN}.json").unlink(missing_ok=True)
-        (out / _COUNTED).unlink(missing_ok=True)
-        written.write_text(dump_settings(config), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
+    begun = (out / "data" / f"{VALIDATION}.json").exists()
+    begin_run(config, out, MAY_CHANGE, begun)
+    if not begun:  # what an attempt that failed has counted may not be what this one needs
+        (out / "data" / f"{TRAIN}.json").unlink(missing_ok=True)
+    (out / _COUNTED).unlink(missing_ok=True)
 
 
 def load_family(config: FinetuneConfig, device: torch.device) -> Qwen2_5Omni:
