@@ -11,8 +11,9 @@ Over the same questions (held-out scenes), greedy, in rounds that alternate:
    text and sounds sent again, every sound padded to 300 s.
 
 Every round has new sounds, so that nobody finds them in a cache. Medians over rounds are compared; the first round
-warms up and does not count. The released way is asked those questions that are asked one at a time: each takes it
-seconds. `--torchvision` is left out where torchvision works as installed; `--no-released` leaves out what needs it.
+warms up and does not count. On CPUs, all in float32. The released way is asked those questions that are asked one at
+a time: each takes it seconds. `--torchvision` is left out where torchvision works as installed; `--no-released`
+leaves out what needs it.
 """
 
 from __future__ import annotations
@@ -123,12 +124,13 @@ def main() -> None:
     parser.add_argument("--torchvision", type=Path)
     parser.add_argument("--no-released", action="store_true")
     options = parser.parse_args()
+    if torch.cuda.is_available():
+        parser.error("this compares on CPUs: two vLLMs do not share a GPU; hide it with CUDA_VISIBLE_DEVICES=")
     bench = Run(options)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # of vLLM's workers
     size = options.alone + options.questions
     asked = scene_questions(size * (options.repeats + 1))
-    cuda = torch.cuda.is_available()
-    family = load(options.model, dtype="bfloat16" if cuda else "float32", device="cuda" if cuda else "cpu")
+    family = load(options.model, dtype="float32", device="cpu")
     released = None
     if not options.no_released:
         released = Released(Path(locate(options.model)), options.torchvision, CONTEXT)

@@ -6,7 +6,7 @@ Answers about simulated scenes, sampled at temperature 1, half of them cancelled
 some given up right away, some on clips too short to be heard; a new one for each that ended. It passes if
 
 * every answer that was not cancelled ends with a named reason,
-* no slot is taken and no sound kept when all have ended, and the engine still answers then,
+* no slot is taken when all have ended, and the engine still answers then,
 * memory is flat: the straight line through its samples after the first fifth of the time grows by less than
   `--growth` MB over the rest of it (the chunk cache may fill by 34 MB meanwhile, and never holds more), and
 * nothing waited for ever: all answers still open at the end come back within two minutes.
@@ -130,6 +130,10 @@ async def soak(engine: NativeEngine, asked: list[Question], seconds: float, in_f
     return seen
 
 
+def _told(end: str) -> str:
+    return f"{end} (some clips are too short on purpose)" if end == Finish.FAILED else end
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--minutes", type=float, default=10)
@@ -145,7 +149,7 @@ def main() -> None:
         [
             Figure("minutes", options.minutes),
             Figure("answers in flight", options.in_flight),
-            *(Figure(f"answers that ended: {end}", count) for end, count in seen.ends.most_common()),
+            *(Figure(f"answers that ended: {_told(end)}", count) for end, count in seen.ends.most_common()),
             Figure("failed on clips long enough", seen.broken, goal="0"),
             Figure("slots still taken", seen.leaked, goal="0"),
             Figure("answers that never came back", seen.stuck, goal="0"),
