@@ -11,8 +11,8 @@ Over the same questions (held-out scenes), greedy, in rounds that alternate:
    text and sounds sent again, every sound padded to 300 s.
 
 Every round has new sounds, so that nobody finds them in a cache. Medians over rounds are compared; the first round
-warms up and does not count. On CPUs, all in float32. The released way is asked those questions that are asked one at
-a time: each takes it seconds. `--torchvision` is left out where torchvision works as installed; `--no-released`
+warms up and does not count. On CPUs, all in float32. The released way is asked those questions that are asked one
+at a time: each takes it seconds. `--torchvision` is left out where torchvision works as installed; `--no-released`
 leaves out what needs it.
 """
 
