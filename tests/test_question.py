@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def test_rows(tmp_path: Path) -> None:
     for number, row in enumerate(bad, start=4):
         assert isinstance(row, InputError)
         assert f"questions.jsonl:{number}: " in str(row)
+
+
+def test_an_object_of_metadata_is_opened(tmp_path: Path) -> None:
+    rows = [
+        {"audio": "y.wav", "question": "q", "kind": "count", "metadata": {"segments": [[0, 1]]}},
+        {"audio": "y.wav", "question": "q", "metadata": "none"},
+    ]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    good, bad = read_questions(tmp_path / "q.jsonl")
+    assert isinstance(good, Question)
+    assert good.metadata == {"kind": "count", "segments": [[0, 1]]}
+    assert "'metadata' is 'none'; it must be an object" in str(bad)
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:

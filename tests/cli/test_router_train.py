@@ -65,3 +65,19 @@ def test_what_cannot_be_is_told(capsys: pytest.CaptureFixture[str], folder: Path
         status, out, err = run(capsys, "router", *command)
         assert (status, out) == (2, "")
         assert said in err
+
+
+def test_a_wrong_path_does_not_take_the_folder(
+    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    command = ["router", "train", "--model", folder / "model", "--tools", "length", "--steps", 1, "--max-tokens", 4]
+    command += ["--layers", 0, "--layers", 1, "--no-tensorboard", "--out", tmp_path / "run"]
+    status, _, err = run(capsys, *command, "--questions", tmp_path / "typo.jsonl")
+    assert status == 2
+    assert "typo.jsonl: cannot be read" in err
+    status, _, err = run(capsys, *command, "--questions", folder / "questions/questions.jsonl")
+    assert status == 0, err
+    assert "layers = [0, 1]" in (tmp_path / "run" / "config.toml").read_text()
+    status, _, err = run(capsys, *command, "--questions", tmp_path / "typo.jsonl")
+    assert status == 2
+    assert "holds a run with questions" in err

@@ -87,8 +87,6 @@ def test_a_route_can_be_forced_and_the_trace_keeps_it(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["noise.wav", "What?", "--route", "ears"], "[ears] failed: tool 'ears' is unknown"),
-        (["noise.wav", "What?", "--route", "absent"], "absent needs no_such_package: pip install no-such"),
         (["long.wav", "What?", "--route", "length"], "length takes at most 5 s"),
         (["noise.wav", "What?", "--route", "broken"], "ZeroDivisionError"),
         (["noise.wav", "Huh?", "--router", "policy"], "the policy could not decide (no idea): direct"),
@@ -101,6 +99,22 @@ def test_what_goes_wrong_is_shown_and_the_answer_comes(
     assert (status, err) == (0, "")
     assert out.count(said) == 1 + (said in out.partition("Answer: ")[2])
     assert "Answer: " in out
+
+
+@pytest.mark.parametrize("command", [("router", "ask"), ("ask",)])
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [
+        ("ears", "tool 'ears' is unknown; there are"),
+        ("length+absent", "tool absent needs no_such_package: pip install no-such"),
+    ],
+)
+def test_a_route_with_a_tool_that_cannot_run_is_refused(
+    capsys: pytest.CaptureFixture[str], command: tuple[str, ...], route: str, said: str
+) -> None:
+    status, out, err = run(capsys, *command, "noise.wav", "What?", "--route", route)
+    assert (status, out) == (2, "")
+    assert said in err
 
 
 def test_a_file_of_questions_is_routed_and_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

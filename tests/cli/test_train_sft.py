@@ -11,6 +11,7 @@ from support.sounds import noise_clip
 
 from relisten.audio import write_clip
 from relisten.data.examples import Example, write_examples
+from relisten.errors import DivergedError
 from relisten.models.tiny import TinyShape, build
 from relisten.question import Question
 
@@ -68,7 +69,7 @@ def test_a_dry_run_trains_nothing(settings: Path, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ((), "'model' is not given"),
+        ((), "no model: give --model, or a line model = "),
         (("--model", "echo-tiny"), "--out is not given"),
         (("--model", "echo-tiny", "--out", "run"), "no data"),
         (("--config", "sft-qwen2.5-omni-8b"), "name one of"),
@@ -82,3 +83,22 @@ def test_what_is_missing_is_told(
     monkeypatch.chdir(tmp_path)
     code, _, said = run(capsys, "train", "sft", *arguments)
     assert (code, problem in said) == (2, True), said
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (DivergedError("the loss is no number"), 1, "relisten: the loss is no number"),
+        (KeyboardInterrupt(), 130, "the same command goes on"),
+    ],
+)
+def test_what_ends_a_run_is_told(
+    error: BaseException, status: int, told: str, settings: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def ends(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("relisten.train.sft.trainer.finetune", ends)
+    code, _, said = run(capsys, "train", "sft", "--config", settings, "--out", tmp_path / "run")
+    assert (code, told in said) == (status, True), said

@@ -45,7 +45,7 @@ def test_a_file_brings_the_same_settings_back(config: Config, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({}, "'model' is not given"),
+        ({}, "no model: give --model"),
         ({"model": "m", "rat": 1.0}, "did you mean rate"),
         ({"model": "m", "zzz": 1.0}, "known are model"),
         ({"model": 3}, "must be a text"),
