@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.cli import run
 
+from relisten.errors import EngineError
 from relisten.evaluate.results import read_run
 from relisten.reproduce.arms import ARMS, PAIRS
 from relisten.reproduce.base import write_start
 from relisten.reproduce.jobs import list_jobs
+from relisten.reproduce.page import notes
 from relisten.reproduce.plan import BUDGETS, Plan
 from relisten.reproduce.probe import measure, regimes
+from relisten.reproduce.table import collect
 from relisten.trace import Trace
 
 PLAN = Plan(BUDGETS["smoke"], (0,), tuple(ARMS))
@@ -58,6 +63,40 @@ def test_a_finished_one_is_told_and_drawn(finished: Path, capsys: pytest.Capture
     assert code == 0, err
     assert "D over A (all of it)" in out
     assert "C over" not in out
+
+
+def test_rl_with_listening_is_told_over_rl_without(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "reproduce", "--out", finished, "--budget", "smoke", "--arms", "B',D")
+    assert code == 0, err
+    told = "RL with listening, over RL without it, both from SFT"
+    assert f"D over B' ({told})" in out
+    assert told in (finished / "index.html").read_text()
+
+
+def test_an_evaluation_is_done_when_every_question_has_an_answer(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(PLAN, arms=("A",))
+    for name in ("base", "sets"):
+        (tmp_path / name).symlink_to(finished / name)
+    shutil.copytree(finished / "seed-0" / "A", tmp_path / "seed-0" / "A")
+    [traces] = (tmp_path / "seed-0" / "A" / "test").glob("traces-*.jsonl")
+    first, *others = traces.read_text().splitlines(keepends=True)
+    failed = {
+        "id": json.loads(first)["id"],
+        "trace": {**json.loads(first)["trace"], "finish": "failed", "error": "hum"},
+    }
+    traces.write_text(json.dumps(failed) + "\n" + "".join(others[1:]))
+    table = collect(plan, tmp_path)
+    assert table.figures[0].failed == 2
+    assert "Arm A: 2 questions failed" in notes(plan, table)[-1]
+    job = next(job for job in list_jobs(plan) if job.name == "seed-0-A-eval")
+    with monkeypatch.context() as patch:
+        patch.setattr("relisten.evaluate.runner.work", lambda *_, **__: None)
+        with pytest.raises(EngineError, match="2 questions have no answer, such as for: hum"):
+            job.run(tmp_path, 1)
+    job.run(tmp_path, 1)
+    assert collect(plan, tmp_path).figures[0].failed == 0
 
 
 def test_answers_are_sampled_as_in_the_paper_and_greedy_beside_it(finished: Path) -> None:

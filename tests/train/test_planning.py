@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relisten.train.planning import computed_tokens, divide, members_of_step, steps_of_epoch
+from relisten.train.planning import computed_tokens, divide, even_parts, members_of_step, steps_of_epoch
 
 
 def test_an_epoch_sees_every_example_once_and_the_next_in_another_order() -> None:
@@ -16,6 +16,19 @@ def test_an_epoch_sees_every_example_once_and_the_next_in_another_order() -> Non
     orders = [np.concatenate(steps).tolist() for steps in epochs]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(23))
     assert orders[0] != orders[1]
+
+
+@given(count=st.integers(0, 70), most=st.integers(1, 20))
+def test_no_part_is_much_smaller_than_another(count: int, most: int) -> None:
+    parts = even_parts(range(count), most)
+    assert [member for part in parts for member in part] == [*range(count)]
+    sizes = [len(part) for part in parts]
+    assert len(sizes) == -(-count // most)
+    assert not sizes or max(sizes) <= min(most, min(sizes) + 1)
+
+
+def test_nine_groups_in_updates_of_eight_are_four_and_five() -> None:
+    assert [len(part) for part in even_parts("abcdefghi", 8)] == [4, 5]
 
 
 @settings(max_examples=60, deadline=None)

@@ -97,13 +97,13 @@ def reproduce(
             print(f"relisten: {error}", file=sys.stderr)
             raise typer.Exit(FAILED) from None
     table = collect(plan, out)
-    result = {"notes": notes(plan), "plan": plan.to_json(), **table.to_json()}
+    result = {"notes": notes(plan, table), "plan": plan.to_json(), **table.to_json()}
     (out / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     write_page(plan, table, out, out / "index.html")
     if as_json:
         print(json.dumps(result, indent=1))
         return
-    for note in notes(plan):
+    for note in notes(plan, table):
         print(note)
     _print(table)
     print(f"-> {out / 'index.html'}")

@@ -70,7 +70,7 @@ PAIRS: Final = (
     ("B", "A", "SFT alone"),
     ("B'", "B", "RL without listening"),
     ("D", "C", "RL with listening"),
-    ("D", "B'", "listening, both after RL"),
+    ("D", "B'", "RL with listening, over RL without it, both from SFT"),
     ("E", "A", "RL alone"),
     ("D", "E", "SFT and listening, over RL alone"),
     ("D", "D'", "grounded questions for RL"),

@@ -19,6 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from relisten.errors import EngineError
+from relisten.evaluate.results import ResultRow, Run, read_run
+from relisten.evaluate.scoring import Outcome
 from relisten.protocol import Format
 from relisten.reproduce.arms import ARMS, Arm
 from relisten.reproduce.plan import Plan
@@ -171,3 +174,14 @@ def _evaluate(plan: Plan, seed: int, arm: Arm, folder: Path, processes: int) -> 
         ):
             data = questions_file(folder / SETS, asked)
             work(prepare(Questions(), out / name, subject, how, data=data, limit=limit), engine, at_once=at_once)
+            if left := unfinished(read_run(out / name)):
+                why = next((row.error for row in left if row.error), "never asked")
+                raise EngineError(
+                    f"{out / name}: {len(left)} questions have no answer, such as for: {why}; mend that and give "
+                    "the same command again"
+                )
+
+
+def unfinished(run: Run) -> list[ResultRow]:
+    """The questions of an evaluation that failed or were not asked yet."""
+    return [row for row in run.rows if row.outcome() in (Outcome.FAILED, Outcome.PENDING)]

@@ -56,7 +56,7 @@ def write_page(plan: Plan, table: Table, folder: Path, path: Path) -> None:
     path.write_text("<!doctype html>\n" + tag("html", head, body, lang="en"), encoding="utf-8")
 
 
-def notes(plan: Plan) -> list[str]:
+def notes(plan: Plan, table: Table) -> list[str]:
     """What a reader must know before any figure."""
     budget = plan.budget
     told = [
@@ -70,6 +70,11 @@ def notes(plan: Plan) -> list[str]:
             f"Budget {budget.name}: far too few steps and seeds for the order of the arms to mean anything; it "
             "shows that everything runs."
         )
+    told += [
+        f"Arm {one.arm}: {one.failed} questions failed or were never asked; they count as not right."
+        for one in table.figures
+        if one.failed
+    ]
     return told
 
 
@@ -101,7 +106,7 @@ def _results(plan: Plan, table: Table) -> Markup:
     return section(
         "table",
         "The table",
-        [tag("p", note, class_="notice") for note in notes(plan)],
+        [tag("p", note, class_="notice") for note in notes(plan, table)],
         figures.table(head, rows, caption="Arms of the ablation", class_="wide"),
         lead=f"{table.questions:,} held-out questions, {table.long_questions:,} about clips of {LONG_SECONDS:g} s. "
         "Intervals: 95 %, over questions. Latency: median of answers asked for one at a time, beside other work.",

@@ -17,7 +17,7 @@ from relisten.evaluate.analysis import Mean, analyse
 from relisten.evaluate.results import Run, read_run
 from relisten.evaluate.scoring import Outcome, Rule
 from relisten.reproduce.arms import ARMS, PAIRS
-from relisten.reproduce.jobs import ALONE, GREEDY, seeds_of
+from relisten.reproduce.jobs import ALONE, GREEDY, seeds_of, unfinished
 from relisten.reproduce.plan import Plan
 from relisten.reproduce.sets import LONG, TEST
 
@@ -48,6 +48,8 @@ class Figures:
     latency: float | None
     """Median seconds of an answer that is asked for alone."""
     unanswered: float
+    failed: int
+    """Questions of all evaluations that failed or were never asked; they count as not right."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,12 @@ def collect(plan: Plan, folder: Path) -> Table:
     greedy: dict[str, dict[str, float]] = {}
     found = []
     for name in plan.arms:
-        runs = [_read(folder, seed, name, TEST) for seed in seeds_of(plan, ARMS[name])]
-        outcomes[name] = _right(runs)
-        greedy[name] = _right([_read(folder, seed, name, GREEDY) for seed in seeds_of(plan, ARMS[name])])
-        found.append(_figures(plan, folder, name, runs, outcomes[name], greedy[name]))
+        runs = {
+            what: [_read(folder, seed, name, what) for seed in seeds_of(plan, ARMS[name])]
+            for what in (TEST, GREEDY, LONG, ALONE)
+        }
+        outcomes[name], greedy[name] = _right(runs[TEST]), _right(runs[GREEDY])
+        found.append(_figures(name, runs, outcomes[name], greedy[name]))
     differences = [
         Difference(one, other, tells, _less(outcomes[one], outcomes[other]), _less(greedy[one], greedy[other]))
         for one, other, tells in PAIRS
@@ -95,23 +99,23 @@ def collect(plan: Plan, folder: Path) -> Table:
 
 
 def _figures(
-    plan: Plan, folder: Path, name: str, runs: list[Run], right: Mapping[str, float], greedy: Mapping[str, float]
+    name: str, runs: Mapping[str, list[Run]], right: Mapping[str, float], greedy: Mapping[str, float]
 ) -> Figures:
-    seeds = seeds_of(plan, ARMS[name])
-    rows = [row for run in runs for row in run.rows]
+    tested = runs[TEST]
+    rows = [row for run in tested for row in run.rows]
     told = analyse(rows, _RULE)
-    alone = analyse([row for seed in seeds for row in _read(folder, seed, name, ALONE).rows], _RULE)
+    alone = analyse([row for run in runs[ALONE] for row in run.rows], _RULE)
     kinds: dict[str, list[float]] = {}
-    for row in runs[0].rows:
+    for row in tested[0].rows:
         if row.question is not None:
             kinds.setdefault(str(row.question.metadata.get("kind", "")), []).append(right[row.id])
     return Figures(
         arm=name,
         about=ARMS[name].about,
         accuracy=_of(list(right.values())),
-        by_seed=tuple(float(np.mean(list(_right([run]).values()))) for run in runs),
+        by_seed=tuple(float(np.mean(list(_right([run]).values()))) for run in tested),
         greedy=_of(list(greedy.values())),
-        long=_of(list(_right([_read(folder, seed, name, LONG) for seed in seeds]).values())),
+        long=_of(list(_right(runs[LONG]).values())),
         kinds={kind: _of(values) for kind, values in sorted(kinds.items())},
         words=told.words,
         listens=told.listens,
@@ -120,6 +124,7 @@ def _figures(
         overlap=told.overlap,
         latency=None if alone.latency is None else alone.latency.median,
         unanswered=sum(row.outcome(_RULE) is Outcome.NO_ANSWER for row in rows) / max(1, len(rows)),
+        failed=sum(len(unfinished(run)) for each in runs.values() for run in each),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,20 @@ _FILE: Final = "metrics.jsonl"
 def has_metrics(folder: Path) -> bool:
     """Whether a run in `folder` has logged anything."""
     return (folder / _FILE).exists() and (folder / _FILE).stat().st_size > 0
+
+
+def last_row(folder: Path) -> dict[str, float]:
+    """The numbers that a run in `folder` logged last; none where it logged nothing."""
+    rows = _good_rows(folder / _FILE)
+    return {name: value for name, value in rows[-1].items() if name != "step"} if rows else {}
+
+
+def keep_rows(path: Path, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+    """Drop all other rows of a file, and lines that a kill has torn; nothing where there is no file."""
+    if path.exists():
+        part = path.with_name(f".{path.name}.part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in _good_rows(path) if wanted(row)))
+        part.replace(path)
 
 
 class Metrics:
@@ -43,11 +57,7 @@ class Metrics:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._path = folder / _FILE
-        if self._path.exists():
-            kept = [row[1] for row in read_rows(self._path) if isinstance(row, tuple) and row[1]["step"] <= done]
-            part = self._path.with_name(f".{self._path.name}.part")
-            part.write_text("".join(json.dumps(row) + "\n" for row in kept))
-            part.replace(self._path)
+        keep_rows(self._path, lambda row: row["step"] <= done)
         self._tracker: Any = None
         if tracker != "none":
             try:
@@ -80,6 +90,10 @@ class Metrics:
             self._board.close()
         if self._tracker is not None:
             self._tracker.finish()
+
+
+def _good_rows(path: Path) -> list[dict[str, Any]]:
+    return [row[1] for row in read_rows(path) if isinstance(row, tuple)] if path.exists() else []
 
 
 def _short(value: float) -> float:

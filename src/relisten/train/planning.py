@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 def steps_of_epoch(count: int, batch_size: int) -> int:
@@ -23,6 +26,12 @@ def members_of_step(count: int, batch_size: int, seed: int, step: int) -> NDArra
     epoch, place = divmod(step, steps_of_epoch(count, batch_size))
     order = np.random.default_rng([seed, epoch]).permutation(count)
     return order[place * batch_size : (place + 1) * batch_size]
+
+
+def even_parts(members: Sequence[T], most: int) -> list[Sequence[T]]:
+    """As few parts as have at most `most` members each, in order; they differ by one in size at the most."""
+    count = -(-len(members) // most)
+    return [members[len(members) * part // count : len(members) * (part + 1) // count] for part in range(count)]
 
 
 def computed_tokens(lengths: Sequence[int], packed: bool) -> int:

@@ -78,7 +78,7 @@ class TrainedModel:
         )
 
     def save_adapters(self, weights: Mapping[str, Tensor], folder: Path) -> None:
-        """Write the adapters alone, as peft and vLLM load them."""
+        """Write the adapters alone, as peft loads them onto the thinker."""
         self.adapters.peft_config["default"].base_model_name_or_path = self.config.model
         state = {f"base_model.model.{name}": tensor for name, tensor in weights.items()}
         # The embedding is not adapted; asked to find out itself, peft looks for the base model on the hub.

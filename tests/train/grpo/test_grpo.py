@@ -30,6 +30,7 @@ from relisten.question import Question
 from relisten.trace import Trace
 from relisten.train.grpo import trainer as grpo
 from relisten.train.grpo.config import GrpoConfig
+from relisten.train.grpo.policy import Policy
 from relisten.train.grpo.trainer import Watch, train_grpo
 from relisten.train.settings import dump_settings, make_config, read_settings
 
@@ -145,6 +146,28 @@ def test_a_killed_run_goes_on_with_the_same_losses(
     ).read_text()
 
 
+@pytest.mark.parametrize("folder", ["step-000002", "checkpoint"])
+def test_a_checkpoint_that_a_kill_prevented_is_made_when_the_run_goes_on(
+    config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    config = replace(config, steps=3, export_every=2, save_every=2)
+    export = Policy.export
+
+    def dies(policy: Policy, path: Path, steps: int) -> None:
+        if path.name == folder:
+            raise KilledError
+        export(policy, path, steps)
+
+    monkeypatch.setattr(Policy, "export", dies)
+    with pytest.raises(KilledError):
+        train_grpo(config, tmp_path)
+    monkeypatch.undo()
+    trained = train_grpo(config, tmp_path)
+    assert json.loads((trained.checkpoint / "training.json").read_text())["steps"] == 3
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
+    assert trained.last["loss"] == pytest.approx(rows(tmp_path)[-1]["loss"])
+
+
 def test_a_folder_of_another_run_is_refused_and_unimportant_settings_may_change(
     config: GrpoConfig, tmp_path: Path
 ) -> None:
@@ -204,10 +227,13 @@ def test_what_is_no_number_stops_the_run_and_leaves_what_was_saved(
         return loss * (math.nan if len(calls) > 4 else 1.0), sums
 
     monkeypatch.setattr(updates, "policy_loss", breaks)
-    with pytest.raises(DivergedError, match=r"step [23]: loss nan"):
+    with pytest.raises(DivergedError, match=r"step [23]: loss nan") as told:
         train_grpo(config, tmp_path)
     [kept] = (tmp_path / "states").iterdir()
     assert kept.name == f"step-{rows(tmp_path)[-1]['step']:06d}"
+    good = tmp_path / "checkpoints" / kept.name
+    assert str(good) in str(told.value)
+    assert all(value.isfinite().all() for value in weights(good).values())
     monkeypatch.undo()
     goes_on = train_grpo(config, tmp_path)  # from weights that are numbers
     assert all(value.isfinite().all() for value in weights(goes_on.checkpoint).values())
@@ -316,7 +342,7 @@ def test_the_command_trains_goes_on_and_reads_a_file(
     assert "did you mean epochs?" in err
     code, _, err = run(capsys, "train", "grpo", "--out", tmp_path / "new")
     assert code == 2
-    assert "'model' is not given" in err
+    assert "no model: give --model" in err
     code, _, err = run(capsys, "train", "grpo", "--config", file)
     assert code == 2
     file.write_text(dump_settings(config))

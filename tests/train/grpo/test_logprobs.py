@@ -65,6 +65,18 @@ def test_crops_played_slowly_are_scored_as_they_were_heard(family: Qwen2_5Omni, 
         assert values == pytest.approx(trace.logprobs, abs=TOLERANCE)
 
 
+def test_a_crop_that_slowness_makes_longer_than_a_chunk_is_scored(family: Qwen2_5Omni) -> None:
+    family.audio_tower.n_window = 74  # chunks of 2.96 s
+    clip = noise_clip(2.0)
+    traces = sampled(family, [(Question("How many?"), clip)] * 3, (1, 0, 1), crop_speed=0.25)
+    laid = [lay_out(trace, clip, family) for trace in traces]
+    assert [crop.duration for one in laid for crop in one.branch.crops] == pytest.approx([1.6, 3.2])
+    scorer = Scorer(family)
+    assert [(part.members, part.batch is None) for part in scorer.split(laid)] == [((2,), True), ((0, 1), False)]
+    for trace, values in zip(traces, by_member(scorer, laid), strict=True):
+        assert values == pytest.approx(trace.logprobs, abs=TOLERANCE)
+
+
 def test_only_sampled_tokens_are_scored_and_the_end_of_turn_is_one(
     family: Qwen2_5Omni, answers: tuple[list[Trace], list[Laid]]
 ) -> None:

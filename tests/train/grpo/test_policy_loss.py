@@ -128,9 +128,12 @@ def test_all_terms_together_by_hand() -> None:
 def test_parts_of_an_update_add_up() -> None:
     torch.manual_seed(1)
     new, old, reference = -torch.rand(3, 9)
-    given = Tokens(old, torch.randn(9), torch.rand(9), reference)
-    whole, sums = policy_loss(new, torch.ones(9), given, Objective())
-    parts = [policy_loss(new[p], torch.ones(9)[p], given.at(p), Objective()) for p in (slice(0, 4), slice(4, 9))]
+    columns = (old, torch.randn(9), torch.rand(9), reference)
+    whole, sums = policy_loss(new, torch.ones(9), Tokens(*columns), Objective())
+    parts = [
+        policy_loss(new[p], torch.ones(9)[p], Tokens(*(column[p] for column in columns)), Objective())
+        for p in (slice(0, 4), slice(4, 9))
+    ]
     assert sum(value for value, _ in parts).item() == pytest.approx(whole.item(), rel=1e-5)  # type: ignore[union-attr]
     assert parts[0][1].plus(parts[1][1]) == pytest.approx(sums, rel=1e-5)
 

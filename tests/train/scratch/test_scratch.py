@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from support.cli import lines
 
 from relisten import models
 from relisten.data.scenes import Event
@@ -32,7 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_ends_in_a_checkpoint_and_a_log(finished: Path) -> None:
     family = models.load(finished / "checkpoint")
     assert family.dtype == torch.bfloat16
-    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    rows = lines(finished / "metrics.jsonl")
     assert [stage.name for stage in SMOKE.stages] == list(dict.fromkeys(row["stage"] for row in rows))
     assert all(row["loss"] > 0 for row in rows if "loss" in row)
 
@@ -69,6 +69,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     for name, weight in models.load(finished / "checkpoint").thinker.state_dict().items():
         again = models.load(tmp_path / "checkpoint").thinker.state_dict()[name]
         assert torch.equal(weight, again), name
+    rows = [[(row["stage"], row["step"]) for row in lines(out / "metrics.jsonl")] for out in (finished, tmp_path)]
+    assert rows[0] == rows[1]
 
 
 def test_a_folder_of_another_run_is_refused(finished: Path) -> None:

@@ -64,4 +64,3 @@ def test_a_set_is_made_ready_and_read_at_random(
     assert ready.weights.tolist() == [sum(expected[0].weights), sum(expected[2].weights)]
     again = ready.example(1)
     assert layout.sequence(again, again.question.clip()).ids == expected[2].ids
-    assert ready.heard.tolist() == [3.0, 3.5]

@@ -25,6 +25,7 @@ from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Format
 from relisten.question import Question
 from relisten.train.parallel import Processes
+from relisten.train.sft import trainer as sft
 from relisten.train.sft.config import FinetuneConfig
 from relisten.train.sft.trainer import Finetuned, finetune
 
@@ -99,6 +100,32 @@ def test_a_run_that_was_ended_goes_on_as_if_it_had_not(
     before, after = (load_file(tmp_path / part / "checkpoint" / "model.safetensors") for part in ("whole", "parts"))
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert run(config, tmp_path / "parts").loss == whole.loss  # nothing is left to do
+
+
+@pytest.mark.parametrize("suffix", ["-000002", ""])
+def test_a_checkpoint_that_a_kill_prevented_is_made_when_the_run_goes_on(
+    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    config = replace(config, steps=3, export_every=2)
+    export = sft._Run._export
+
+    def dies(run: sft._Run, at: str, result: Mapping[str, float | None]) -> Path:
+        if at == suffix:
+            raise KeyboardInterrupt
+        return export(run, at, result)
+
+    monkeypatch.setattr(sft._Run, "_export", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path)
+    monkeypatch.undo()
+    result = run(config, tmp_path)
+    last = metrics(tmp_path)[-1]
+    assert (result.loss, result.validation_loss) == pytest.approx((last["loss"], last["validation_loss"]))
+    assert json.loads((result.checkpoint / "training.json").read_text())["result"] == {
+        "loss": result.loss,
+        "validation_loss": result.validation_loss,
+    }
+    assert (tmp_path / "checkpoint-000002" / "training.json").exists()
 
 
 def test_packed_and_padded_passes_learn_the_same(config: FinetuneConfig, tmp_path: Path) -> None:
@@ -217,8 +244,11 @@ def test_what_cannot_be_trained_is_told(config: FinetuneConfig, data: Path, tmp_
 
 
 def test_a_loss_that_is_no_number_ends_the_run(config: FinetuneConfig, tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match="lower lr"):
+    with pytest.raises(DivergedError, match=r"step 2: .*checkpoint-000001: go on from them") as told:
         run(replace(config, lr=1e30, clip_norm=0.0, warmup=0.0), tmp_path / "run")
+    good = tmp_path / "run" / "checkpoint-000001"
+    assert str(good) in str(told.value)
+    assert all(value.isfinite().all() for value in load_file(good / "model.safetensors").values())
 
 
 def test_rates_rise_and_fall() -> None:

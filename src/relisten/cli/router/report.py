@@ -33,12 +33,15 @@ def report(
         int, typer.Option(help="Also time so many of the questions one by one, direct and routed.")
     ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto takes a GPU if there is one.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON and nothing else.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the numbers as JSON; the page is written, too.")
+    ] = False,
 ) -> None:
     """Compare the router with answering directly, with each tool always, by chance, and with the best there could
     be.
 
-    Every question is answered on every route, once; what is known already is not asked again. Writes one HTML file.
+    Every question is answered on every route, once; what is known already is not asked again. Writes one HTML file,
+    and the numbers as JSON beside it.
     """
     # Slow to import, and needless for --help.
     from relisten.evaluate.routing_run import judge_router

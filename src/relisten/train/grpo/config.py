@@ -58,7 +58,7 @@ class GrpoConfig(TrainSettings):
 
     batch_size: Annotated[int, "Questions of a step."] = 64
     group_size: Annotated[int, "Answers to each."] = 8
-    update_size: Annotated[int, "Questions of an update; a step has as many updates as they need."] = 32
+    update_size: Annotated[int, "Questions of an update at the most; a step's are divided evenly."] = 32
     inner_epochs: Annotated[int, "Times a step goes through its answers."] = 1
     epochs: Annotated[int, "Times the run goes through the questions."] = 1
     max_tokens: Annotated[int, "Sampled tokens an answer may have."] = MAX_TOKENS

@@ -3,8 +3,8 @@
 Ids are those of the trace, never text tokenised again. A token is scored from the same context that it was sampled
 in: the question's clip, crops at their own length, and every token before it. Two ways through the model:
 
-* `train.forward` for clips that fit one chunk of the audio tower: answers about one clip share its prefix.
-* the stock modules, called as modules, so that adapters and gradient checkpointing work, for clips of any length:
+* `train.forward` for sound that fits one chunk of the audio tower: answers about one clip share its prefix.
+* the stock modules, called as modules, so that adapters and gradient checkpointing work, for sound of any length:
   whole sequences one after the other in a row, each attending to itself alone.
 
 Either way a clip is encoded once for all answers about it, and where the audio tower is frozen, once a step.
@@ -125,9 +125,11 @@ class Scorer:
     Args:
         family: the model, or the reference: anything with the same tokenizer and audio front end.
         dtype: of matrix products; weights keep theirs.
-        budget: positions computed at once, padding included; a longer answer goes alone.
+        budget: positions computed at once, without the padding of answers of similar length; a longer answer goes
+            alone.
         hears_trained: whether gradients flow into the audio tower; else sound is encoded once by `split`.
-        shared: use the shared-prefix forward on CPUs, where clips are short enough; it does not see adapters.
+        shared: use the shared-prefix forward on CPUs, where clips and crops are short enough; it does not see
+            adapters.
         gathered: the module through which a model that is divided among processes is reached. Every process must
             then score as many parts; sound is encoded whenever a part is scored.
     """
@@ -156,18 +158,20 @@ class Scorer:
         seen: dict[int, int] = {}
         for one in laid:
             seen.setdefault(id(one.clip), len(seen))
+        fitting = [self._fits(one) for one in laid]
         order = sorted(
-            range(len(laid)), key=lambda i: (len(laid[i].prefix), laid[i].prefix, seen[id(laid[i].clip)])
+            range(len(laid)),
+            key=lambda i: (fitting[i], len(laid[i].prefix), laid[i].prefix, seen[id(laid[i].clip)]),
         )
         groups: list[list[int]] = []
         cost = 0
         for i in order:
             one = laid[i]
-            fits = self._fits(one)
+            fits = fitting[i]
             last = laid[groups[-1][-1]] if groups else None
             same_clip = last is not None and last.clip is one.clip
             extra = len(one.branch.ids) + (0 if fits and same_clip else len(one.prefix))
-            joins = last is not None and fits == self._fits(last) and (not fits or last.prefix == one.prefix)
+            joins = last is not None and fits == fitting[groups[-1][-1]] and (not fits or last.prefix == one.prefix)
             if not joins or cost + extra > self._budget:
                 groups.append([])
                 cost, extra = 0, len(one.branch.ids) + len(one.prefix)
@@ -186,8 +190,10 @@ class Scorer:
         return torch.autocast(self._family.device.type, self._dtype, enabled=self._dtype is not torch.float32)
 
     def _fits(self, laid: Laid) -> bool:
-        """Whether the shared-prefix forward takes this clip: its audio tower sees one chunk."""
-        frames = self._family.mel.num_frames(laid.clip.num_samples)
+        """Whether the shared-prefix forward takes this answer: the audio tower sees its clip as one chunk, and each
+        crop, which may be longer than the clip where it is played slowly."""
+        longest = max(sound.num_samples for sound in (laid.clip, *laid.branch.crops))
+        frames = self._family.mel.num_frames(longest)
         on_cpu = self._family.device.type == "cpu"
         tower: Any = self._family.audio_tower
         return self._shared and on_cpu and frames <= 2 * int(tower.n_window)

@@ -82,16 +82,6 @@ class Tokens(NamedTuple):
     importance: Tensor | None = None
     """Truncated importance weights; None where the engine's log-probs are the trainer's own."""
 
-    def at(self, part: slice) -> Tokens:
-        """Those of a stretch of tokens."""
-        return Tokens(
-            self.old[part],
-            self.advantages[part],
-            self.weights[part],
-            None if self.reference is None else self.reference[part],
-            None if self.importance is None else self.importance[part],
-        )
-
 
 class Sums(NamedTuple):
     """Sums over tokens, to be divided by their number once all parts of an update are there."""

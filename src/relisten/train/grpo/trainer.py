@@ -17,6 +17,8 @@ A run lives in one folder:
 | `states/step-000020/` | what the run goes on from: trained weights, optimizer, step |
 | `checkpoints/step-000020/`, `checkpoint/` | models as transformers loads them; the latter is the last |
 
+A run whose loss comes to no number leaves the weights from before that in `checkpoints`, too.
+
 The same command goes on with a run that was ended, and gives the losses that it would have given: the order of
 questions and every answer's seed follow from the configuration, and with the native engine in lockstep answers are
 the same to the bit. vLLM's are not: the run goes on from the same weights and questions with answers like them.
@@ -47,9 +49,9 @@ from relisten.train.grpo.rollouts import Rollout, TakesWeights, make_engine, rol
 from relisten.train.grpo.step_stats import answers_stats, validation_stats, warnings
 from relisten.train.grpo.team import Team
 from relisten.train.grpo.updates import Gaps, NotFiniteError, Updates, with_advantages
-from relisten.train.metrics import Metrics, has_metrics
+from relisten.train.metrics import Metrics, has_metrics, last_row
 from relisten.train.parallel import Processes
-from relisten.train.planning import members_of_step, steps_of_epoch
+from relisten.train.planning import even_parts, members_of_step, steps_of_epoch
 from relisten.train.rewards import Reward
 from relisten.train.settings import begin_run
 from relisten.train.states import States
@@ -102,7 +104,7 @@ def train_grpo(
     Raises:
         InputError: the model, the questions, the reward or the folder cannot be used.
         EngineError: every answer of a step failed.
-        DivergedError: the loss or a gradient is no number; what was saved before stays.
+        DivergedError: the loss or a gradient is no number; `checkpoints` has the weights from before it.
     """
     team = Team(processes)
     if config.engine == "vllm" and engine is None and team.count > 1:
@@ -176,7 +178,7 @@ class _Run:
         self.warned: set[str] = set()
 
     def go(self) -> Trained:
-        values: dict[str, float] = {}
+        values = last_row(self.out) if self.done else {}
         if self.done == 0 and self.validation:
             self._log(self._validate())
         while self.done < self.steps:
@@ -205,10 +207,17 @@ class _Run:
                 self.watch.on_note(f"step {self.done}: {warning}")
 
     def _keep(self, last: bool) -> None:
+        # The checkpoint first: a run that is killed in between makes it once more.
+        if self.config.export_every and self.done % self.config.export_every == 0:
+            self._export_now()
         if last or self.done % self.config.save_every == 0:
             self.states.save(self.done)
-        if self.config.export_every and self.done % self.config.export_every == 0:
-            self.policy.export(self.out / "checkpoints" / f"step-{self.done:06}", self.done)
+
+    def _export_now(self) -> Path:
+        """Write a checkpoint of the weights of now, named after the steps done."""
+        folder = self.out / "checkpoints" / f"step-{self.done:06}"
+        self.policy.export(folder, self.done)
+        return folder
 
     def _step(self, step: int) -> dict[str, float]:
         config, began = self.config, time.perf_counter()
@@ -221,15 +230,17 @@ class _Run:
         taught = [group for group in groups if any(one.advantage is not None for one in group)]
         values |= {"groups": len(groups), "groups_even": len(groups) - len(taught), "lr": lr}
         gaps = Gaps()
-        parts = [taught[first : first + config.update_size] for first in range(0, len(taught), config.update_size)]
+        # Evenly: loss is averaged over an update, so that a question left alone in one would make a whole step.
+        parts = even_parts(taught, config.update_size)
         prepared = [update for part in parts if (update := self.updates.prepare(part, gaps)) is not None]
         ready = time.perf_counter()
         try:
             values |= self.updates.make(prepared, gaps)
         except NotFiniteError as error:
+            kept = self._export_now()
             raise DivergedError(
-                f"step {step + 1}: {error}. No weight was changed by it, and what was saved is kept in {self.out}; "
-                "lower lr or raise kl, and give another --out"
+                f"step {step + 1}: {error}. The weights from before it are in {kept}: go on from them with "
+                "--model, a lower lr or a higher kl, and another --out"
             ) from None
         self._publish()
         return values | {

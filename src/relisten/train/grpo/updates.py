@@ -43,7 +43,11 @@ class Pass:
 
 
 class Gaps:
-    """How far engine and trainer are apart in log-probs of the same tokens."""
+    """How far engine and trainer are apart in log-probs of the same tokens.
+
+    Where the engine's are taken for the trainer's own, only the first update of a step is compared: behind it the
+    weights are no longer those that the answers were sampled with. Else every token is.
+    """
 
     def __init__(self) -> None:
         self._total = 0.0

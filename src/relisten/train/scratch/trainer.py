@@ -40,6 +40,7 @@ from relisten.protocol import user_text
 from relisten.tools.tool import require_tools
 from relisten.train import forward
 from relisten.train.batches import Batcher, Target
+from relisten.train.metrics import keep_rows
 from relisten.train.scratch import encoder
 from relisten.train.scratch.config import PRESETS, SftConfig, Stage
 from relisten.train.scratch.listening import answer
@@ -130,6 +131,12 @@ class _Run:
         self.average = [p.detach().clone() for p in self.parameters]
         self.stage = self.step = 0
         self._restore()
+        self.metrics = out / "metrics.jsonl"
+        if rank == 0:  # what an ended run logged behind its last state will be logged again
+            stages = [stage.name for stage in config.stages]
+            keep_rows(
+                self.metrics, lambda row: (stages.index(row["stage"]), row["step"]) <= (self.stage, self.step)
+            )
 
     def go(self) -> None:
         stages = self.config.stages
@@ -270,7 +277,7 @@ class _Run:
     def _log(self, stage: Stage, **values: float) -> None:
         if self.rank == 0:
             row = {"stage": stage.name, "step": self.step, **{key: round(v, 6) for key, v in values.items()}}
-            with (self.out / "metrics.jsonl").open("a") as file:
+            with self.metrics.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
     def _optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:

@@ -81,7 +81,6 @@ class ReadySet:
     Attributes:
         lengths: tokens of each, inserted sound included.
         weights: summed loss weight of each.
-        heard: seconds of sound of each, listened-to crops included.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,7 +90,6 @@ class ReadySet:
             self._places: NDArray[np.int64] = kept["places"]
             self.lengths: NDArray[np.int64] = kept["lengths"]
             self.weights: NDArray[np.float64] = kept["weights"]
-            self.heard: NDArray[np.float64] = kept["heard"]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -123,7 +121,7 @@ def make_ready(
         InputError: the set cannot be read, or the file cannot be written.
     """
     found = Counts()
-    columns: dict[str, list[Any]] = {"places": [], "lengths": [], "weights": [], "heard": []}
+    columns: dict[str, list[Any]] = {"places": [], "lengths": [], "weights": []}
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,10 +139,9 @@ def make_ready(
                 columns["places"].append(file.tell())
                 columns["lengths"].append(len(laid.ids))
                 columns["weights"].append(sum(laid.weights))
-                columns["heard"].append(sum(clip.duration for clip in laid.clips))
                 file.write(dump_row(example_row(_absolute(example), path.parent)).encode())
                 found.kept += 1
-        kinds = {"places": np.int64, "lengths": np.int64, "weights": np.float64, "heard": np.float64}
+        kinds = {"places": np.int64, "lengths": np.int64, "weights": np.float64}
         arrays = {name: np.array(values, dtype=kinds[name]) for name, values in columns.items()}
         np.savez(path.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
         part.replace(path)

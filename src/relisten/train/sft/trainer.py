@@ -9,6 +9,7 @@ A run lives in one folder:
 | `metrics.jsonl`, `tensorboard/` | numbers |
 | `states/step-000200/` | what the run goes on from: trained weights, optimizer, step |
 | `checkpoint/` | the trained model, as transformers loads it; `training.json` says how it was made |
+| `checkpoint-000200/` | the same every `export_every` steps, and where the loss came to no number |
 | `adapter/` | with LoRA: the adapters alone |
 
 The same command goes on with a run that was ended, and gives the losses that it would have given. Nothing but
@@ -37,7 +38,7 @@ from relisten.data.examples import Example
 from relisten.errors import DivergedError, InputError
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.train.metrics import Metrics
+from relisten.train.metrics import Metrics, last_row
 from relisten.train.parallel import Processes, whole
 from relisten.train.planning import divide, members_of_step, steps_of_epoch
 from relisten.train.settings import begin_run
@@ -79,7 +80,7 @@ def finetune(
 
     Raises:
         InputError: the model, the data or the folder cannot be used.
-        DivergedError: training cannot go on; states that were saved stay.
+        DivergedError: the loss or a gradient is no number; a checkpoint has the weights from before it.
     """
     problem = None
     if processes.first:
@@ -211,7 +212,9 @@ class _Run:
         made = self.out / "checkpoint" / "training.json"
         if self.done == self.steps and made.exists():
             return self._result(**json.loads(made.read_text())["result"])
-        loss, validated = math.nan, None
+        # Of a run that was killed before its export, which has no step left to make.
+        row = last_row(self.out) if self.done else {}
+        loss, validated = row.get("loss", math.nan), row.get("validation_loss")
         self.model.module.train()
         begun = time.perf_counter()
         for step, passes in self._passes(self.done):
@@ -228,10 +231,11 @@ class _Run:
             ):
                 self.metrics.log(self.done, values)
             on_step(self.done, self.steps, values)
-            if last or self.done % config.save_every == 0:
-                self.states.save(self.done)
+            # The checkpoint first: a run that is killed in between makes it once more.
             if not last and config.export_every and self.done % config.export_every == 0:
                 self._export(f"-{self.done:06d}", {"loss": loss, "validation_loss": validated})
+            if last or self.done % config.save_every == 0:
+                self.states.save(self.done)
         self._export("", {"loss": loss, "validation_loss": validated})
         return self._result(loss, validated)
 
@@ -261,9 +265,10 @@ class _Run:
         norm = nn.utils.clip_grad_norm_(trained, config.clip_norm or math.inf)
         length = float(whole(norm))
         if not math.isfinite(mean) or not math.isfinite(length):
+            kept = self._export(f"-{step:06d}", {})
             raise DivergedError(
-                f"step {step + 1}: loss {mean:g}, gradient {length:g}; lower lr or look at the data. States before "
-                f"it are in {self.out / 'states'}"
+                f"step {step + 1}: loss {mean:g}, gradient {length:g}. The weights from before it are in {kept}: "
+                "go on from them with --model, a lower lr and another --out, or look at the data"
             )
         lr = config.lr_at(step, self.steps)
         for group in self.optimizer.param_groups:
@@ -313,11 +318,11 @@ class _Run:
         stand_in = [(min(members, key=lambda i: int(ready.lengths[i])), False)]
         return [[(i, True) for i in group] or stand_in for group in parts[self.processes.index]]
 
-    def _export(self, suffix: str, result: Mapping[str, float | None]) -> None:
-        """`checkpoint` and, with LoRA, `adapter`, each with `suffix`."""
+    def _export(self, suffix: str, result: Mapping[str, float | None]) -> Path:
+        """Write `checkpoint` and, with LoRA, `adapter`, each with `suffix`; returns the former."""
+        folder = self.out / f"checkpoint{suffix}"
         weights = self.model.gather()
         if self.processes.first:
-            folder = self.out / f"checkpoint{suffix}"
             shutil.rmtree(folder, ignore_errors=True)
             self.model.save(weights, folder, self.whole)
             (folder / "metrics.json").unlink(missing_ok=True)  # figures of the model that it was trained from
@@ -336,6 +341,7 @@ class _Run:
             }
             (folder / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
         self.processes.wait()
+        return folder
 
 
 def _laid(layout: Layout, ready: ReadySet, index: int, learned: bool) -> Sequence:
