@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import relisten
 from relisten import Finish, Format, InputError, Listen, Listener, Piece, Question, Segment, Stop, Trace
 from relisten.audio import SAMPLE_RATE, write_clip
 from relisten.engines.fake import ScriptedEngine
+from relisten.errors import EngineError
+from relisten.listener import EngineName
 
 RESPONSE = "<think>so <seg>1.0, 2.0</seg> has two.</think><answer>two</answer>"
 
@@ -123,6 +127,49 @@ def test_seeds(listener: Listener) -> None:
     assert listener.ask(clip, "How many?").sampling.seed is None
 
 
+def test_a_closed_listener_says_so(listener: Listener) -> None:
+    listener.close()
+    for ask in (
+        lambda: listener.ask(noise_clip(1.0), "How many?"),
+        lambda: list(listener.stream(noise_clip(1.0), "How many?")),
+        lambda: listener.ask_many([Question("How many?", (), noise_clip(1.0))]),
+    ):
+        with pytest.raises(EngineError, match="the listener was closed"):
+            ask()
+
+
+@pytest.mark.parametrize("way", ["ask", "stream", "ask_many"])
+def test_closing_wakes_those_whose_answer_has_not_begun(way: str) -> None:
+    listener = Listener(ScriptedEngine(lambda _: RESPONSE))
+    begun = threading.Event()
+
+    async def hold_up() -> None:
+        begun.set()
+        time.sleep(0.3)  # what is asked meanwhile has no turn before the closing
+
+    ended: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            if way == "ask":
+                listener.ask(noise_clip(1.0), "How many?")
+            elif way == "stream":
+                list(listener.stream(noise_clip(1.0), "How many?"))
+            else:
+                listener.ask_many([Question("How many?", (), noise_clip(1.0))])
+        except BaseException as error:
+            ended.append(error)
+
+    listener._loop.start(hold_up())
+    assert begun.wait(10)
+    asking = threading.Thread(target=wait, daemon=True)
+    asking.start()
+    time.sleep(0.1)
+    listener.close()
+    asking.join(10)
+    assert [str(error) for error in ended] == ["the listener was closed"]
+
+
 def test_the_asynchronous_way(listener: Listener) -> None:
     async def work() -> list[Trace]:
         clip = noise_clip(2.0)
@@ -162,6 +209,18 @@ def test_an_engine_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'pip install "relisten\[vllm\]"'):
         Listener.load(engine="vllm")
+
+
+def test_an_engine_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(InputError, match="engine vlm: choose one of native, vllm"):
+        Listener.load(engine="vlm")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine", ["native", "vllm"])
+@pytest.mark.parametrize("name", ["model", "device", "dtype"])
+def test_what_has_an_argument_of_its_own_is_no_engine_option(engine: EngineName, name: str) -> None:
+    with pytest.raises(InputError, match=f"engine option {name}: give it as --{name}"):
+        Listener.load(engine=engine, engine_options={name: "bfloat16"})
 
 
 def test_an_option_that_the_engine_does_not_have(untrained_folder: Path) -> None:

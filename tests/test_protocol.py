@@ -122,6 +122,7 @@ def test_only_the_interleaved_format_listens() -> None:
         ("<answer> </answer>", Finish.NO_ANSWER),
         ("<answer>2", Finish.NO_ANSWER),
         ("2</answer>", Finish.NO_ANSWER),
+        ("<answer></answer> oh <answer>3</answer>", Finish.NO_ANSWER),
         ("", Finish.NO_ANSWER),
     ],
 )
@@ -130,6 +131,13 @@ def test_end_of_turn(text: str, finish: Finish) -> None:
     assert interleaver.feed(text, tokens=3, end_of_turn=True)[-1] == Stop(finish)
     assert interleaver.finish is finish
     assert interleaver.feed("<seg>1, 3</seg>", end_of_turn=True) == ()
+
+
+@given(text=st.lists(st.sampled_from(["<answer>", "</answer>", "<seg>", "2", " "]), max_size=9).map("".join))
+def test_an_answer_is_told_exactly_where_one_is_read(text: str) -> None:
+    interleaver = Interleaver(DURATION)
+    interleaver.feed(text, end_of_turn=True)
+    assert (interleaver.finish is Finish.ANSWER) == (parse_answer(text) is not None)
 
 
 def test_the_token_budget_stops_an_answer_that_does_not_end() -> None:

@@ -12,7 +12,8 @@ class InputError(RelistenError, ValueError):
 
 
 class EngineError(RelistenError, RuntimeError):
-    """An engine could not go on with an answer; other answers in flight are not affected."""
+    """An engine could not go on with an answer. Where a step of many answers failed, all of those fail; others in
+    flight are not affected."""
 
 
 class DivergedError(RelistenError, RuntimeError):

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ Sound = str | Path | Clip | NDArray[np.floating]
 Dtype = Literal["auto", "float32", "bfloat16"]
 EngineName = Literal["native", "vllm"]
 DEFAULT_MODEL = "echo-tiny"
+_NO_OPTIONS = ("model", "device", "dtype")  # of engines: they have arguments of their own
 _IN_FLIGHT = 256  # questions of `ask_many` that are open at once; bounds the clips held in memory
 
 
@@ -51,7 +52,7 @@ class Listener:
         self.router = router
         self.answer_by: Ask = answer if router is None else router.answer
         """How answers are made, for those that ask the engine themselves."""
-        self._loop = BackgroundLoop("relisten-listener")
+        self._loop = BackgroundLoop("listener")
 
     @classmethod
     def load(
@@ -85,6 +86,11 @@ class Listener:
                 together.
         """
         options = dict(engine_options or {}) | ({} if max_rows is None else {"max_rows": max_rows})
+        if engine not in get_args(EngineName):
+            raise InputError(f"engine {engine}: choose one of {', '.join(get_args(EngineName))}")
+        for name in _NO_OPTIONS:
+            if name in options:
+                raise InputError(f"engine option {name}: give it as --{name}, or as `{name}` to Listener.load")
         if engine == "vllm":
             from relisten.engines.vllm import load as start_vllm
 
@@ -125,6 +131,7 @@ class Listener:
 
         Raises:
             InputError: the sound cannot be read, the question is empty, or both do not fit the model.
+            EngineError: the listener was closed.
         """
         format, sampling = _split(options)
         asked = Question(question, tuple(choices), _sound(audio))
@@ -139,24 +146,15 @@ class Listener:
         `Routing`, and the `Trace` last. Leaving the iteration early cancels the answer."""
         format, sampling = _split(options)
         asked = Question(question, tuple(choices), _sound(audio))
-        events: queue.SimpleQueue[Happening | Trace | BaseException] = queue.SimpleQueue()
-
-        async def run() -> None:
-            try:
-                how: dict[str, Any] = {"format": format, "sampling": sampling, "on_event": events.put}
-                events.put(await self.answer_by(self.engine, asked, **how))
-            except BaseException as error:
-                events.put(error)
-
-        task = self._loop.start(run())
+        events: queue.SimpleQueue[Happening | Future[Trace]] = queue.SimpleQueue()
+        task = self._loop.start(
+            self.answer_by(self.engine, asked, format=format, sampling=sampling, on_event=events.put)
+        )
+        task.add_done_callback(events.put)  # comes also from a task that is cancelled before it begins
         try:
-            while True:
-                event = events.get()
-                if isinstance(event, BaseException):
-                    raise event
+            while not isinstance(event := events.get(), Future):
                 yield event
-                if isinstance(event, Trace):
-                    return
+            yield self._loop.result(event)
         finally:
             task.cancel()
 
@@ -174,33 +172,28 @@ class Listener:
     def ask_each(self, questions: Iterable[Question | InputError], **options: Any) -> Iterator[tuple[int, Trace]]:
         """Like `ask_many`, yielding (position, trace) as answers finish; `questions` is read as they do."""
         format, sampling = _split(options)
-        finished: queue.SimpleQueue[tuple[int, Trace | BaseException]] = queue.SimpleQueue()
+        finished: queue.SimpleQueue[int] = queue.SimpleQueue()
 
-        async def one(index: int, question: Question | InputError) -> None:
+        def begin(index: int, question: Question | InputError) -> Future[Trace]:
             own = sampling
             if sampling.seed is not None and isinstance(question, Question):
                 own = replace(sampling, seed=question_seed(sampling.seed, question))
-            try:
-                trace = await answer_or_failure(
-                    self.engine, question, format=format, sampling=own, ask=self.answer_by
-                )
-                finished.put((index, trace))
-            except BaseException as error:
-                finished.put((index, error))
+            task = self._loop.start(
+                answer_or_failure(self.engine, question, format=format, sampling=own, ask=self.answer_by)
+            )
+            task.add_done_callback(lambda _: finished.put(index))
+            return task
 
-        tasks: dict[int, Future[None]] = {}
+        tasks: dict[int, Future[Trace]] = {}
         source = enumerate(questions)
         try:
             while True:
                 while len(tasks) < _IN_FLIGHT and (item := next(source, None)) is not None:
-                    tasks[item[0]] = self._loop.start(one(*item))
+                    tasks[item[0]] = begin(*item)
                 if not tasks:
                     return
-                index, result = finished.get()
-                del tasks[index]
-                if isinstance(result, BaseException):
-                    raise result
-                yield index, result
+                index = finished.get()
+                yield index, self._loop.result(tasks.pop(index))
         finally:
             for task in tasks.values():
                 task.cancel()

@@ -28,12 +28,12 @@ A tag may be split over any number of pieces, and one piece may hold several. Te
 
 | case | decision |
 |---|---|
-| end-of-turn token, and an answer that is not empty between `<answer>` and `</answer>` | `Stop(ANSWER)` |
+| end-of-turn token, and the first complete `<answer>` block is not empty | `Stop(ANSWER)` |
 | end-of-turn token without one | `Stop(NO_ANSWER)` |
 | `max_tokens` sampled tokens without an end of turn | `Stop(LENGTH)`, whether or not an answer is there |
 | text after a `Stop` | nothing |
 
-A second `<answer>` block is text: the first complete one is the answer.
+A second `<answer>` block is text, also behind an empty one: the first complete one is the answer.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class Interleaver:
         self._scanned = 0
         self._seg_content: int | None = None  # where the content of an open <seg> starts
         self._answer_content: int | None = None
-        self._answered = False
+        self._answered: bool | None = None  # whether anything stands in the first complete <answer>
         self._listens = 0
         self._tokens = 0
 
@@ -217,7 +217,7 @@ class Interleaver:
                 if self._answer_content is None:
                     self._answer_content = mark.end()
             case "</answer>":
-                if self._answer_content is not None and not self._answered:
+                if self._answer_content is not None and self._answered is None:
                     self._answered = bool(self._text[self._answer_content : mark.start()].strip())
             case "<seg>":
                 self._seg_content = mark.end()

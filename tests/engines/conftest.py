@@ -19,7 +19,7 @@ def untrained_vllm(untrained_folder: Path) -> Iterator[SharedVllm]:
 
 @pytest.fixture(scope="session")
 def tiny_vllm() -> Iterator[SharedVllm]:
-    """On echo-tiny."""
-    shared = SharedVllm("echo-tiny", max_context=1024)
+    """On echo-tiny; with a setting that stands where one of ours does."""
+    shared = SharedVllm("echo-tiny", max_context=1024, additional_config={"somebody": "else's"})
     yield shared
     shared.close()

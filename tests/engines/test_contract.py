@@ -172,6 +172,24 @@ def test_a_question_too_long_leaves_the_first_in_place(engine: Engine) -> None:
     run(work())
 
 
+def test_a_look_comes_first_and_once_and_else_harms_nobody(engine: Engine) -> None:
+    async def work() -> None:
+        plain, stream, changed = open_stream(engine, question()), *(open_looking(engine, question()) for _ in "ab")
+        expected = await plain.decode(pause_after(4))
+        await stream.look()
+        await changed.look()
+        assert changed.ask_again(replace(question(), findings=("[length] 4 s",)))
+        for looked in (stream, changed):
+            with pytest.raises(EngineError, match="read already"):
+                await looked.look()
+        assert_same(await stream.decode(pause_after(4)), expected)
+        with pytest.raises(EngineError, match="read already"):
+            await stream.look()
+        await changed.decode(pause_after(2))
+
+    run(work())
+
+
 def test_closing_ends_a_look(engine: Engine) -> None:
     async def work() -> None:
         stream = open_looking(engine, question())

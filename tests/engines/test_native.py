@@ -194,6 +194,28 @@ def test_closing_before_the_first_step_moves_nothing(untrained: Family) -> None:
     asyncio.run(work())
 
 
+def test_who_is_cancelled_while_waiting_and_asks_again_takes_one_slot(untrained: Family) -> None:
+    async def work() -> None:
+        asked = noise_question(1)
+        with NativeEngine(untrained, max_rows=1) as engine:
+            first, second = (engine.open(asked, asked.clip(), Format.TEXT, Sampling()) for _ in range(2))
+            with engine.together():
+                decoding = [asyncio.ensure_future(first.decode(lambda piece, end: True))]
+                await asyncio.sleep(0.05)
+                given_up = asyncio.ensure_future(second.decode(lambda piece, end: True))
+                await asyncio.sleep(0.05)
+                given_up.cancel()
+                await asyncio.sleep(0.05)
+                decoding.append(asyncio.ensure_future(second.decode(lambda piece, end: True)))
+                await asyncio.sleep(0.05)
+                assert engine.open_rows == 2
+            await decoding[0]
+            first.close()
+            assert len((await decoding[1]).ids) == 1
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
 def test_cancelling_at_random_moments_leaks_no_slot(untrained: Family) -> None:
     async def one(engine: NativeEngine, index: int, random: np.random.Generator) -> str:
         task = asyncio.ensure_future(answer(engine, noise_question(index), sampling=Sampling(max_tokens=12)))

@@ -37,6 +37,28 @@ def test_draw_by_hand() -> None:
     assert drawn.logprobs == pytest.approx([np.log(0.3)] * 2, abs=1e-6)
 
 
+@pytest.mark.parametrize("company", [0.9, 0.5, 1.0])
+def test_a_row_draws_the_same_beside_any_other(company: float) -> None:
+    logits = torch.tensor([[0.1, 0.2, 0.7]]).log().repeat(8, 1)
+    banned = torch.zeros(3, dtype=torch.bool)
+    chances = torch.linspace(0.05, 0.95, 8, dtype=torch.float64)
+    top_ps = torch.tensor([1.0, 0.85] * 4)
+    together = draw(
+        torch.cat([logits, logits]),
+        banned,
+        torch.ones(16),
+        torch.cat([top_ps, torch.full((8,), company)]),
+        torch.cat([chances, chances]),
+    )
+    alone = [
+        draw(logits[:1], banned, torch.ones(1), top_p[None], chance[None]).tokens[0]
+        for top_p, chance in zip(top_ps, chances, strict=True)
+    ]
+    assert together.tokens[:8] == alone
+    assert alone[0] == 0  # no mass is cut, so the first token has the lowest tenth
+    assert 0 not in alone[1::2]
+
+
 def test_draws_follow_the_distribution() -> None:
     probs = torch.tensor([0.6, 0.3, 0.1])
     values = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000

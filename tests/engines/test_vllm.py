@@ -125,6 +125,37 @@ def test_hundreds_in_flight_and_cancelled_ones_free_their_place(tiny_vllm: Share
     assert all(trace.finish is Finish.LENGTH for trace in after)
 
 
+def test_answers_that_paused_in_a_full_cache_all_go_on() -> None:
+    """vLLM alone would wait for ever: those that have paused hold all blocks, and each needs more."""
+    from relisten.engines.vllm import load as load_vllm
+
+    async def one(engine: Engine, asked: Question, full: asyncio.Event) -> None:
+        stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
+        text = ""
+
+        def cited(piece: str, end: bool) -> bool:
+            nonlocal text
+            text += piece
+            return "</seg>" in text
+
+        await stream.decode(cited)
+        await full.wait()
+        assert stream.listen(Segment(0.0, 4.0)) is not None
+        await stream.decode(lambda piece, end: True)
+        stream.close()
+
+    async def work(engine: Engine) -> None:
+        full = asyncio.Event()
+        asked = [Question("How many sounds are there?", (), noise_clip(4.0, index)) for index in range(16)]
+        works = [asyncio.ensure_future(one(engine, question, full)) for question in asked]
+        await asyncio.sleep(5)  # as many pause as there is room for
+        full.set()
+        await asyncio.wait_for(asyncio.gather(*works), 60)
+
+    with load_vllm("echo-tiny", max_context=1024, num_gpu_blocks_override=40) as engine:
+        asyncio.run(work(engine))
+
+
 def test_earlier_sound_is_not_prepared_again(tiny_vllm: SharedVllm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither when an answer goes on, nor when another one asks about the same clip."""
     from relisten.engines.vllm import audio
@@ -202,6 +233,10 @@ def test_what_this_vllm_cannot_do_is_said_at_once() -> None:
         load_vllm("echo-tiny", device="cuda:1")
     with pytest.raises(InputError, match="no_such_setting"):
         load_vllm("echo-tiny", no_such_setting=1)
+    with pytest.raises(InputError, match="max_model_len 300: give it as max_context"):
+        load_vllm("echo-tiny", max_model_len=300)
+    with pytest.raises(InputError, match="additional_config on: it must be an object"):
+        load_vllm("echo-tiny", additional_config="on")
     with pytest.raises(InputError, match="no folder"):
         load_vllm("no-such-model")
 

@@ -262,6 +262,17 @@ def test_the_native_engine_answers_a_routed_question_to_the_token(untrained: Fam
     assert texts == ([f"\n{FINDINGS_HEAD}\n[length] 4 s"] if expected.findings else [])
 
 
+def test_another_format_than_the_one_looked_at_waits_for_no_slot_of_its_own(untrained: Family) -> None:
+    with NativeEngine(untrained, max_rows=1) as engine:
+        router = Router(Scripted(lambda _: "direct/text"))
+        asked = [router.answer(engine, replace(ASKED, id=name), sampling=Sampling(max_tokens=3)) for name in "ab"]
+
+        async def all_of_them() -> list[Trace]:
+            return await asyncio.wait_for(asyncio.gather(*asked), 60)
+
+        assert [trace.format for trace in asyncio.run(all_of_them())] == [Format.TEXT] * 2
+
+
 def decoded(family: Family, ids: tuple[int, ...]) -> str:
     decoder = family.decoder()
     return "".join(map(decoder.push, ids)) + decoder.flush()

@@ -73,7 +73,8 @@ class LookingStream(Stream, Protocol):
         """Read the prompt, without a word said yet; `decode` then goes on from there, as if nobody had looked.
 
         Raises:
-            EngineError: it failed; the stream is closed.
+            EngineError: it failed, and the stream is closed; or the prompt was read before, by a look or by
+                `decode`, and the stream is as it was.
         """
 
     def ask_again(self, question: Question) -> bool:

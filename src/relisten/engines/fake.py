@@ -83,6 +83,7 @@ class ScriptedStream:
         self._question = question
         self._clip = clip
         self._length = len(prompt.ids)
+        self._looked = False
         self._rest: list[str] | None = None
         self._task: asyncio.Task[GeneratedSpan] | None = None
         self._closed = False
@@ -96,6 +97,9 @@ class ScriptedStream:
         """Numbers that tell questions apart (`last`), and sounds (`sound`): one layer of 32."""
         if self._closed:
             raise EngineError("the answer was closed")
+        if self._looked or self._rest is not None:
+            raise EngineError("the prompt was read already; look once, and first")
+        self._looked = True
         await asyncio.sleep(0)
         return Look(_numbers(repr(self.prompt.ids)), _numbers(self._clip.hash))
 

@@ -38,14 +38,15 @@ def draw(logits: Tensor, banned: Tensor, temperatures: Tensor, top_ps: Tensor, u
 
 
 def _inverse_cdf(probs: Tensor, top_ps: Tensor, uniforms: Tensor) -> Tensor:
-    """(rows,) token ids at the quantile `uniforms` of what top-p leaves of `probs`."""
-    if bool((top_ps >= 1).all()):
-        ids, mass = None, probs.double()
-    else:
-        ordered, ids = probs.double().sort(dim=-1, descending=True, stable=True)
+    """(rows,) token ids at the quantile `uniforms` of what top-p leaves of `probs`, in the vocabulary's order."""
+    mass = probs.double()
+    cut = top_ps < 1
+    if bool(cut.any()):
+        ordered, ids = mass[cut].sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
-        mass = ordered.masked_fill((before >= top_ps[:, None]) & (top_ps[:, None] < 1), 0)
+        # Back in the vocabulary's order, so that one rule draws for rows with and without top-p.
+        kept = ordered.masked_fill(before >= top_ps[cut, None], 0)
+        mass[cut] = torch.zeros_like(kept).scatter_(-1, ids, kept)
     cumulative = mass.cumsum(-1)
     target = (uniforms * cumulative[:, -1])[:, None]
-    picked = torch.searchsorted(cumulative, target, right=True).clamp_(max=probs.shape[-1] - 1)
-    return (picked if ids is None else ids.gather(-1, picked))[:, 0]
+    return torch.searchsorted(cumulative, target, right=True).clamp_(max=probs.shape[-1] - 1)[:, 0]

@@ -48,7 +48,7 @@ class Worker:
         self._max_rows = max_rows
         self._context = context
         self._decoder = PackedDecoder(family.language_model, family.lm_head)
-        self._cache = self._decoder.new_cache()
+        self._cache = self._decoder.new_cache(max_rows, context)
         banned = torch.zeros(family.lm_head.out_features, dtype=torch.bool, device=family.device)
         banned[list(family.banned_ids)] = True
         self._banned = banned
@@ -74,11 +74,13 @@ class Worker:
         """A span with a `feed`, a look at the prompt without one."""
         future: Future[Any] = Future()
         with self._ending:
-            if self._ended is None and not row.closed:
+            if self._ended is not None or row.closed:
+                future.set_exception(EngineError(self._ended or "the answer was closed"))
+            elif feed is None and row.length:
+                future.set_exception(EngineError("the prompt was read already; look once, and first"))
+            else:
                 row.feed, row.future = feed, future
                 self._inbox.put(("decode", row))
-            else:
-                future.set_exception(EngineError(self._ended or "the answer was closed"))
         return future
 
     def drop(self, row: Row) -> None:
@@ -134,7 +136,7 @@ class Worker:
                 continue
             if command == "drop":
                 self._remove(row)
-            elif row.slot is None:
+            elif row.slot is None and row not in self._waiting:  # one that was cancelled there waits already
                 self._waiting.append(row)
 
     def _admit(self) -> None:

@@ -8,6 +8,7 @@ all rows at once, attention sees each row with its own past.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,39 +35,53 @@ class Chunk:
 
 
 class KVCache:
-    """Keys and values of many rows: one (slots, kv_heads, capacity, head_dim) pair a layer, grown on demand."""
+    """Keys and values of many rows: one (slots, kv_heads, capacity, head_dim) pair a layer, grown on demand.
 
-    def __init__(self, num_layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device):
-        self._shape = (kv_heads, head_dim)
-        empty = torch.empty(0, kv_heads, 0, head_dim, dtype=dtype, device=device)
+    Args:
+        empty: (0, kv_heads, 0, head_dim), what to begin with.
+        max_slots: rows beyond which it grows no further than it must.
+        max_capacity: so for tokens of a row.
+    """
+
+    def __init__(self, num_layers: int, empty: Tensor, max_slots: int, max_capacity: int) -> None:
         self.keys = [empty] * num_layers
         self.values = [empty] * num_layers
+        self._max_slots = max_slots
+        self._max_capacity = max_capacity
 
     @property
     def num_slots(self) -> int:
-        return self.keys[0].shape[0]
+        return min(tensor.shape[0] for tensor in (*self.keys, *self.values))
 
     @property
     def capacity(self) -> int:
-        return self.keys[0].shape[2]
+        return min(tensor.shape[2] for tensor in (*self.keys, *self.values))
 
     def reserve(self, num_slots: int, capacity: int) -> None:
-        """Make room for that many rows of that many tokens; grows by doubling, keeps what is there."""
-        if num_slots <= self.num_slots and capacity <= self.capacity:
-            return
-        num_slots = self.num_slots if num_slots <= self.num_slots else max(num_slots, 2 * self.num_slots)
-        capacity = self.capacity if capacity <= self.capacity else max(capacity, 2 * self.capacity)
+        """Make room for that many rows of that many tokens; grows by doubling, keeps what is there.
+
+        If memory runs out some layers stay smaller than others: nothing is lost, and the next call goes on.
+        """
+        num_slots = _grown(self.num_slots, num_slots, self._max_slots)
+        capacity = _grown(self.capacity, capacity, self._max_capacity)
         for tensors in (self.keys, self.values):
             for layer, old in enumerate(tensors):
+                slots, kv_heads, tokens, head_dim = old.shape
+                if slots >= num_slots and tokens >= capacity:
+                    continue
                 # Zeros, since slots that sit out a step still pass through attention and must stay finite.
-                new = old.new_zeros(num_slots, self._shape[0], capacity, self._shape[1])
-                new[: old.shape[0], :, : old.shape[2]] = old
+                new = old.new_zeros(max(slots, num_slots), kv_heads, max(tokens, capacity), head_dim)
+                new[:slots, :, :tokens] = old
                 tensors[layer] = new
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one row over another."""
         for tensor in (*self.keys, *self.values):
             tensor[target, :, :length] = tensor[source, :, :length]
+
+
+def _grown(size: int, needed: int, limit: int) -> int:
+    return size if needed <= size else max(needed, min(2 * size, limit))
 
 
 class PackedDecoder:
@@ -92,9 +107,10 @@ class PackedDecoder:
         weight = self._model.embed_tokens.weight
         self._cos = self._sin = torch.empty(0, self._head_dim, dtype=weight.dtype, device=weight.device)
 
-    def new_cache(self) -> KVCache:
-        weight = self._model.embed_tokens.weight
-        return KVCache(len(self._model.layers), self._kv_heads, self._head_dim, weight.dtype, weight.device)
+    def new_cache(self, max_slots: int = sys.maxsize, max_capacity: int = sys.maxsize) -> KVCache:
+        """An empty one, for as many rows and tokens of a row as may ever be needed."""
+        empty = self._model.embed_tokens.weight.new_empty(0, self._kv_heads, 0, self._head_dim)
+        return KVCache(len(self._model.layers), empty, max_slots, max_capacity)
 
     def __call__(
         self,

@@ -102,6 +102,8 @@ class Router:
                 stream = looked
                 fits = asked is question or looked.ask_again(asked)
             else:
+                if looked is not None:
+                    looked.close()  # it holds a slot, which the new one may have to wait for
                 try:
                     stream, fits = opened(asked, how), True
                 except InputError:

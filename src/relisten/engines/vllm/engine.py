@@ -26,7 +26,7 @@ from relisten.engines.prompting import checked_prompt
 from relisten.engines.vllm.banning import SETTING, Ban, BanV2
 from relisten.engines.vllm.model import ListeningQwen2_5Omni, listening
 from relisten.engines.vllm.plugin import ARCHITECTURE, OURS
-from relisten.engines.vllm.stream import VllmStream
+from relisten.engines.vllm.stream import CacheRoom, VllmStream
 from relisten.engines.vllm.weights import written
 from relisten.errors import EngineError, InputError
 from relisten.models import locate
@@ -54,7 +54,7 @@ class VllmEngine:
         device: "auto", or what the installed vLLM runs on: "cpu" or "cuda".
         dtype: "auto" is bfloat16 on a GPU and float32 on the CPU.
         settings: anything else that vLLM's `AsyncEngineArgs` take, such as `gpu_memory_utilization` or
-            `tensor_parallel_size`; they go before what is chosen here.
+            `tensor_parallel_size`; they go before what is chosen here. `additional_config` joins ours.
 
     Raises:
         InputError: no such checkpoint or setting, or a device that this vLLM does not run on.
@@ -74,6 +74,11 @@ class VllmEngine:
     ) -> None:
         if max_rows < 1:
             raise InputError(f"max rows {max_rows}: it must be at least 1")
+        if "max_model_len" in settings:
+            raise InputError(f"max_model_len {settings['max_model_len']}: give it as max_context")
+        added = settings.pop("additional_config", {})
+        if not isinstance(added, Mapping):
+            raise InputError(f'additional_config {added}: it must be an object, such as {{"name": 1}}')
         _check_device(device)
         folder = find_folder(locate(model), wanted=lambda name: True)
         self.family = family = Qwen2_5Omni.outline(folder)
@@ -82,8 +87,9 @@ class VllmEngine:
         self.stops = sorted(family.eos_ids | family.completing(_PAUSES_AT))
         self._streams: weakref.WeakSet[VllmStream] = weakref.WeakSet()
         self.closed = False
-        self._loop = BackgroundLoop("relisten-vllm")
+        self._loop = BackgroundLoop("engine")
         arguments = self._arguments(folder, max_rows, dtype) | settings
+        arguments["additional_config"] = {**added, SETTING: list(family.banned_ids)}
         try:
             self.llm: Any = self._loop.run(_start(arguments))
         except BaseException as error:
@@ -97,6 +103,8 @@ class VllmEngine:
                     f"vLLM did not start ({type(error).__name__}: {error}); what it wrote above says why"
                 ) from error
             raise
+        cache = self.llm.vllm_config.cache_config
+        self.room = CacheRoom(cache.num_gpu_blocks, cache.block_size)
 
     def _arguments(self, folder: Path, max_rows: int, dtype: str) -> dict[str, Any]:
         cpu = current_platform.is_cpu()
@@ -109,7 +117,6 @@ class VllmEngine:
             "limit_mm_per_prompt": {"audio": MAX_SOUNDS},
             "enable_prefix_caching": True,
             "generation_config": "vllm",  # a checkpoint's own defaults of sampling are not asked for
-            "additional_config": {SETTING: list(self.family.banned_ids)},
             "worker_extension_cls": "relisten.engines.vllm.weights.WeightLoader",
             "disable_log_stats": True,
             "use_tqdm_on_load": False,

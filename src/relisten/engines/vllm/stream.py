@@ -4,8 +4,8 @@ vLLM stops a request only behind tokens that it was told beforehand, and `feed` 
 wanted. So a request is told to stop behind every token that may complete a tag that pauses. Where it stopped and a
 pause was wanted, its KV cache stays as it is and the crop alone is computed. Where it stopped for nothing, it goes
 on at once. Where a pause is wanted that nobody foresaw, tokens behind it may have been sampled already: the request
-is given up, and a new one with the same ids finds all but its last few tokens in the prefix cache. Ids are never
-made from text again.
+is given up, and a new one with the same ids finds all but its last few tokens in the prefix cache. So it is where
+the KV cache may be too small for all that have begun (`CacheRoom`). Ids are never made from text again.
 """
 
 from __future__ import annotations
@@ -74,6 +74,28 @@ class Request:
     async def close(self) -> None:
         """Abort; vLLM frees the place and the cache blocks."""
         await self._outputs.aclose()
+
+
+class CacheRoom:
+    """Blocks of vLLM's KV cache that requests hold while they wait to go on.
+
+    vLLM takes blocks only from requests that run. Where all that hold some have paused and need more than there is,
+    it would wait for ever, so the one that comes last is to be given up, and begun again with no blocks of its own.
+    """
+
+    def __init__(self, num_blocks: int, block_size: int) -> None:
+        self._num_blocks = num_blocks - 1  # vLLM keeps one to itself
+        self._block_size = block_size
+        self._held: dict[Request, int] = {}
+
+    def goes_on(self, request: Request, length: int) -> bool:
+        """Whether a request that has paused finds room for so many tokens beside all that went on before, as if
+        they shared no blocks."""
+        self._held[request] = -(-length // self._block_size)
+        return sum(self._held.values()) <= self._num_blocks
+
+    def leave(self, request: Request) -> None:
+        self._held.pop(request, None)
 
 
 class VllmStream:
@@ -157,6 +179,7 @@ class VllmStream:
     async def drop(self) -> None:
         request, self._request = self._request, None
         if request is not None:
+            self._engine.room.leave(request)
             await request.close()
 
     async def _run(self, feed: Feed) -> GeneratedSpan:
@@ -165,6 +188,8 @@ class VllmStream:
         written = _Written()
         began = time.perf_counter()
         while True:
+            if self._request is not None and not self._engine.room.goes_on(self._request, self._length + 1):
+                await self.drop()
             fresh = self._request is None
             request = await self._tell()
             paused = stopped = False
