@@ -26,7 +26,7 @@ def reproduce(
         Path | None, typer.Option(help="Folder of the reproduction; the same command goes on with it.")
     ] = None,
     budget: Annotated[
-        str, typer.Option(help="quick (about 10 minutes) or full (about 2 hours), on two processors.")
+        str, typer.Option(help="quick (7 minutes) or full (two hours or more), on two processors.")
     ] = "quick",
     seeds: Annotated[int | None, typer.Option(help="Number of seeds. Default: 1 for quick, 3 for full.")] = None,
     arms: Annotated[str, typer.Option(help="Some of A B B' C D D' E E' F, by comma. Default: all.")] = "",
