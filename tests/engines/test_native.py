@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,9 +115,47 @@ def test_answers_to_one_question_share_its_prompt_and_its_clip(
     asyncio.run(work())
 
 
-def test_in_lockstep_answers_are_the_same_to_the_bit(untrained: Family) -> None:
-    async def listening(engine: NativeEngine, index: int, slow: float) -> Trace:
-        trace = await drive(engine, index, Sampling(temperature=1.0, seed=index))
+@pytest.mark.parametrize("text", [None, "And what comes last?"])
+@pytest.mark.parametrize("rows", [2, 8])
+def test_who_begins_later_takes_over_what_was_heard_of_the_clip(
+    untrained: Family, monkeypatch: pytest.MonkeyPatch, rows: int, text: str | None
+) -> None:
+    lengths: list[int] = []
+    encoded: list[int] = []
+    layer, encode = untrained.language_model.layers[0].mlp, untrained.encode_audio
+    monkeypatch.setattr(layer, "forward", lambda x, old=layer.forward: (lengths.append(len(x)), old(x))[1])
+    monkeypatch.setattr(
+        untrained, "encode_audio", lambda clips, cache=None: (encoded.append(len(clips)), encode(clips, cache))[1]
+    )
+
+    async def work() -> None:
+        first = noise_question(0)
+        asked = [first, *[replace(first, text=text or first.text)] * 4]
+        samplings = [Sampling(temperature=1.0, seed=i, max_tokens=6 + i) for i in range(5)]
+        with NativeEngine(untrained, max_rows=rows, lockstep=True) as engine:
+            traces = await begin_together(engine, asked, samplings)
+        assert encoded == [1]
+        one = traces[0].spans[0]
+        tails = sum(lengths) - len(one.ids) - sum(len(span.ids) - 1 for t in traces for span in t.generated)
+        behind_sound = (
+            len(one.ids) - 1 - max(i for i, id_ in enumerate(one.ids) if id_ == untrained.audio_ids(1)[-1])
+        )
+        assert tails <= 4 * (behind_sound + 20)  # of the other prompts, what stands behind the sound at most
+        for question, trace in zip(asked, traces, strict=True):
+            expected = plain_logprobs(untrained, trace, question.clip())
+            assert trace.logprobs == pytest.approx(expected, abs=TOLERANCE)
+            assert trace.timings.prefill > 0
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("clips", [7, 2])
+def test_in_lockstep_answers_are_the_same_to_the_bit(untrained: Family, clips: int) -> None:
+    asked = [noise_question(index) for index in range(clips)]
+
+    async def one(engine: NativeEngine, index: int, slow: float) -> Trace:
+        sampling = Sampling(temperature=1.0, seed=index)
+        trace = await listening(engine, asked[index % clips], sampling, index, listens=index % 5)
         await asyncio.sleep(slow)
         return trace
 
@@ -125,7 +164,7 @@ def test_in_lockstep_answers_are_the_same_to_the_bit(untrained: Family) -> None:
         for slow in (0.0, 0.02):
             with NativeEngine(untrained, max_rows=3, lockstep=True) as engine:
                 with engine.together():
-                    tasks = [asyncio.ensure_future(listening(engine, i, slow)) for i in range(7)]
+                    tasks = [asyncio.ensure_future(one(engine, i, slow)) for i in range(7)]
                     await asyncio.sleep(slow)
                 runs.append(await asyncio.gather(*tasks))
         for first, second in zip(*runs, strict=True):

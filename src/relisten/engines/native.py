@@ -73,6 +73,7 @@ class NativeEngine:
         prompt, span = checked_prompt(family, self.model, question, clip, format, self._context)
         row = Row(
             prompt=span,
+            clip=clip,
             pending=list(prompt.parts),
             num_pending=len(span.ids),
             sampling=sampling,
@@ -84,7 +85,8 @@ class NativeEngine:
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """No step is taken inside: what is asked to decode there begins side by side when it ends. Clip objects
-        that answers share are then encoded once, and equal prompts computed once."""
+        that answers share are then encoded once, and equal prompts computed once. Who begins later takes over
+        what open answers about the same clip object have computed."""
         self._worker.held = True
         try:
             yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ class Row:
     """One answer, as the engine's thread sees it. Between two `decode` calls only its stream touches it."""
 
     prompt: PromptSpan
+    clip: Clip  # the one in the prompt
     pending: list[tuple[int, ...] | Clip]  # what the model has not seen yet
     num_pending: int
     sampling: Sampling
@@ -59,6 +60,15 @@ class Row:
 
     def spend(self, phase: Literal["encode", "prefill", "decode", "listen"], seconds: float) -> None:
         self.timings = replace(self.timings, **{phase: getattr(self.timings, phase) + seconds})
+
+
+def heard_by(other: Row, row: Row) -> int:
+    """How many tokens of `row`'s prompt `other`, which has the same clip, holds in the cache; 0 if not all of the
+    sound is among them."""
+    ids, tail = row.prompt.ids, row.pending[-1]
+    pairs = zip(ids[:-1], other.prompt.ids[: other.length], strict=False)
+    count = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return 0 if isinstance(tail, Clip) or count < len(ids) - len(tail) else count
 
 
 PromptKey = tuple[tuple[int, ...] | int, ...]

@@ -22,7 +22,7 @@ import torch
 from relisten.audio import Clip
 from relisten.engines.base import Feed, Look
 from relisten.engines.encoding import Encoder
-from relisten.engines.rows import PromptKey, Row, Watch, pack, prompt_key
+from relisten.engines.rows import PromptKey, Row, Watch, heard_by, pack, prompt_key
 from relisten.engines.sampling import draw
 from relisten.errors import EngineError
 from relisten.models.base import Family
@@ -188,6 +188,7 @@ class Worker:
 
     def _go_on(self) -> bool:
         """Encode some sound, or take a step with the rows whose sound is there; False if neither can be done."""
+        self._take_over()
         running = self._running()
         ready = [row for row in running if self._hears(row)]
         deaf = sum(1 for row in running if row.future is not None) - len(ready)
@@ -199,6 +200,33 @@ class Worker:
             return any(row.future is None for row in running)  # some failed, which makes room
         self._step(ready)
         return True
+
+    def _take_over(self) -> None:
+        """Copy to rows that begin what others have in the cache: of the same prompt, or of another about the same
+        clip. Looks want all hidden states, so they take nothing."""
+        begin = [row for row in self._running() if not row.length and row.feed is not None]
+        heard: dict[int, list[Row]] = {}
+        for other in self._rows if begin else ():
+            if other.length:
+                heard.setdefault(id(other.clip), []).append(other)
+        for row in begin:
+            counts = [(heard_by(other, row), other) for other in heard.get(id(row.clip), ())]
+            count, other = max(counts, key=lambda pair: pair[0], default=(0, row))
+            if count:
+                self._copy(other, row, count)
+
+    def _copy(self, other: Row, row: Row, count: int) -> None:
+        assert row.slot is not None  # for the type checker: rows in the list have a slot
+        assert other.slot is not None
+        try:
+            self._cache.reserve(len(self._rows), count)
+        except Exception as error:
+            self._fail(row, error)
+            return
+        self._cache.move(other.slot, row.slot, count)
+        self._release(row)
+        row.length, row.asked = count, time.perf_counter()
+        row.pending, row.num_pending = [row.prompt.ids[count:]], len(row.prompt.ids) - count
 
     def _hears(self, row: Row) -> bool:
         """Whether all sound that a row has to hear is encoded; begins to encode it. The row fails if that fails."""
@@ -215,7 +243,7 @@ class Worker:
         """One packed pass over the new tokens of `ready`, and the next token of each."""
         began = time.perf_counter()
         rows = self._choose(ready)
-        listening = {id(row) for row in rows if row.num_pending > 1}
+        listening = {id(row) for row in rows if row.num_pending > 1 or not row.heard_prompt}
         try:
             tokens, logprobs, looks = self._forward(rows)
         except Exception as error:
@@ -242,19 +270,24 @@ class Worker:
                 self._take_token(row, token, logprob)
 
     def _choose(self, running: list[Row]) -> list[Row]:
-        """All rows that only decode, and of those with more to add as many as the step has room for."""
+        """All rows that only decode, and of those with more to add as many as the step has room for. Of different
+        prompts with one clip the first alone: the others take over from it in the next step."""
         chosen: list[Row] = []
         prompts: set[PromptKey] = set()
+        clips: set[int] = set()
         room = MAX_STEP_TOKENS
         for row in running:
             key = prompt_key(row)
             if row.num_pending == 1 or key in prompts:
                 chosen.append(row)
+            elif key is not None and row.feed is not None and id(row.clip) in clips:
+                continue
             elif room == MAX_STEP_TOKENS or row.num_pending <= room:
                 chosen.append(row)
                 room -= row.num_pending
                 if key is not None:
                     prompts.add(key)
+                    clips.add(id(row.clip))
         return chosen
 
     def _forward(self, rows: Sequence[Row]) -> tuple[list[int], list[float], dict[int, Look]]:
