@@ -172,6 +172,14 @@ def test_earlier_sound_is_not_prepared_again(tiny_vllm: SharedVllm, monkeypatch:
     assert prepared == [clip.num_samples, 16_000, 8_000]
 
 
+def test_a_sound_that_vllm_has_lost_is_sent_again(tiny_vllm: SharedVllm) -> None:
+    engine = tiny_vllm.engine()
+    asked = questions(3)
+    before = asyncio.run(answers(engine, asked))
+    engine._loop.run(engine.llm.engine_core.reset_mm_cache_async())  # its core forgets, those who send do not
+    assert_same(asyncio.run(answers(engine, asked)), before)
+
+
 def test_new_weights_leave_nothing_of_the_old(tiny_vllm: SharedVllm, tiny: Family) -> None:
     """Asked before, the same questions would find prefixes and sounds in vLLM's caches."""
     engine, asked = tiny_vllm.engine(), questions(6)

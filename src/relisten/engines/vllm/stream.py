@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from relisten.engines.vllm.engine import VllmEngine
 
 _names = itertools.count()
+_RETRIES = 3
+"""Of a request that vLLM ends with an error, as it does where its core does not have a sound that was sent before (by
+another request, perhaps still on its way): a new one sends it again."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,7 @@ class VllmStream:
             raise EngineError("the context window is full")
         written = _Written()
         began = time.perf_counter()
+        errors = 0
         while True:
             if self._request is not None and not self._engine.room.goes_on(self._request, self._length + 1):
                 await self.drop()
@@ -195,6 +199,9 @@ class VllmStream:
             paused = stopped = False
             while not (paused or stopped):
                 out = await request.receive()
+                if out.outputs[0].finish_reason == "error" and errors < _RETRIES:
+                    errors += 1
+                    break
                 if fresh:
                     self._check(out)
                     fresh = False
