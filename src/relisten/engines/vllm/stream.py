@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 _names = itertools.count()
 _RETRIES = 3
-"""Of a request that vLLM ends with an error, as it does where its core does not have a sound that was sent before (by
-another request, perhaps still on its way): a new one sends it again."""
+"""Of a request that vLLM ends with an error, as it does where its core does not have a sound that was sent before
+(by another request, perhaps still on its way): a new one sends it again."""
 
 
 @dataclass(frozen=True)
