@@ -2,8 +2,8 @@
 
     python benchmarks/steps.py [--model MODEL] [--rows 32] [--past 400] [--threads 1] [--json] [--out FILE]
 
-Each row adds one token behind `--past` others. Shares are of the processor time that PyTorch's profiler gives to
-kernels, and what is left to Python and dispatch. Compiled are the parts between attention and the cache, with the
+Each row adds one token behind `--past` others. Shares are what PyTorch's profiler gives to kernels; the rest
+is Python and dispatch. Compiled are the parts between attention and the cache, with the
 number of rows left open; a C++ compiler is needed for that on a CPU, and without one these figures are left out.
 """
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import Iterator
-from itertools import takewhile
 from types import TracebackType
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from relisten.audio import Clip
 from relisten.engines.base import Feed, Look
 from relisten.engines.prompting import checked_prompt
-from relisten.engines.rows import Row
+from relisten.engines.rows import Row, held_of
 from relisten.engines.worker import Worker
 from relisten.errors import InputError
 from relisten.models.base import Family
@@ -158,13 +157,8 @@ class NativeStream:
         span = prompt.span(self._family)
         if len(span.ids) >= self._context:
             return False
-        alike = takewhile(lambda pair: pair[0] == pair[1], zip(row.prompt.ids, span.ids[:-1], strict=False))
-        same = min(row.length, sum(1 for _ in alike))
-        tail = prompt.parts[-1]
-        if isinstance(tail, Clip) or same < len(span.ids) - len(tail):  # the sound itself comes behind
-            row.begin_again(span, list(prompt.parts), 0)
-        else:
-            row.begin_again(span, [span.ids[same:]], same)
+        held = held_of(row, span.ids, prompt.parts[-1])
+        row.begin_again(span, [span.ids[held:]] if held else list(prompt.parts), held)
         return True
 
     def listen(self, segment: Segment) -> ListenSpan | None:

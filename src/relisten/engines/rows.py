@@ -62,11 +62,10 @@ class Row:
         self.timings = replace(self.timings, **{phase: getattr(self.timings, phase) + seconds})
 
 
-def heard_by(other: Row, row: Row) -> int:
-    """How many tokens of `row`'s prompt `other`, which has the same clip, holds in the cache; 0 if not all of the
-    sound is among them."""
-    ids, tail = row.prompt.ids, row.pending[-1]
-    pairs = zip(ids[:-1], other.prompt.ids[: other.length], strict=False)
+def held_of(row: Row, ids: Sequence[int], tail: tuple[int, ...] | Clip) -> int:
+    """How many of the `ids` of a prompt about the same clip `row` holds in the cache, the last one left out; 0 if
+    not all of the sound is among them. `tail` is the last run of that prompt."""
+    pairs = zip(row.prompt.ids[: row.length], ids[:-1], strict=False)
     count = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return 0 if isinstance(tail, Clip) or count < len(ids) - len(tail) else count
 

@@ -22,7 +22,7 @@ import torch
 from relisten.audio import Clip
 from relisten.engines.base import Feed, Look
 from relisten.engines.encoding import Encoder
-from relisten.engines.rows import PromptKey, Row, Watch, heard_by, pack, prompt_key
+from relisten.engines.rows import PromptKey, Row, Watch, held_of, pack, prompt_key
 from relisten.engines.sampling import draw
 from relisten.errors import EngineError
 from relisten.models.base import Family
@@ -210,7 +210,8 @@ class Worker:
             if other.length:
                 heard.setdefault(id(other.clip), []).append(other)
         for row in begin:
-            counts = [(heard_by(other, row), other) for other in heard.get(id(row.clip), ())]
+            ids, tail = row.prompt.ids, row.pending[-1]
+            counts = [(held_of(other, ids, tail), other) for other in heard.get(id(row.clip), ())]
             count, other = max(counts, key=lambda pair: pair[0], default=(0, row))
             if count:
                 self._copy(other, row, count)
@@ -225,8 +226,8 @@ class Worker:
             return
         self._cache.move(other.slot, row.slot, count)
         self._release(row)
-        row.length, row.asked = count, time.perf_counter()
-        row.pending, row.num_pending = [row.prompt.ids[count:]], len(row.prompt.ids) - count
+        row.begin_again(row.prompt, [row.prompt.ids[count:]], count)
+        row.asked = time.perf_counter()
 
     def _hears(self, row: Row) -> bool:
         """Whether all sound that a row has to hear is encoded; begins to encode it. The row fails if that fails."""

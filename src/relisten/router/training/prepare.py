@@ -58,8 +58,6 @@ def read_sets(config: RouterConfig, on_note: Callable[[str], None]) -> tuple[lis
     Raises:
         InputError: a file cannot be read, or there are too few.
     """
-    if not config.questions:
-        raise InputError("no questions: give --questions, a JSONL file of questions with reference answers")
     questions = read_referenced(config.questions, on_note)
     if config.validation:
         return questions, read_referenced(config.validation, on_note)

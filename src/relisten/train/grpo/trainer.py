@@ -125,8 +125,10 @@ def read_referenced(path: str, on_note: Callable[[str], None]) -> list[Question]
     """The questions of a file that have a reference answer; others are told and left out.
 
     Raises:
-        InputError: the file cannot be read, or has none.
+        InputError: no file is named, or it cannot be read, or has none.
     """
+    if not path:
+        raise InputError("no questions: give --questions, a JSONL file of questions with reference answers")
     found, left_out = [], []
     for row in read_questions(path):
         if isinstance(row, Question) and row.answer is not None:
@@ -156,8 +158,6 @@ class _Run:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.reward = Reward.parse(config.reward)
-        if not config.questions:
-            raise InputError("no questions: give --questions, a JSONL file of questions with reference answers")
         self.questions = read_referenced(config.questions, watch.on_note)
         self.validation = read_referenced(config.validation, watch.on_note) if config.validation else []
         self.validation = self.validation[: config.validation_size or None]
