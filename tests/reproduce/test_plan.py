@@ -14,7 +14,7 @@ from relisten.protocol import Format
 from relisten.question import Question, read_questions
 from relisten.reproduce import runner
 from relisten.reproduce.arms import ARMS, PAIRS, WHOLE, WINDOWS, find_arms
-from relisten.reproduce.curves import curves
+from relisten.reproduce.curves import curves, losses
 from relisten.reproduce.jobs import list_jobs
 from relisten.reproduce.plan import BUDGETS, HARD, LONG_SECONDS, Plan
 from relisten.reproduce.runner import JobError, State, reproduce
@@ -161,3 +161,30 @@ def test_curves_are_means_over_seeds_and_time_is_that_of_training(tmp_path: Path
     assert found["reward"][0].points == ((1.0, 1.5, 1.0), (2.0, 3.0, 2.0))
     assert found["val_right"][0].points == ((0.0, 0.0, 0.25), (2.0, 3.0, 0.75))
     assert set(found) == {"reward", "val_right"}
+
+
+def test_losses_of_supervised_training_are_told_where_all_seeds_have_them(tmp_path: Path) -> None:
+    plan = Plan(BUDGETS["smoke"], (0, 1), ("A", "D"))
+    (tmp_path / "base").mkdir()
+    base = [{"stage": "answer", "step": step, "loss": 3.0 - step} for step in (1, 2)]
+    checks = [{"stage": "answer", "step": 2, "validation_loss": 2.5}]
+    (tmp_path / "base" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in base + checks))
+    for seed in (0, 1):
+        rows: list[dict[str, float]] = [{"step": step, "loss": 1.0 / step + seed} for step in range(1, 4 - seed)]
+        for row in rows:
+            row["validation_loss"] = 2 * row["loss"]
+        (tmp_path / f"seed-{seed}" / "sft").mkdir(parents=True)
+        path = tmp_path / f"seed-{seed}" / "sft" / "metrics.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = {
+        name: {line.name: [(step, value) for step, _, value in line.points] for line in lines}
+        for name, lines in losses(plan, tmp_path).items()
+    }
+    # One validation of the base makes no curve; the second seed has no third step yet.
+    assert found == {
+        "loss of the base": {"training": [(1.0, 2.0), (2.0, 1.0)]},
+        "loss of supervised fine-tuning": {
+            "training": [(1.0, 1.5), (2.0, 1.0)],
+            "validation": [(1.0, 3.0), (2.0, 2.0)],
+        },
+    }

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from support.cli import run
 
-from relisten.errors import EngineError
+from relisten.errors import EngineError, InputError
 from relisten.evaluate.results import read_run
-from relisten.reproduce.arms import ARMS, PAIRS
+from relisten.reproduce.arms import ARMS, AT_EQUAL_TIME, PAIRS
 from relisten.reproduce.base import write_start
+from relisten.reproduce.evaluations import steps_in_time_of
 from relisten.reproduce.jobs import list_jobs
 from relisten.reproduce.page import notes
 from relisten.reproduce.plan import BUDGETS, Plan
@@ -59,6 +60,8 @@ def test_a_finished_one_is_told_and_drawn(finished: Path, capsys: pytest.Capture
     assert {"Reinforcement at equal steps", "Reinforcement at equal time", "By kind of question"} <= {
         part.split("<")[0] for part in page.split(">")
     }
+    assert [(one["arm"], one["over"]) for one in found["at_equal_time"]] == [*AT_EQUAL_TIME]
+    assert all(one["accuracy"]["n"] == one["greedy"]["n"] == 3 for one in found["at_equal_time"])
     code, out, err = run(capsys, "reproduce", "--out", finished, "--budget", "smoke", "--arms", "D,A")
     assert code == 0, err
     assert "D over A (all of it)" in out
@@ -71,6 +74,34 @@ def test_rl_with_listening_is_told_over_rl_without(finished: Path, capsys: pytes
     told = "RL with listening, over RL without it, both from SFT"
     assert f"D over B' ({told})" in out
     assert told in (finished / "index.html").read_text()
+
+
+def test_an_arm_is_asked_as_it_was_when_another_was_done(finished: Path, tmp_path: Path) -> None:
+    rows = {"D": (2.0, 2.0, 2.0, 2.0), "E": (1.0, 1.0, 1.5, 1.0)}  # minutes a step; E is done after 4.5
+    for name, minutes in rows.items():
+        run = tmp_path / "seed-0" / name / "rl"
+        for step in (2, 3, 4):
+            (run / "checkpoints" / f"step-{step:06}").mkdir(parents=True)
+        (run / "metrics.jsonl").write_text(
+            '{"step": 0, "val_right": 0.5}\n'
+            + "".join(
+                json.dumps({"step": step + 1, "seconds_rollout": 40 * spent, "seconds_update": 20 * spent}) + "\n"
+                for step, spent in enumerate(minutes)
+            )
+        )
+    assert steps_in_time_of(tmp_path, 0, ARMS["D"], ARMS["E"]) == 2
+    assert steps_in_time_of(tmp_path, 0, ARMS["E"], ARMS["D"]) == 4
+    shutil.rmtree(tmp_path / "seed-0" / "D" / "rl" / "checkpoints" / "step-000002")
+    assert steps_in_time_of(tmp_path, 0, ARMS["D"], ARMS["E"]) == 0
+    shutil.rmtree(tmp_path / "seed-0" / "D" / "rl" / "checkpoints")
+    with pytest.raises(InputError, match="no checkpoints"):
+        steps_in_time_of(tmp_path, 0, ARMS["D"], ARMS["E"])
+
+    [early] = [one for one in collect(PLAN, finished).at_equal_time if one.over == "E"]
+    config = json.loads((finished / "seed-0" / "D" / "at-E" / "test" / "config.json").read_text())
+    step = early.steps[0]
+    asked = f"D/rl/checkpoints/step-{step:06}" if step else "sft/checkpoint"
+    assert json.dumps(config).count(asked) == 1
 
 
 def test_an_evaluation_is_done_when_every_question_has_an_answer(

@@ -119,15 +119,20 @@ def _print(table: Table) -> None:
         )  # fmt: skip
     Console().print(grid)
     for change in table.differences:
-        sampled, greedy = (
-            f"{100 * mean.mean:+.1f} points ({100 * mean.low:+.1f} to {100 * mean.high:+.1f})"
-            for mean in (change.difference, change.greedy)
-        )
+        sampled, greedy = map(_points, (change.difference, change.greedy))
         print(f"{change.arm} over {change.over} ({change.tells}): {sampled}; greedy {greedy}")
+    for early in table.at_equal_time:
+        sampled, greedy = map(_points, (early.difference, early.greedy_difference))
+        steps = ", ".join(map(str, early.steps))
+        print(f"{early.arm} over {early.over} at equal time (after {steps} steps): {sampled}; greedy {greedy}")
 
 
 def _share(mean: Mean) -> str:
     return f"{100 * mean.mean:.1f} ({100 * mean.low:.1f} to {100 * mean.high:.1f})"
+
+
+def _points(mean: Mean) -> str:
+    return f"{100 * mean.mean:+.1f} points ({100 * mean.low:+.1f} to {100 * mean.high:+.1f})"
 
 
 def _plain(mean: Mean | None, digits: int) -> str:

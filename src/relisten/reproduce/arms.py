@@ -79,6 +79,9 @@ PAIRS: Final = (
 )
 """Comparisons of one arm with another, and what they tell."""
 
+AT_EQUAL_TIME: Final = (("D", "B'"), ("D", "E"))
+"""Of which arms the first is asked as it was when the second had done all of its steps of reinforcement."""
+
 
 def find_arms(names: Iterable[str]) -> tuple[Arm, ...]:
     """Arms by name, in the table's order; all of them for none.

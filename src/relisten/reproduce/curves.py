@@ -1,4 +1,4 @@
-"""Curves of reinforcement, from the metrics of its runs: means over seeds at every step."""
+"""Curves of trainings, from the metrics of their runs: means over seeds at every step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from relisten.jsonl import read_rows
+from relisten.reproduce import folders
 from relisten.reproduce.arms import ARMS
 from relisten.reproduce.plan import Plan
 
@@ -23,14 +24,16 @@ QUANTITIES: Final[Mapping[str, str]] = {
     "words": "words an answer",
 }
 """Names in `metrics.jsonl`, and what pages call them."""
+LOSSES: Final[Mapping[str, str]] = {"loss": "training", "validation_loss": "validation"}
+"""Likewise, of supervised training."""
 _SPENT: Final = ("seconds_rollout", "seconds_prepare", "seconds_update")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One quantity of one arm: (step, minutes of training, value) wherever it was measured."""
+    """One quantity, of an arm or as the name says: (step, minutes of training, value) wherever it was measured."""
 
-    arm: str
+    name: str
     points: tuple[tuple[float, float, float], ...]
 
 
@@ -39,26 +42,46 @@ def curves(plan: Plan, folder: Path) -> dict[str, list[Curve]]:
     found: dict[str, list[Curve]] = {name: [] for name in QUANTITIES}
     for name in plan.arms:
         arm = ARMS[name]
-        paths = [folder / f"seed-{seed}" / arm.folder / "rl" / "metrics.jsonl" for seed in plan.seeds]
-        runs = [_rows(path) for path in paths if path.exists()]
+        paths = [folders.rl(folder, seed, arm) / "metrics.jsonl" for seed in plan.seeds]
+        runs = [rows_by_step(path) for path in paths if path.exists()]
         if not arm.questions or not runs:
             continue
         for quantity in QUANTITIES:
-            steps = [step for step in runs[0] if all(quantity in run.get(step, {}) for run in runs)]
-            points = [
-                (
-                    float(step),
-                    float(np.mean([run[step]["minutes"] for run in runs])),
-                    float(np.mean([run[step][quantity] for run in runs])),
-                )
-                for step in steps
-            ]
+            points = _points(runs, quantity)
             if len(points) > 1:
-                found[quantity].append(Curve(name, tuple(points)))
+                found[quantity].append(Curve(name, points))
     return {quantity: lines for quantity, lines in found.items() if lines}
 
 
-def _rows(path: Path) -> dict[int, dict[str, Any]]:
+def losses(plan: Plan, folder: Path) -> dict[str, list[Curve]]:
+    """The curves of supervised training, of the base and of SFT: losses while it learns, and on validation."""
+    paths = {
+        "the base": [folders.base(folder) / "metrics.jsonl"],
+        "supervised fine-tuning": [folders.sft(folder, seed) / "metrics.jsonl" for seed in plan.seeds],
+    }
+    found = {}
+    for name, files in paths.items():
+        runs = [rows_by_step(path) for path in files if path.exists()]
+        lines = [Curve(told, _points(runs, row)) for row, told in LOSSES.items()]
+        if lines := [line for line in lines if len(line.points) > 1]:
+            found[f"loss of {name}"] = lines
+    return found
+
+
+def _points(runs: list[dict[int, dict[str, Any]]], quantity: str) -> tuple[tuple[float, float, float], ...]:
+    """Means over the runs wherever all of them have the quantity."""
+    steps = [step for step in runs[0] if all(quantity in run.get(step, {}) for run in runs)] if runs else []
+    return tuple(
+        (
+            float(step),
+            float(np.mean([run[step]["minutes"] for run in runs])),
+            float(np.mean([run[step][quantity] for run in runs])),
+        )
+        for step in steps
+    )
+
+
+def rows_by_step(path: Path) -> dict[int, dict[str, Any]]:
     """The rows of a run by step, with the minutes that training had taken."""
     rows: dict[int, dict[str, Any]] = {}
     minutes = 0.0
@@ -66,5 +89,5 @@ def _rows(path: Path) -> dict[int, dict[str, Any]]:
         if isinstance(row, tuple):
             values = dict(row[1])
             minutes += sum(values.get(name, 0.0) for name in _SPENT) / 60
-            rows[values["step"]] = {**values, "minutes": minutes}
+            rows.setdefault(values["step"], {}).update(values, minutes=minutes)
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from relisten.report.charts import SERIES, Axis, Line, Point, dot_chart, line_ch
 from relisten.report.html import Child, Markup, tag
 from relisten.report.sections import section
 from relisten.reproduce.arms import ARMS
-from relisten.reproduce.curves import QUANTITIES, Curve, curves
-from relisten.reproduce.jobs import TEMPERATURE
+from relisten.reproduce.curves import QUANTITIES, Curve, curves, losses
+from relisten.reproduce.evaluations import TEMPERATURE
 from relisten.reproduce.plan import CLIP_SECONDS, LONG_SECONDS, Plan
 from relisten.reproduce.table import Table
 
+_SAMPLED = "means over seeds, of answers that were sampled for training, but for the accuracy."
 _SHARES = ("right", "val_right", "overlap")
 
 
@@ -28,7 +29,7 @@ def write_page(plan: Plan, table: Table, folder: Path, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    lines = curves(plan, folder)
+    reinforced = curves(plan, folder)
     style = (files("relisten.report") / "page" / "page.css").read_text(encoding="utf-8")
     title = f"Ablation, budget {plan.budget.name}"
     head = tag(
@@ -47,8 +48,9 @@ def write_page(plan: Plan, table: Table, folder: Path, path: Path) -> None:
             _results(plan, table),
             _comparisons(table),
             _kinds(table),
-            _curves(lines, minutes=False),
-            _curves(lines, minutes=True),
+            _curves("steps", "Reinforcement at equal steps", reinforced, _SAMPLED.capitalize()),
+            _at_equal_time(table, reinforced),
+            _curves("losses", "Supervised training", losses(plan, folder), "Means over seeds."),
             _about(plan),
             id="main",
         ),
@@ -161,27 +163,44 @@ def _kinds(table: Table) -> Markup:
     return section("kinds", "By kind of question", tag("div", charts, class_="charts"), body)
 
 
-def _curves(lines: dict[str, list[Curve]], minutes: bool) -> Markup | None:
+def _at_equal_time(table: Table, lines: Mapping[str, list[Curve]]) -> Markup | None:
     if not lines:
         return None
-    place = 1 if minutes else 0
+    rows: list[list[Child]] = [
+        [
+            f"{one.arm} over {one.over}",
+            ", ".join(map(str, one.steps)),
+            *(_share(mean) for mean in (one.accuracy, one.greedy)),
+            *(figures.points(mean.mean, _ends(mean)) for mean in (one.difference, one.greedy_difference)),
+        ]
+        for one in table.at_equal_time
+    ]
+    head: list[Child] = ["Arms", "Steps, by seed", "Accuracy", "Greedy", "Points", "Points, greedy"]
+    told = figures.table(head, rows, caption="One arm as it was when another was done") if rows else None
+    lead = "Held-out questions answered by an arm as it was when another had done all its steps; then " + _SAMPLED
+    return section("time", "Reinforcement at equal time", told, _charts(lines, "minutes of training"), lead=lead)
+
+
+def _curves(id: str, title: str, lines: Mapping[str, list[Curve]], lead: str) -> Markup | None:
+    return section(id, title, _charts(lines, "steps"), lead=lead) if lines else None
+
+
+def _charts(lines: Mapping[str, list[Curve]], along: str) -> Markup:
+    """A chart for every quantity, by steps or by minutes."""
+    place = 1 if along.startswith("minutes") else 0
     charts = []
     for quantity, drawn in lines.items():
         high = round_up(max(point[2] for curve in drawn for point in curve.points))
         y = _ACCURACY if quantity in _SHARES else Axis(0, high, "")
-        x = Axis(0, max(point[place] for curve in drawn for point in curve.points) or 1.0,
-                 "minutes of training" if minutes else "steps")  # fmt: skip
+        x = Axis(0, max(point[place] for curve in drawn for point in curve.points) or 1.0, along)
         shown = [
-            Line(number, [(point[place], max(y.low, point[2])) for point in curve.points], title=curve.arm)
+            Line(number, [(point[place], max(y.low, point[2])) for point in curve.points], title=curve.name)
             for number, curve in enumerate(drawn)
         ]
-        name = QUANTITIES[quantity]
-        charts.append(
-            tag("figure", tag("figcaption", name, _legend([c.arm for c in drawn])), line_chart(name, x, y, shown))
-        )
-    title = "Reinforcement at equal time" if minutes else "Reinforcement at equal steps"
-    lead = "Means over seeds. Of answers that were sampled for training, but for the accuracy."
-    return section("time" if minutes else "steps", title, tag("div", charts, class_="charts"), lead=lead)
+        name = QUANTITIES.get(quantity, quantity)
+        legend = _legend([curve.name for curve in drawn])
+        charts.append(tag("figure", tag("figcaption", name, legend), line_chart(name, x, y, shown)))
+    return tag("div", charts, class_="charts")
 
 
 def _about(plan: Plan) -> Markup:

@@ -14,6 +14,8 @@ from relisten.models import ECHO_TINY
 CLIP_SECONDS: Final = 10.0
 LONG_SECONDS: Final = 25.0
 """Of the clips on which generalisation is measured: 2.5 times those of training."""
+MAX_TOKENS: Final = 240
+"""Sampled tokens of an answer: all of a clip of 25 s, sound by sound, takes fewer."""
 
 HARD: Final = SceneSpec(
     duration=(CLIP_SECONDS, CLIP_SECONDS),

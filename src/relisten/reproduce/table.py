@@ -16,8 +16,10 @@ import numpy as np
 from relisten.evaluate.analysis import Mean, analyse
 from relisten.evaluate.results import Run, read_run
 from relisten.evaluate.scoring import Outcome, Rule
-from relisten.reproduce.arms import ARMS, PAIRS
-from relisten.reproduce.jobs import ALONE, GREEDY, seeds_of, unfinished
+from relisten.reproduce import folders
+from relisten.reproduce.arms import ARMS, PAIRS, Arm
+from relisten.reproduce.evaluations import ALONE, GREEDY, steps_in_time_of, unfinished
+from relisten.reproduce.jobs import pairs_at_equal_time, seeds_of
 from relisten.reproduce.plan import Plan
 from relisten.reproduce.sets import LONG, TEST
 
@@ -64,9 +66,24 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class EqualTime:
+    """One arm as it was when another had done all its steps, over that other."""
+
+    arm: str
+    over: str
+    steps: tuple[int, ...]
+    """That the arm had done, by seed."""
+    accuracy: Mean
+    greedy: Mean
+    difference: Mean
+    greedy_difference: Mean
+
+
+@dataclass(frozen=True)
 class Table:
     figures: tuple[Figures, ...]
     differences: tuple[Difference, ...]
+    at_equal_time: tuple[EqualTime, ...]
     questions: int
     long_questions: int
 
@@ -95,7 +112,27 @@ def collect(plan: Plan, folder: Path) -> Table:
         for one, other, tells in PAIRS
         if one in outcomes and other in outcomes
     ]
-    return Table(tuple(found), tuple(differences), found[0].accuracy.n, found[0].long.n)
+    early = [
+        _at_equal_time(plan, folder, one, two, outcomes[two.name], greedy[two.name])
+        for one, two in pairs_at_equal_time(plan)
+    ]
+    return Table(tuple(found), tuple(differences), tuple(early), found[0].accuracy.n, found[0].long.n)
+
+
+def _at_equal_time(
+    plan: Plan, folder: Path, one: Arm, two: Arm, other: Mapping[str, float], other_greedy: Mapping[str, float]
+) -> EqualTime:
+    places = [folders.at_equal_time(folder, seed, one, two) for seed in plan.seeds]
+    right, greedy = (_right([read_run(place / what) for place in places]) for what in (TEST, GREEDY))
+    return EqualTime(
+        arm=one.name,
+        over=two.name,
+        steps=tuple(steps_in_time_of(folder, seed, one, two) for seed in plan.seeds),
+        accuracy=_of(list(right.values())),
+        greedy=_of(list(greedy.values())),
+        difference=_less(right, other),
+        greedy_difference=_less(greedy, other_greedy),
+    )
 
 
 def _figures(
@@ -129,7 +166,7 @@ def _figures(
 
 
 def _read(folder: Path, seed: int, name: str, what: str) -> Run:
-    return read_run(folder / f"seed-{seed}" / ARMS[name].folder / what)
+    return read_run(folders.arm_folder(folder, seed, ARMS[name]) / what)
 
 
 def _right(runs: list[Run]) -> dict[str, float]:

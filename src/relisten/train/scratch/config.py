@@ -136,11 +136,25 @@ _COMPARE = (
 
 _CONCLUDE = (("conclude", 0.65), ("interleaved", 0.35))
 
+_LENGTHEN = (
+    ("interleaved", 0.42),
+    ("qualities", 0.12),
+    ("read", 0.13),
+    ("quote", 0.05),
+    ("recite", 0.03),
+    ("compare", 0.03),
+    ("conclude", 0.06),
+    ("transcribe", 0.08),
+    ("text", 0.03),
+    ("read text", 0.02),
+    ("grounded", 0.03),
+)
+
 PRESETS: Final[Mapping[str, SftConfig]] = {
     "echo-tiny": SftConfig(
         pool=PoolConfig(
             counts=((4.0, 1200), (5.0, 1500), (6.0, 2000), (7.0, 1500), (8.0, 4500), (9.0, 1500), (10.0, 3500),
-                    (14.0, 600), (20.0, 400), (28.0, 300)),
+                    (14.0, 1600), (20.0, 1300), (28.0, 1000)),
             seed=100, tools=_TOOLS, told_share=0.2,
         ),
         validation=PoolConfig(
@@ -158,6 +172,7 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
             Stage("recite", 450, 1.5e-3, _RECITE, decay=0.0, heard=2.0, onsets=5.0, traits=0.05),
             Stage("settle", 250, 1e-3, _SETTLE, heard=2.0, onsets=5.0, traits=0.05, warmup=20, last_lr=0.41),
             Stage("compare", 320, 8e-4, _COMPARE, heard=2.0, onsets=5.0, traits=0.05, warmup=20),
+            Stage("lengthen", 800, 1e-3, _LENGTHEN, heard=2.0, onsets=5.0, traits=0.05, shortest=7.0, longest=30.0),
         ),
     ),
     # Seconds long: shows that everything runs, learns next to nothing.

@@ -38,6 +38,9 @@ KIND_WEIGHTS: Final[Mapping[str, float]] = {
 CONCLUDE_WEIGHTS: Final[Mapping[str, float]] = {
     "before": 4.0, "after": 1.5, "duration": 4.0, "longest_gap": 4.0, "louder": 4.0, "higher": 2.0,
 }  # fmt: skip
+QUALITY_WEIGHTS: Final[Mapping[str, float]] = {
+    "duration": 1.0, "longest_gap": 0.5, "louder": 2.0, "higher": 2.0,
+}  # fmt: skip
 _OFF: Final = 0.22
 """Logarithm of how far a length may be told off: below half of the smallest step between choices, 1.6."""
 _LABEL = "|".join(re.escape(label) for label in LABELS)
@@ -52,6 +55,11 @@ _TAG = re.compile(r"<seg>([\d.]+), ([\d.]+)</seg>")
 def answer(scene: Scene, rng: Rng, count: int) -> list[Target]:
     """Questions with the reasoning that answers them, segments cited; choices worded as people would."""
     return [reworded(example, rng) for example in make_examples(scene, rng, KIND_WEIGHTS, per_scene=count)]
+
+
+def answer_qualities(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """The same about lengths, levels and pitches alone, which few scenes allow to ask about."""
+    return [reworded(example, rng) for example in make_examples(scene, rng, QUALITY_WEIGHTS, per_scene=count)]
 
 
 def answer_given(scene: Scene, rng: Rng, count: int) -> list[Target]:

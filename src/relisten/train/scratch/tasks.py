@@ -14,6 +14,7 @@ from relisten.train.scratch.listening import (
     answer,
     answer_given,
     answer_in_text,
+    answer_qualities,
     conclude,
     describe,
     reason,
@@ -37,6 +38,7 @@ class Task:
 
 TASKS: Final[Mapping[str, Task]] = {
     "interleaved": Task(Format.INTERLEAVED, answer),
+    "qualities": Task(Format.INTERLEAVED, answer_qualities),
     "grounded": Task(Format.GROUNDED, answer),
     "given": Task(Format.INTERLEAVED, answer_given),
     "given slowly": Task(Format.INTERLEAVED, slowly(answer_given)),

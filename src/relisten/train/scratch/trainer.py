@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -193,22 +193,22 @@ class _Run:
         """Summed loss and weight of this process's share of a step."""
         shared = np.random.default_rng([self.config.seed, 2, number, step])
         own = np.random.default_rng([self.config.seed, 3, number, step, self.rank])
-        group = self._group(stage, pool, shared)
-        indices = own.integers(pool.count(group), size=2 * stage.rows)
-        scenes = (pool.scene(group, int(index)) for index in indices)
         if not stage.mix:
-            return self._encoder_loss(stage, list(scenes)[: stage.rows], shared, own)
+            group = self._group(stage, pool, pool.count, shared)
+            drawn = own.integers(pool.count(group), size=stage.rows)
+            return self._encoder_loss(stage, [pool.scene(group, int(index)) for index in drawn], shared, own)
         names = [name for name, _ in stage.mix]
         shares = np.array([share for _, share in stage.mix])
         task = TASKS[names[shared.choice(len(names), p=shares / shares.sum())]]
-        if task.reads:
-            told = own.integers(pool.count_told(group), size=8 * stage.rows)
-            scenes = (pool.scene(group, int(index)) for index in told)
+        count = pool.count_told if task.reads else pool.count
+        group = self._group(stage, pool, count, shared)
         chosen: list[Scene] = []
         targets = []
-        for scene in scenes:
+        # Some scenes allow no question, most allow none of the rarer kinds.
+        for index in own.integers(count(group), size=8 * stage.rows):
+            scene = pool.scene(group, int(index))
             asked: list[Target] = task.make(scene, own, stage.asked)
-            if asked:  # some scenes allow no question at all
+            if asked:
                 chosen.append(scene)
                 targets.append(asked)
             if len(chosen) == stage.rows:
@@ -226,10 +226,10 @@ class _Run:
             total = total + stage.onsets * weight * torch.stack(losses).mean()
         return total, weight
 
-    def _group(self, stage: Stage, pool: ScenePool, rng: np.random.Generator) -> int:
-        """A clip length, as often as the pool has clips of it."""
+    def _group(self, stage: Stage, pool: ScenePool, count: Callable[[int], int], rng: np.random.Generator) -> int:
+        """A clip length, as often as there are scenes of it."""
         allowed = [i for i, d in enumerate(pool.durations) if stage.shortest <= d <= stage.longest]
-        sizes = np.array([pool.count(i) for i in allowed], dtype=float)
+        sizes = np.array([count(i) for i in allowed], dtype=float)
         return allowed[int(rng.choice(len(allowed), p=sizes / sizes.sum()))]
 
     def _encoder_loss(
