@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import run
+from support.cli import lines, run
 from support.questions import write_questions, write_rows
 
 from relisten.evaluate.results import read_run
+from relisten.evaluate.runner import work
 
 MMAR = Path(__file__).parents[1] / "evaluate" / "data" / "MMAR-meta.jsonl"
 
@@ -66,6 +69,8 @@ def test_what_is_wrong_is_one_line(
         (["eval", "mmar", "--out", tmp_path / "a", *options], "needs its data"),
         (["eval", "scenes", "--out", tmp_path / "a", *options, "--model", tmp_path / "b"], "no folder"),
         (["eval", "scenes", "--out", tmp_path / "a", *options, "--limit", 0], "at least 1"),
+        (["eval", "scenes", "--out", tmp_path / "a", *options, "--processes", 0], "1 or more"),
+        (["eval", "scenes", "--out", tmp_path / "a", "--processes", 2, "--engine", "vllm"], "by itself"),
         (["score", "mmar", tmp_path / "missing.json"], "cannot be read"),
         (["score", "mmar", tmp_path], "no run folder"),
     ]:
@@ -86,3 +91,50 @@ def test_a_run_can_be_read_while_it_goes_on(
     status, out, _ = run(capsys, "score", "scenes", tmp_path / "a")
     assert status == 0
     assert "1 not asked yet" in out
+
+
+def test_several_processes_share_one_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work_once_another_does(*arguments: Any, **named: Any) -> None:
+        while not list((tmp_path / "a").glob("traces-*.jsonl")):
+            time.sleep(0.05)
+        work(*arguments, **named)
+
+    monkeypatch.setattr("relisten.evaluate.runner.work", work_once_another_does)
+    command = ["eval", "scenes", "--out", tmp_path / "a", "--limit", 24, "--at-once", 1, *options]
+    status, out, err = run(capsys, *command, "--processes", 2, "--json")
+    assert (status, json.loads(out)["scores"]["strict"]["total"]) == (0, 24), err
+    assert "failed" not in err
+    monkeypatch.undo()
+    files = sorted((tmp_path / "a").glob("traces-*.jsonl"))
+    assert sum(len(lines(file)) for file in files) == 24
+    assert len(list((tmp_path / "a" / "workers").glob("*.json"))) == 2
+    alone = tmp_path / "b"
+    run(capsys, *["eval", "scenes", "--out", alone, "--limit", 24, *options])
+    answers = [
+        {row.id: row.trace.token_ids for row in read_run(folder).rows if row.trace is not None}
+        for folder in (tmp_path / "a", alone)
+    ]
+    assert len(answers[0]) == 24
+    assert answers[0] == answers[1]
+
+
+def test_a_process_that_fails_is_told_and_stops_nobody(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work_once_the_other_failed(*arguments: Any, **named: Any) -> None:
+        log = tmp_path / "a" / "process-2.log"
+        while not log.exists() or "nonsense" not in log.read_text():
+            time.sleep(0.05)
+        work(*arguments, **named)
+
+    monkeypatch.setattr("relisten.evaluate.runner.work", work_once_the_other_failed)
+    # By name the command itself is found, not its module.
+    module = importlib.import_module("relisten.cli.evaluate")
+    monkeypatch.setattr(module, "_devices", lambda *_: ["cpu", "nonsense"])
+    command = ["eval", "scenes", "--out", tmp_path / "a", "--limit", 3, *options, "--json"]
+    status, out, err = run(capsys, *command, "--processes", 2)
+    assert (status, json.loads(out)["scores"]["strict"]["total"]) == (0, 3)
+    assert "process-2 failed" in err
+    assert "nonsense" in (tmp_path / "a" / "process-2.log").read_text()

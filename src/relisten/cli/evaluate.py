@@ -27,6 +27,7 @@ from relisten.cli.answering import (
 from relisten.cli.bars import noted_bar
 from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen, tell_routes
 from relisten.cli.scores import percent, print_official, print_summary
+from relisten.cli.side_by_side import side_by_side
 from relisten.cli.statuses import INTERRUPTED
 from relisten.engines.options import named_values
 from relisten.errors import InputError
@@ -71,15 +72,20 @@ def evaluate(
     engine: Engine = "native",
     engine_option: EngineOptions = None,
     at_once: Annotated[int | None, typer.Option(help="Questions that this process has open at once.")] = None,
+    processes: Annotated[
+        int,
+        typer.Option(help="Processes that answer, each with a model of its own, on GPUs each on one."),
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON and nothing else.")] = False,
 ) -> None:
     """Ask a model all questions of a benchmark and score the answers.
 
     Every finished question is kept at once: stop it or kill it when you like, and give the same command to go on.
-    Several processes, on several machines, may work on one run folder at the same time.
+    Several processes, on several machines, may work on one run folder at the same time; --processes starts some.
 
     Exit status: 0 when every row was asked, 1 when some failed (they are named), 2 for bad input.
     """
+    parameters = dict(locals())
     # Slow to import, and needless for --help.
     from relisten.evaluate.benchmarks.registry import find_benchmark
     from relisten.evaluate.predictions import write_predictions
@@ -91,7 +97,8 @@ def evaluate(
 
     bench = find_benchmark(benchmark)
     settings = Settings(format, temperature, top_p, seed, max_tokens, max_listens, silent, crop_speed)
-    device = _device(device)
+    devices = _devices(device, processes, engine)
+    device = devices[0]
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     folder = model_folder(model)
@@ -100,7 +107,9 @@ def evaluate(
     run = prepare(bench, out, subject, settings, data=data, audio=audio, limit=limit)
     if run.unfinished:
         try:
+            others = [parameters | {"processes": 1, "device": other} for other in devices[1:]]
             with (
+                side_by_side(evaluate, others, out),
                 Listener.load(
                     model,
                     device=device,
@@ -183,10 +192,24 @@ def score(
     raise typer.Exit(1 if ours.problems or ours.failures else 0)
 
 
-def _device(device: str) -> str:
+def _devices(device: str, processes: int, engine: str) -> list[str]:
+    """Where each process has its model.
+
+    Raises:
+        InputError: there can't be so many processes.
+    """
     import torch
 
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if processes < 1:
+        raise InputError(f"processes {processes}: give 1 or more")
+    if engine == "vllm" and processes > 1:
+        raise InputError("--processes with vllm: it uses several GPUs by itself, as --engine-option says")
+    if device != "auto":
+        return [device] * processes
+    gpus = torch.cuda.device_count()
+    if gpus and processes > gpus:
+        raise InputError(f"processes {processes}: there are {gpus} GPUs; give --device cuda to share one")
+    return [f"cuda:{number}" for number in range(processes)] if gpus else ["cpu"] * processes
 
 
 class _Show:

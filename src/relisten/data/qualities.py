@@ -116,9 +116,7 @@ def louder(scene: Subject, rng: Rng) -> Example | None:
     loud, soft = pick(rng, pairs)
     said = quoted(scene.told, "louder", [loud, soft], lambda told: told[0] - told[1] >= LOUDER_DB / 2)
     if scene.style is Style.SHORT:
-        notes = {
-            event.onset: f"{_LEVEL_STEP * round((event.level or 0) / _LEVEL_STEP)} dB" for event in (loud, soft)
-        }
+        notes = {event.onset: level_text(event.level or 0) for event in (loud, soft)}
         heard = listening(scene, rng, loud.label, other=soft.label, notes=said or notes)
     else:
         heard = listening(scene, rng, notes=said or {loud.onset: "loud", soft.onset: "soft"})
@@ -146,7 +144,7 @@ def higher(scene: Subject, rng: Rng) -> Example | None:
     least = HIGHER_SEMITONES / 2
     said = quoted(scene.told, "higher", [one, two], lambda told: sign * semitones(told[0], told[1]) >= least)
     if scene.style is Style.SHORT:
-        notes = {event.onset: f"key {piano_key(event.pitch or A4)}" for event in (one, two)}
+        notes = {event.onset: pitch_text(event.pitch or A4) for event in (one, two)}
     else:
         notes = {one.onset: "lower" if rising else "higher", two.onset: "higher" if rising else "lower"}
     heard = listening(scene, rng, one.label, notes=said or notes)
@@ -156,6 +154,16 @@ def higher(scene: Subject, rng: Rng) -> Example | None:
     text = ask(rng, "higher", one.label)
     end = f"so the {answer} is higher"
     return example_of(scene, rng, "higher", text, answer, ("first", "second"), heard, "compare", end)
+
+
+def level_text(level: float) -> str:
+    """A level in dB of full scale as short responses tell it."""
+    return f"{_LEVEL_STEP * round(level / _LEVEL_STEP)} dB"
+
+
+def pitch_text(pitch: float) -> str:
+    """A pitch in Hz as short responses tell it."""
+    return f"key {piano_key(pitch)}"
 
 
 def piano_key(pitch: float) -> int:

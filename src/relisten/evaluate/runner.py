@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +37,7 @@ AT_ONCE: Final = 96
 _BROKEN: Final = 24  # answers in a row that the engine fails before the run stops
 _POLL: Final = 1.0
 _TELL: Final = 0.1
+_LOOK: Final = 2.0  # seconds between looks at what other workers have finished
 
 OnProgress = Callable[[Progress], None]
 
@@ -92,7 +94,8 @@ def work(
         claims = Claims(run.folder, worker.name, watch)
         run.refresh()  # others may have finished since it was prepared, and taken their claims away
         try:
-            asyncio.run(_Work(run, engine, ask, claims, lines, at_once, on_progress).go())
+            shared = partial(watch.others, worker.name)
+            asyncio.run(_Work(run, engine, ask, claims, lines, at_once, on_progress, shared).go())
         finally:
             lines.close()
     # Only now is this one not at work any more: of several that end together, the last finds nobody.
@@ -113,6 +116,7 @@ class _Work:
         lines: LineFile,
         at_once: int,
         on_progress: OnProgress | None,
+        shared: Callable[[], bool],
     ) -> None:
         self._run = run
         self._engine = engine
@@ -121,7 +125,9 @@ class _Work:
         self._lines = lines
         self._at_once = at_once
         self._on_progress = on_progress
+        self._shared = shared
         self._told = 0.0
+        self._looked = time.monotonic()
         self._asked: set[int] = set()
         self._broken = 0
 
@@ -195,6 +201,10 @@ class _Work:
         now = time.monotonic()
         if self._on_progress is not None and (always or now - self._told >= _TELL):
             self._told = now
+            if now - self._looked >= _LOOK:
+                self._looked = now
+                if self._shared():
+                    self._run.refresh()
             self._on_progress(self._run.progress(waiting))
 
 

@@ -70,6 +70,11 @@ def test_groups_come_in_order_and_share_one_clip_read_once(tmp_path: Path) -> No
     assert groups[0][0].question is asked[0]
 
 
+def test_what_tools_found_is_read_in_training_as_everywhere() -> None:
+    [[one, _]] = ask(Engine(script), [question("right", findings=("[onsets] 2 at 0.1 s, 1.4 s",))], count=2)
+    assert one.trace.findings == ("[onsets] 2 at 0.1 s, 1.4 s",)
+
+
 def test_every_answer_has_a_seed_that_nothing_but_its_place_decides() -> None:
     def seeds(**options: object) -> list[int | None]:
         engine = Engine(script)

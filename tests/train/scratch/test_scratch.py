@@ -15,7 +15,7 @@ from relisten.data.told import Told
 from relisten.errors import InputError
 from relisten.tools.finding import Moment
 from relisten.train.scratch.config import PRESETS, SftConfig, Stage
-from relisten.train.scratch.pool import ScenePool
+from relisten.train.scratch.pool import PoolConfig, ScenePool
 from relisten.train.scratch.tasks import TASKS
 from relisten.train.scratch.trainer import train
 
@@ -71,6 +71,14 @@ def test_a_killed_run_goes_on_to_the_same_weights(
         assert torch.equal(weight, again), name
     rows = [[(row["stage"], row["step"]) for row in lines(out / "metrics.jsonl")] for out in (finished, tmp_path)]
     assert rows[0] == rows[1]
+
+
+def test_findings_are_read_in_clips_of_which_tools_were_asked(tmp_path: Path) -> None:
+    """Tools are asked about clips of up to 10 s; a stage may hear longer ones as well."""
+    stage = Stage("read", 4, 1e-3, (("read", 0.5), ("qualities", 0.5)), rows=2, asked=2, longest=30.0)
+    pool = PoolConfig(((4.0, 6), (12.0, 30)), tools=("silence",), told_share=1.0)
+    train(replace(SMOKE, stages=(stage,), pool=pool, validation=replace(pool, split="validation")), tmp_path)
+    assert [row["step"] for row in lines(tmp_path / "metrics.jsonl") if "loss" in row] == [1, 2, 3, 4]
 
 
 def test_a_folder_of_another_run_is_refused(finished: Path) -> None:

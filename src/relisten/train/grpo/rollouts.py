@@ -125,8 +125,7 @@ async def _all(
         else:
             own = replace(sampling, seed=_draw_seed((*seeds[place], member)))
             # The very same clip for the whole group, so that the engine encodes it once.
-            asked = Question(question.text, question.choices, clip, question.id)
-            trace = await answer_or_failure(engine, asked, format=format, sampling=own)
+            trace = await answer_or_failure(engine, replace(question, audio=clip), format=format, sampling=own)
         on_answer()
         score = None if trace.finish is Finish.FAILED else reward(trace, question)
         return Rollout(question, None if isinstance(clip, InputError) else clip, trace, score)

@@ -150,6 +150,16 @@ _LENGTHEN = (
     ("grounded", 0.03),
 )
 
+_MEASURE = (
+    ("measure", 0.36),
+    ("qualities", 0.2),
+    ("interleaved", 0.28),
+    ("read", 0.08),
+    ("quote", 0.04),
+    ("text", 0.02),
+    ("grounded", 0.02),
+)
+
 PRESETS: Final[Mapping[str, SftConfig]] = {
     "echo-tiny": SftConfig(
         pool=PoolConfig(
@@ -172,7 +182,8 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
             Stage("recite", 450, 1.5e-3, _RECITE, decay=0.0, heard=2.0, onsets=5.0, traits=0.05),
             Stage("settle", 250, 1e-3, _SETTLE, heard=2.0, onsets=5.0, traits=0.05, warmup=20, last_lr=0.41),
             Stage("compare", 320, 8e-4, _COMPARE, heard=2.0, onsets=5.0, traits=0.05, warmup=20),
-            Stage("lengthen", 800, 1e-3, _LENGTHEN, heard=2.0, onsets=5.0, traits=0.05, shortest=7.0, longest=30.0),
+            Stage("lengthen", 600, 1e-3, _LENGTHEN, heard=2.0, onsets=5.0, traits=0.05, shortest=7.0, longest=30.0),
+            Stage("measure", 300, 1e-3, _MEASURE, heard=2.0, onsets=5.0, traits=0.05, warmup=20, longest=30.0),
         ),
     ),
     # Seconds long: shows that everything runs, learns next to nothing.

@@ -10,7 +10,9 @@ from typing import Final
 
 import numpy as np
 
+from relisten.data.choices import seconds_text
 from relisten.data.examples import Example
+from relisten.data.qualities import level_text, pitch_text
 from relisten.data.questions import make_examples
 from relisten.data.reasoning import Listening
 from relisten.data.scenes import Scene, caption
@@ -58,8 +60,43 @@ def answer(scene: Scene, rng: Rng, count: int) -> list[Target]:
 
 
 def answer_qualities(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """The same about lengths, levels and pitches alone, which few scenes allow to ask about."""
-    return [reworded(example, rng) for example in make_examples(scene, rng, QUALITY_WEIGHTS, per_scene=count)]
+    """The same about lengths, levels and pitches alone, which few scenes allow to ask about. Every other length has
+    no choices, since a length that is one of three can be guessed without hearing it."""
+    targets = []
+    for example in make_examples(scene, rng, QUALITY_WEIGHTS, per_scene=count):
+        if example.kind == "duration" and rng.random() < 0.5:
+            targets.append(Target(replace(example.question, choices=()), example.response))
+        else:
+            targets.append(reworded(example, rng))
+    return targets
+
+
+def measure(scene: Scene, rng: Rng, count: int) -> list[Target]:
+    """Crops given from outside, and of every sound in them its level, its pitch or its length, where it has one."""
+    subject = as_subject(scene)
+    measured: Mapping[str, Mapping[float, str]] = {
+        "How loud is every sound?": {event.onset: level_text(event.level) for event in scene.events},
+        "How high is every sound?": {event.onset: pitch_text(event.pitch) for event in scene.events if event.pitch},
+        "How long is every sound?": {
+            event.onset: seconds_text(event.duration)
+            for event in scene.events
+            if event.sustained and event.offset < scene.clip.duration
+        },
+    }
+    questions = [question for question, notes in measured.items() if notes]
+    targets = []
+    for _ in range(count if questions else 0):
+        question = pick(rng, questions)
+        segment = Segment(*_window(scene, rng, 1.5, 5.0))
+        whole = {event.onset for event in scene.events if event.offset <= segment.end}
+        notes = {at: note for at, note in measured[question].items() if at in whole or "long" not in question}
+        label = pick(rng, sorted({event.label for event in scene.events}))
+        heard = Listening(subject, rng, label, notes=notes)
+        heard.listen(segment)
+        reason = pick(rng, REASONS["compare"])
+        response = f"<think>{reason}{heard.text}"
+        targets.append(Target(Question(question), response, chooses=False, ends=False))
+    return targets
 
 
 def answer_given(scene: Scene, rng: Rng, count: int) -> list[Target]:

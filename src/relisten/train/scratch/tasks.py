@@ -17,6 +17,7 @@ from relisten.train.scratch.listening import (
     answer_qualities,
     conclude,
     describe,
+    measure,
     reason,
     slowly,
     transcribe,
@@ -39,6 +40,7 @@ class Task:
 TASKS: Final[Mapping[str, Task]] = {
     "interleaved": Task(Format.INTERLEAVED, answer),
     "qualities": Task(Format.INTERLEAVED, answer_qualities),
+    "measure": Task(Format.INTERLEAVED, measure),
     "grounded": Task(Format.GROUNDED, answer),
     "given": Task(Format.INTERLEAVED, answer_given),
     "given slowly": Task(Format.INTERLEAVED, slowly(answer_given)),
