@@ -133,7 +133,7 @@ def test_a_process_that_fails_is_told_and_stops_nobody(
     # By name the command itself is found, not its module.
     module = importlib.import_module("relisten.cli.evaluate")
     monkeypatch.setattr(module, "_devices", lambda *_: ["cpu", "nonsense"])
-    command = ["eval", "scenes", "--out", tmp_path / "a", "--limit", 3, *options, "--json"]
+    command = ["eval", "scenes", "--out", tmp_path / "a", "--limit", 3, *options, "--dtype", "float32", "--json"]
     status, out, err = run(capsys, *command, "--processes", 2)
     assert (status, json.loads(out)["scores"]["strict"]["total"]) == (0, 3)
     assert "process-2 failed" in err
