@@ -7,20 +7,26 @@
    of sampled tokens for each question without listening to anything again; and a few of the same answers the
    released way (one at a time, at every turn the whole text again with all its sounds padded to 300 s). Rounds
    alternate and medians are compared, so that a busy machine slows all alike.
+3. Such questions in one process, and in as many as there are processors at the same time (`--processes` of
+   `relisten eval`), each with a model and questions of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import torch
 from _measuring import Figure, Run, arguments, scene_questions
 from _stock import Stock
 
@@ -96,6 +102,35 @@ def compare(engine: NativeEngine, stock: Stock, rounds: int, sampling: Sampling)
     return found | {"tokens": tokens / (rounds * AT_ONCE), "listens": listens / (rounds * AT_ONCE)}
 
 
+def in_processes(model: str, processes: int, rounds: int, sampling: Sampling) -> float:
+    """Questions a second of that many processes together, from when all of them are warm."""
+    spawn = multiprocessing.get_context("spawn")
+    ready, seconds = spawn.Barrier(processes), spawn.Queue()
+    threads = max(1, usable_processors() // processes)
+    given = (model, threads, rounds, sampling, ready, seconds)
+    started = [spawn.Process(target=_answer, args=given) for _ in range(processes)]
+    for process in started:
+        process.start()
+    longest: float = max(seconds.get() for _ in started)
+    for process in started:
+        process.join()
+    return processes * rounds * AT_ONCE / longest
+
+
+def _answer(
+    model: str, threads: int, rounds: int, sampling: Sampling, ready: Barrier, seconds: Queue[float]
+) -> None:
+    torch.set_num_threads(threads)
+    asked = scene_questions(AT_ONCE * (rounds + 1))
+    with NativeEngine(load(model, dtype="float32")) as engine:
+        asyncio.run(together(engine, asked[:AT_ONCE], sampling))
+        ready.wait()
+        began = time.perf_counter()
+        for first in range(AT_ONCE, len(asked), AT_ONCE):
+            asyncio.run(together(engine, asked[first : first + AT_ONCE], sampling))
+        seconds.put(time.perf_counter() - began)
+
+
 def whole_way(engine: NativeEngine, count: int, sampling: Sampling) -> dict[str, Any]:
     """`relisten eval scenes` without loading the model."""
     began = time.perf_counter()
@@ -117,6 +152,7 @@ def whole_way(engine: NativeEngine, count: int, sampling: Sampling) -> dict[str,
 def main() -> None:
     parser = arguments(__doc__, repeats=5, threads=usable_processors())
     parser.add_argument("--questions", type=int, default=1000)
+    parser.add_argument("--processes", type=int, default=usable_processors())
     parser.add_argument("--max-tokens", type=int, default=Sampling().max_tokens)
     options = parser.parse_args()
     bench = Run(options)
@@ -125,6 +161,7 @@ def main() -> None:
     with NativeEngine(family) as engine:
         found = compare(engine, Stock(family), options.repeats, sampling)
         whole = whole_way(engine, options.questions, sampling)
+    one, many = (in_processes(options.model, count, options.repeats, sampling) for count in (1, options.processes))
     together = found["together"]
     bench.finish(
         [
@@ -134,6 +171,13 @@ def main() -> None:
             Figure("times as fast as the released way", found["released"] / together, goal="20"),
             Figure("times as fast as one at a time", found["alone"] / together),
             Figure("speed with listening over the same tokens without", found["without_listening"] / together),
+            Figure(f"questions in {options.processes} processes", many, "a second"),
+            Figure(f"{options.processes} processes over one", many / one),
+            Figure(
+                f"times as fast as the released way, in {options.processes} processes",
+                found["released"] * many,
+                goal="20",
+            ),
         ],
         run=whole,
         ratios=found,

@@ -81,8 +81,13 @@ def test_channels_are_averaged() -> None:
 
 
 def test_integers_become_full_scale_floats() -> None:
-    clip = Clip.from_samples(np.array([0, 32767, -32767], np.int16))
-    assert clip.samples.tolist() == [0, 1, -1]
+    assert Clip.from_samples(np.array([0, 16384, -32768], np.int16)).samples.tolist() == [0, 0.5, -1]
+
+
+def test_the_same_samples_have_one_hash_in_memory_and_in_a_file(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).integers(-32768, 32768, 1000).astype(np.int16)
+    soundfile.write(tmp_path / "x.wav", samples, SAMPLE_RATE)
+    assert Clip.load(tmp_path / "x.wav").hash == Clip.from_samples(samples).hash
 
 
 def test_a_crop_is_a_view_and_the_hash_is_of_the_sound() -> None:
@@ -128,6 +133,12 @@ def test_missing_and_folder(tmp_path: Path) -> None:
         Clip.load(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b.wav", "\ud800.wav"])
+def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"cannot be read .*; check its name"):
+        Clip.load(tmp_path / name)
+
+
 def test_empty_and_not_audio(tmp_path: Path) -> None:
     (tmp_path / "empty.wav").write_bytes(b"")
     with pytest.raises(InputError, match="0 bytes"):
@@ -135,9 +146,10 @@ def test_empty_and_not_audio(tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("this is no sound\n" * 100)
     with pytest.raises(InputError, match="not a sound file"):
         Clip.load(tmp_path / "text.wav")
-    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
-    with pytest.raises(InputError):
-        Clip.load(tmp_path / "noise.mp4")
+    for name in ("noise.mp4", "noise.raw"):
+        (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(5000))
+        with pytest.raises(InputError):
+            Clip.load(tmp_path / name)
 
 
 def test_a_picture_has_no_sound(tmp_path: Path) -> None:
@@ -166,15 +178,17 @@ def test_one_sample_and_silence_are_clips(tmp_path: Path) -> None:
     assert not Clip.load(tmp_path / "silent.wav").samples.any()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers(tmp_path: Path, bad: float) -> None:
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1e18])
+def test_samples_that_are_no_sound(tmp_path: Path, bad: float) -> None:
     samples = tone()
     samples[8000] = bad
     soundfile.write(tmp_path / "bad.wav", samples, SAMPLE_RATE, subtype="FLOAT")
     with pytest.raises(InputError, match=r"first at 0\.500 s"):
         Clip.load(tmp_path / "bad.wav")
-    with pytest.raises(InputError, match="NaN or infinite"):
+    with pytest.raises(InputError, match="NaN, infinite or beyond"):
         Clip.from_samples(samples)
+    samples[8000] = 30_000  # somebody's 16-bit samples as floats
+    assert Clip.from_samples(samples).samples.max() == 30_000
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,19 @@ from relisten.errors import EngineError
 from relisten.listener import EngineName
 
 RESPONSE = "<think>so <seg>1.0, 2.0</seg> has two.</think><answer>two</answer>"
+
+
+def running(name: str) -> int:
+    """Threads of that name."""
+    return sum(thread.name == name for thread in threading.enumerate())
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if done():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it took more than 10 s")
 
 
 @pytest.fixture
@@ -54,8 +68,10 @@ def test_bad_input_raises_at_once(listener: Listener, tmp_path: Path) -> None:
         listener.ask(tmp_path / "none.wav", "How many?")
     with pytest.raises(InputError, match="text is empty"):
         listener.ask(noise_clip(1.0), " ")
-    with pytest.raises(ValueError, match="'loud' is not a valid Format"):
+    with pytest.raises(InputError, match="format loud: choose one of text, grounded, interleaved"):
         listener.ask(noise_clip(1.0), "How many?", format="loud")
+    with pytest.raises(InputError, match="choices 'yes': give a list"):
+        listener.ask(noise_clip(1.0), "Is it?", choices="yes")
     with pytest.raises(TypeError, match="heat"):
         listener.ask(noise_clip(1.0), "How many?", heat=1)
 
@@ -70,6 +86,15 @@ def test_stream_tells_everything_in_order(listener: Listener) -> None:
     assert events[-2] == Stop(Finish.ANSWER)
     assert isinstance(events[-1], Trace)
     assert events[-1].text == text
+
+
+def test_a_listen_that_never_was_is_not_told(listener: Listener) -> None:
+    tokens = RESPONSE.index("</seg>") + len("</seg>")
+    *events, trace = listener.stream(noise_clip(3.0), "How many?", max_tokens=tokens)
+    assert events[-1] == Stop(Finish.LENGTH)
+    assert not any(isinstance(event, Listen) for event in events)
+    assert isinstance(trace, Trace)
+    assert trace.listens == ()
 
 
 def test_leaving_a_stream_cancels_it(listener: Listener) -> None:
@@ -113,7 +138,32 @@ def test_ask_each_reads_questions_as_it_goes(listener: Listener) -> None:
     answers = listener.ask_each(endless())
     assert [next(answers)[1].answer for _ in range(3)]
     answers.close()  # type: ignore[attr-defined]
+    wait_until(lambda: not running("relisten-questions"))
     assert drawn < 1000
+
+
+def test_questions_may_wait_for_answers(listener: Listener) -> None:
+    answered = threading.Event()
+
+    def source() -> Iterator[Question]:
+        yield Question("How many?", (), noise_clip(1.0), id="first")
+        assert answered.wait(10)
+        yield Question("How many?", (), noise_clip(1.0), id="second")
+
+    found = []
+    for _, trace in listener.ask_each(source()):
+        found.append(trace.answer)
+        answered.set()
+    assert found == ["first", "second"]
+
+
+def test_what_the_questions_raise_is_raised(listener: Listener) -> None:
+    def source() -> Iterator[Question]:
+        yield Question("How many?", (), noise_clip(1.0))
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        listener.ask_many(source())
 
 
 def test_seeds(listener: Listener) -> None:
@@ -136,6 +186,32 @@ def test_a_closed_listener_says_so(listener: Listener) -> None:
     ):
         with pytest.raises(EngineError, match="the listener was closed"):
             ask()
+
+
+def test_a_listener_may_be_closed_from_within_an_answer() -> None:
+    listener = Listener(ScriptedEngine(lambda _: RESPONSE))
+    ended: list[str] = []
+
+    def wait() -> None:
+        try:
+            listener.ask(noise_clip(1.0), "How many?", on_event=lambda _: listener.close())
+        except EngineError as error:
+            ended.append(str(error))
+
+    asking = threading.Thread(target=wait, daemon=True)
+    asking.start()
+    asking.join(10)
+    assert ended == ["the listener was closed"]
+
+
+def test_a_listener_that_nobody_has_any_more_ends_its_thread() -> None:
+    before = running("relisten-listener")
+    listener = Listener(ScriptedEngine(lambda _: RESPONSE))
+    assert listener.ask(noise_clip(1.0), "How many?").answer == "two"
+    assert running("relisten-listener") == before + 1
+    del listener
+    gc.collect()
+    wait_until(lambda: running("relisten-listener") == before)
 
 
 @pytest.mark.parametrize("way", ["ask", "stream", "ask_many"])
@@ -199,6 +275,12 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         Listener.load("no-such-model")
     with pytest.raises(InputError):
         Listener.load(tmp_path)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(untrained_folder: Path, device: str) -> None:
+    with pytest.raises(InputError, match=f"device {device}: PyTorch has cpu.* here; give one of these"):
+        Listener.load(untrained_folder, device=device)
 
 
 def test_all_public_names_exist() -> None:

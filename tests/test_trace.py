@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from relisten.errors import InputError
@@ -48,6 +50,11 @@ def test_what_a_trace_derives() -> None:
 def test_json_round_trip_is_exact() -> None:
     text = json.dumps(TRACE.to_json())
     assert Trace.from_json(json.loads(text)) == TRACE
+
+
+def test_a_seed_of_numpy_has_json_too() -> None:
+    trace = replace(TRACE, sampling=Sampling(seed=np.int64(5)))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(trace.to_json()))["sampling"]["seed"] == 5
 
 
 def test_a_trace_written_before_token_ends_were_kept_is_read() -> None:

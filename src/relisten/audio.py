@@ -20,6 +20,8 @@ from relisten.errors import InputError
 SAMPLE_RATE = 16_000
 MAX_DURATION = 3_600.0
 """Longest clip in seconds that is read (230 MB of samples); no model here listens further than that."""
+MAX_AMPLITUDE = 1e6
+"""Loudest sample that is read, full scale being 1: far above any recording, far below where energies overflow."""
 
 _BLOCK_FRAMES = 1 << 18
 
@@ -38,7 +40,7 @@ class Clip:
     """A mono waveform at 16 kHz.
 
     `samples` is a read-only float32 array of shape (n,), n >= 1, all finite; full scale is +-1, and louder
-    samples are kept as they are. A crop shares memory with the clip it was cut from.
+    samples, up to `MAX_AMPLITUDE`, are kept as they are. A crop shares memory with the clip it was cut from.
     """
 
     samples: NDArray[np.float32]
@@ -49,8 +51,8 @@ class Clip:
         """A clip from an array of shape (n,) or (n, channels) at any rate; channels are averaged.
 
         Raises:
-            InputError: for no samples, NaN or infinite samples, more than `MAX_DURATION` seconds, or an array
-                that is not one- or two-dimensional.
+            InputError: for no samples, NaN, infinite or absurdly loud samples, more than `MAX_DURATION` seconds,
+                or an array that is not one- or two-dimensional.
         """
         array = np.asarray(samples)
         if array.ndim not in (1, 2) or array.dtype.kind not in "fi":
@@ -59,7 +61,8 @@ class Clip:
                 "give floats or signed integers of shape (n,) or (n, channels)"
             )
         if array.dtype.kind != "f":
-            array = array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
+            # As libsndfile scales them, so that a clip has one hash whichever way its samples came.
+            array = array.astype(np.float32) / np.float32(-np.iinfo(array.dtype).min)
         blocks = _resampled(iter([_downmix(array.astype(np.float32, copy=False))]), sample_rate, name)
         return cls(_collect(blocks, name), name)
 
@@ -69,27 +72,28 @@ class Clip:
         (mp3, m4a, webm, the sound track of an mp4, ...). Channels are averaged, the rate becomes 16 kHz.
 
         Raises:
-            InputError: the file is missing, empty, cut off, not audio, holds NaN or infinite samples, no sample
-                at all, or more than `MAX_DURATION` seconds.
+            InputError: the file is missing, empty, cut off, not audio, holds NaN, infinite or absurdly loud
+                samples, no sample at all, or more than `MAX_DURATION` seconds; or nothing can have that name.
         """
         path = Path(path)
         name = str(path)
-        if not path.exists():
-            raise InputError(f"{name}: no such file; check the path")
-        if path.is_dir():
-            raise InputError(f"{name}: is a folder; name one sound file in it")
         try:
             size = path.stat().st_size
             with path.open("rb"):
                 pass
-        except OSError as error:
-            raise InputError(f"{name}: cannot be read ({error.strerror}); check its permissions") from None
+        except FileNotFoundError:
+            raise InputError(f"{name}: no such file; check the path") from None
+        except IsADirectoryError:
+            raise InputError(f"{name}: is a folder; name one sound file in it") from None
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            why = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"{name}: cannot be read ({why}); check its name and permissions") from None
         if size == 0:
             raise InputError(f"{name}: is empty (0 bytes); give a file that holds sound")
         if not _is_mpeg(path):
             try:
                 return cls(_collect(_read_soundfile(path), name), name)
-            except soundfile.LibsndfileError:
+            except (soundfile.LibsndfileError, TypeError):  # TypeError: it wants to be told about a .raw
                 pass  # FFmpeg knows more formats
         return cls(_collect(_read_av(path), name), name)
 
@@ -255,11 +259,12 @@ def _collect(blocks: Iterator[NDArray[np.float32]], name: str) -> NDArray[np.flo
     parts: list[NDArray[np.float32]] = []
     total = 0
     for block in blocks:
-        finite = np.isfinite(block)
-        if not finite.all():
-            at = (total + int(np.argmin(finite))) / SAMPLE_RATE
+        sound = np.abs(block) <= MAX_AMPLITUDE  # false for NaN, too
+        if not sound.all():
+            at = (total + int(np.argmin(sound))) / SAMPLE_RATE
             raise InputError(
-                f"{name or 'audio'}: holds NaN or infinite samples (first at {at:.3f} s); export it again"
+                f"{name or 'audio'}: holds samples that are NaN, infinite or beyond {MAX_AMPLITUDE:,.0f} times "
+                f"full scale (first at {at:.3f} s); export it again"
             )
         total += len(block)
         _check_duration(total / SAMPLE_RATE, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -82,8 +83,8 @@ class Listener:
             tool_cache: file in which the tools of such a policy keep what they found.
 
         Raises:
-            InputError: there is no such checkpoint, policy or engine, one is not complete, or they do not fit
-                together.
+            InputError: there is no such checkpoint, device, policy or engine, one is not complete, or they do not
+                fit together.
         """
         options = dict(engine_options or {}) | ({} if max_rows is None else {"max_rows": max_rows})
         if engine not in get_args(EngineName):
@@ -129,12 +130,14 @@ class Listener:
     ) -> Trace:
         """Answer one question about one sound (a file, a `Clip`, or mono samples at 16 kHz).
 
+        Closing the listener meanwhile makes it a trace with `Finish.FAILED`.
+
         Raises:
             InputError: the sound cannot be read, the question is empty, or both do not fit the model.
-            EngineError: the listener was closed.
+            EngineError: the listener was closed before the answer began, or by `on_event`.
         """
         format, sampling = _split(options)
-        asked = Question(question, tuple(choices), _sound(audio))
+        asked = _question(audio, question, choices)
         return self._loop.run(
             self.answer_by(self.engine, asked, format=format, sampling=sampling, on_event=on_event)
         )
@@ -145,7 +148,7 @@ class Listener:
         """Like `ask`, telling what happens as it happens: `Piece` of text, `Listen`, `Skip`, `Stop`, with a router
         `Routing`, and the `Trace` last. Leaving the iteration early cancels the answer."""
         format, sampling = _split(options)
-        asked = Question(question, tuple(choices), _sound(audio))
+        asked = _question(audio, question, choices)
         events: queue.SimpleQueue[Happening | Future[Trace]] = queue.SimpleQueue()
         task = self._loop.start(
             self.answer_by(self.engine, asked, format=format, sampling=sampling, on_event=events.put)
@@ -170,9 +173,14 @@ class Listener:
         return [traces[index] for index in sorted(traces)]
 
     def ask_each(self, questions: Iterable[Question | InputError], **options: Any) -> Iterator[tuple[int, Trace]]:
-        """Like `ask_many`, yielding (position, trace) as answers finish; `questions` is read as they do."""
+        """Like `ask_many`, yielding (position, trace) as answers finish. A thread of its own reads `questions`
+        meanwhile, as many ahead as may be open at once; what they raise is raised here."""
         format, sampling = _split(options)
-        finished: queue.SimpleQueue[int] = queue.SimpleQueue()
+        # Positions of answers; then None, or what the reading of questions ended with.
+        told: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+        tasks: dict[int, Future[Trace]] = {}
+        changed = threading.Condition()  # of `tasks` and `left`
+        left = False
 
         def begin(index: int, question: Question | InputError) -> Future[Trace]:
             own = sampling
@@ -181,29 +189,51 @@ class Listener:
             task = self._loop.start(
                 answer_or_failure(self.engine, question, format=format, sampling=own, ask=self.answer_by)
             )
-            task.add_done_callback(lambda _: finished.put(index))
+            task.add_done_callback(lambda _: told.put(index))
             return task
 
-        tasks: dict[int, Future[Trace]] = {}
-        source = enumerate(questions)
+        def read() -> None:
+            end: BaseException | None = None
+            try:
+                for index, question in enumerate(questions):
+                    with changed:
+                        changed.wait_for(lambda: left or len(tasks) < _IN_FLIGHT)
+                        if left:
+                            return
+                        tasks[index] = begin(index, question)
+            except BaseException as error:
+                end = error
+            told.put(end)
+
+        threading.Thread(target=read, name="relisten-questions", daemon=True).start()
+        reading = True
         try:
-            while True:
-                while len(tasks) < _IN_FLIGHT and (item := next(source, None)) is not None:
-                    tasks[item[0]] = begin(*item)
-                if not tasks:
-                    return
-                index = finished.get()
-                yield index, self._loop.result(tasks.pop(index))
+            while reading or tasks:
+                index = told.get()
+                if isinstance(index, BaseException):
+                    raise index
+                if index is None:
+                    reading = False
+                    continue
+                with changed:
+                    task = tasks.pop(index)
+                    changed.notify()
+                yield index, self._loop.result(task)
         finally:
-            for task in tasks.values():
-                task.cancel()
+            with changed:
+                left = True
+                changed.notify()
+                for task in tasks.values():
+                    task.cancel()
 
     async def answer(self, question: Question, *, on_event: OnEvent | None = None, **options: Any) -> Trace:
-        """The asynchronous way: await as many of these at once as you like, in any event loop."""
+        """The asynchronous way: await as many of these at once as you like, in any event loop. Closing the listener
+        meanwhile makes it a trace with `Finish.FAILED`."""
         format, sampling = _split(options)
         return await self.answer_by(self.engine, question, format=format, sampling=sampling, on_event=on_event)
 
     def close(self) -> None:
+        """End all answers, and free the model; from within `on_event`, that happens behind it."""
         self.engine.close()
         self._loop.close()
 
@@ -229,6 +259,12 @@ def _router(
     return Router(policy, None if tool_cache is None else ToolCache(tool_cache))
 
 
+def _question(audio: Sound, text: str, choices: Sequence[str]) -> Question:
+    if isinstance(choices, str):  # a sequence of its letters
+        raise InputError(f"choices {choices!r}: give a list of texts, such as [{choices!r}]")
+    return Question(text, tuple(choices), _sound(audio))
+
+
 def _sound(audio: Sound) -> Clip | Path:
     if isinstance(audio, np.ndarray):
         return Clip.from_samples(audio)
@@ -238,5 +274,7 @@ def _sound(audio: Sound) -> Clip | Path:
 def _split(options: dict[str, Any]) -> tuple[Format, Sampling]:
     """The format, and the sampling made of everything else."""
     rest = dict(options)
-    format = Format(rest.pop("format", Format.INTERLEAVED))
-    return format, Sampling(**rest)
+    format = rest.pop("format", Format.INTERLEAVED)
+    if format not in list(Format):
+        raise InputError(f"format {format}: choose one of {', '.join(Format)}")
+    return Format(format), Sampling(**rest)

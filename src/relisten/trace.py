@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import chain
 from typing import Any
 
 from relisten.errors import InputError
-from relisten.protocol import Finish, Format, Reason, Segment, Skip, parse_answer
+from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, Reason, Segment, Skip, parse_answer
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
-    max_tokens: int = 2048
-    max_listens: int = 8
+    max_tokens: int = MAX_TOKENS
+    max_listens: int = MAX_LISTENS
     crop_speed: float = 1.0
     """What every listen is played at: at 0.5 a crop lasts twice as long, an octave lower, and has twice the audio
     tokens. The question's own sound is never changed."""
@@ -39,8 +40,10 @@ class Sampling:
             raise InputError(f"max listens {self.max_listens}: it must be at least 0 (0 never listens)")
         if not 0.25 <= self.crop_speed <= 4:
             raise InputError(f"crop speed {self.crop_speed}: it must be from 0.25 to 4 (1 plays crops as they are)")
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise InputError(f"seed {self.seed}: it must be from 0 to 2**63 - 1")
+        if self.seed is not None:
+            object.__setattr__(self, "seed", operator.index(self.seed))  # numpy's integers have no JSON
+            if not 0 <= self.seed < 2**63:
+                raise InputError(f"seed {self.seed}: it must be from 0 to 2**63 - 1")
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,23 @@ def test_a_file_of_questions(sound: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(capsys, "ask", "--questions", "q.jsonl")[0] == 2
 
 
+def test_half_a_character_stops_nothing(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"id": "a\ud800", "audio": "drums.wav", "question": "How many \ud800?"},
+        {"id": "b", "audio": "\ud800.wav", "question": "How many?"},
+        {"id": "c", "audio": "drums.wav", "question": "Wie viele Schläge?"},
+    ]
+    Path("q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, err = run(capsys, "ask", "--questions", "q.jsonl", "--temperature", "1", "--seed", "3")
+    lines = {line["id"]: line for line in map(json.loads, out.splitlines())}
+    assert {name: line["answer"] for name, line in lines.items()} == {"a\ud800": "two", "b": None, "c": "two"}
+    assert lines["a\ud800"]["question"] == "How many \ud800?"
+    assert "cannot be read" in lines["b"]["error"]
+    assert "Schläge" in out
+    assert "2 of 3 questions answered" in err
+    assert code == 1
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_tags_are_hidden_however_text_arrives(size: int) -> None:
     import io

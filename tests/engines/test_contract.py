@@ -21,7 +21,7 @@ from relisten.errors import EngineError, InputError
 from relisten.models import Family
 from relisten.protocol import Finish, Format, Segment
 from relisten.question import Question
-from relisten.trace import GeneratedSpan, Sampling
+from relisten.trace import GeneratedSpan, Sampling, Trace
 
 CONTEXT = 700
 SCRIPT = "<think>first <seg>0.5, 2.0</seg> then <seg>2.0, 3.0</seg> done.</think><answer>2</answer>"
@@ -280,6 +280,40 @@ def test_closing_the_engine_ends_every_answer(engine: Engine) -> None:
                 await task
         with pytest.raises(EngineError):
             await streams[0].decode(pause_after(1))
+
+    run(work())
+
+
+async def begun_answer(engine: Engine) -> asyncio.Task[Trace]:
+    """One that has said its first words."""
+    begun, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def tell(happening: object) -> None:
+        loop.call_soon_threadsafe(begun.set)
+
+    answering = asyncio.ensure_future(
+        answer(engine, question(), sampling=Sampling(max_tokens=10_000), on_event=tell)
+    )
+    await begun.wait()
+    return answering
+
+
+def test_closing_the_engine_makes_an_answer_in_the_making_a_failed_one(engine: Engine) -> None:
+    async def work() -> None:
+        answering = await begun_answer(engine)
+        engine.close()
+        trace = await answering
+        assert (trace.finish, trace.error) == (Finish.FAILED, "the engine was closed")
+
+    run(work())
+
+
+def test_cancelling_an_answer_is_no_failure(engine: Engine) -> None:
+    async def work() -> None:
+        answering = await begun_answer(engine)
+        answering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answering
 
     run(work())
 

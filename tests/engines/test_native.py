@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.answers import listening, plain_logits, plain_logprobs
+from support.answers import listening, pause_after, plain_logits, plain_logprobs
 from support.sounds import noise_clip, noise_question
 
-from relisten.audio import Clip
-from relisten.engines.drive import answer
+from relisten.audio import SAMPLE_RATE, Clip
+from relisten.engines import worker
+from relisten.engines.drive import Happening, answer
 from relisten.engines.native import NativeEngine
-from relisten.errors import EngineError
+from relisten.errors import EngineError, InputError
 from relisten.models import Family, load, tower
 from relisten.models.tower import ChunkCache
 from relisten.protocol import Finish, Format, Segment
@@ -194,6 +195,94 @@ def test_one_failing_clip_fails_its_answer_alone(untrained: Family, monkeypatch:
             ).finish is Finish.LENGTH
 
     asyncio.run(work())
+
+
+def deafening(seconds: float) -> Clip:
+    """What no file may hold, and no mel energy can be of: the model makes NaN of it."""
+    return Clip(np.full(int(seconds * SAMPLE_RATE), 1e30, np.float32), name="deafening")
+
+
+def test_an_answer_without_numbers_fails_alone_and_leaves_nothing_behind(untrained: Family) -> None:
+    async def work() -> None:
+        bad = replace(noise_question(4), audio=deafening(6.0))
+        asked = [bad, noise_question(0), bad, noise_question(1), noise_question(3)]
+        with NativeEngine(untrained, max_rows=5, lockstep=True) as engine:
+            failed, first, other, *rest = await begin_together(engine, asked, [Sampling(max_tokens=6)] * 5)
+            assert failed.finish is other.finish is Finish.FAILED
+            assert "no numbers" in str(failed.error)
+            assert failed.logprobs == ()
+            # In the places of those, shorter beside longer: what stands behind the shorter one is masked.
+            later = await begin_together(engine, asked[1:2] + asked[3:], [Sampling(max_tokens=6)] * 3)
+        heard = zip([asked[1], *asked[3:], asked[1], *asked[3:]], [first, *rest, *later], strict=True)
+        for question, trace in heard:
+            expected = plain_logprobs(untrained, trace, question.clip())
+            assert trace.logprobs == pytest.approx(expected, abs=TOLERANCE)
+
+    asyncio.run(work())
+
+
+def test_who_moves_to_the_place_of_a_failed_answer_keeps_all_it_has(untrained: Family) -> None:
+    def burst(happening: Happening) -> None:
+        raise ValueError("nobody wants to hear it")
+
+    async def work() -> None:
+        asked = [noise_question(0), noise_question(1)]
+        with NativeEngine(untrained, lockstep=True) as engine:
+            with engine.together():
+                told = asyncio.ensure_future(answer(engine, asked[0], on_event=burst))
+                await asyncio.sleep(0)
+                other = asyncio.ensure_future(answer(engine, asked[1], sampling=Sampling(max_tokens=8)))
+                await asyncio.sleep(0)
+            assert "nobody wants" in str((await told).error)
+            trace = await other
+        assert trace.logprobs == pytest.approx(plain_logprobs(untrained, trace, asked[1].clip()), abs=TOLERANCE)
+
+    asyncio.run(work())
+
+
+def test_a_long_prompt_has_its_turn_while_others_listen(untrained: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "MAX_STEP_TOKENS", 100)
+
+    async def one(engine: NativeEngine, index: int, listens: int) -> int:
+        asked = noise_question(index)
+        stream = engine.open(asked, asked.clip(), Format.INTERLEAVED, Sampling())
+        for _ in range(listens):  # with something to hear in every step
+            await stream.decode(pause_after(1))
+            stream.listen(Segment(0.0, 0.5))
+        stream.close()
+        return index
+
+    async def work() -> None:
+        with NativeEngine(untrained, lockstep=True) as engine:
+            with engine.together():
+                works = [asyncio.ensure_future(one(engine, index, 10)) for index in (0, 1)]
+                await asyncio.sleep(0)
+                works.append(asyncio.ensure_future(one(engine, 4, 1)))
+                await asyncio.sleep(0)
+            first, *_ = [await done for done in asyncio.as_completed(works)]
+        assert first == 4
+
+    asyncio.run(work())
+
+
+def test_the_last_of_those_who_hold_steps_lets_them_go(untrained: Family) -> None:
+    async def work() -> None:
+        with NativeEngine(untrained) as engine:
+            with engine.together():
+                with engine.together():
+                    pass
+                decoding = asyncio.ensure_future(answer(engine, noise_question(0), sampling=Sampling(max_tokens=1)))
+                await asyncio.sleep(0.2)
+                assert not decoding.done()
+            assert (await decoding).finish is Finish.LENGTH
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("tokens", [0, -5])
+def test_a_context_of_nothing_is_refused(untrained: Family, tokens: int) -> None:
+    with pytest.raises(InputError, match=f"max context {tokens}: it must be at least 1"):
+        NativeEngine(untrained, max_context=tokens)
 
 
 def test_special_tokens_are_never_sampled(untrained: Family) -> None:

@@ -37,6 +37,14 @@ def test_draw_by_hand() -> None:
     assert drawn.logprobs == pytest.approx([np.log(0.3)] * 2, abs=1e-6)
 
 
+def test_numbers_too_small_for_a_float32_leave_the_likeliest_token() -> None:
+    logits = torch.tensor([[0.15, 0.3, 0.5, 0.05]]).log()
+    banned, one, last = torch.zeros(4, dtype=torch.bool), torch.ones(1), uniforms(0.999)
+    assert draw(logits, banned, one, torch.tensor([1e-46]), last).tokens == [2]
+    assert draw(logits, banned, torch.tensor([1e-40]), one, last).tokens == [2]
+    assert draw(logits - 5, banned, torch.tensor([1e-40]), torch.tensor([0.5]), last).tokens == [2]
+
+
 @pytest.mark.parametrize("company", [0.9, 0.5, 1.0])
 def test_a_row_draws_the_same_beside_any_other(company: float) -> None:
     logits = torch.tensor([[0.1, 0.2, 0.7]]).log().repeat(8, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
 from relisten.audio import Clip
+from relisten.models.text import TextDecoder
 
 SPECIAL = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
@@ -26,6 +28,11 @@ def noise(seconds: float, seed: int = 0) -> Clip:
     rng = np.random.default_rng(seed)
     samples = rng.uniform(0.01, 0.5) * rng.standard_normal(max(1, round(seconds * 16_000)))
     return Clip(samples.astype(np.float32))
+
+
+def decoded(decoder: TextDecoder, ids: Iterable[int]) -> str:
+    """The text of all of `ids`."""
+    return "".join(map(decoder.push, ids)) + decoder.flush()
 
 
 def write_tokenizer(folder: Path, leave_out: str = "") -> dict[str, int]:

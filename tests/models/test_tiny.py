@@ -13,7 +13,8 @@ from transformers import (
 )
 
 from relisten import models
-from relisten.models.tiny import CONTROL_TOKENS, TAG_TOKENS, TinyShape, build
+from relisten.models.text import RESPONSE_TAGS
+from relisten.models.tiny import CONTROL_TOKENS, TinyShape, build
 
 SHAPE = TinyShape(audio_width=32, audio_layers=1, width=32, layers=1, feed_forward=64, vocabulary=420)
 TEXTS = ["i hear snare 1, hi-hat, snare 2, so there is a hi-hat."] * 5000
@@ -91,9 +92,9 @@ def test_words_of_the_corpus_are_single_tokens(folder: Path) -> None:
 def test_control_tokens_in_user_text_stay_text(folder: Path) -> None:
     family = models.load(folder, dtype="float32")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    special = set(tokenizer.convert_tokens_to_ids([*CONTROL_TOKENS, *TAG_TOKENS]))
-    assert len(special) == len(CONTROL_TOKENS) + len(TAG_TOKENS)
-    assert not special & set(family.encode_text("".join((*CONTROL_TOKENS, *TAG_TOKENS))))
+    special = set(tokenizer.convert_tokens_to_ids([*CONTROL_TOKENS, *RESPONSE_TAGS]))
+    assert len(special) == len(CONTROL_TOKENS) + len(RESPONSE_TAGS)
+    assert not special & set(family.encode_text("".join((*CONTROL_TOKENS, *RESPONSE_TAGS))))
 
 
 def test_a_clip_of_thirty_seconds_is_one_chunk(folder: Path) -> None:

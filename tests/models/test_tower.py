@@ -16,7 +16,7 @@ from omni_checkpoint import noise
 
 from relisten.audio import Clip
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.models.tower import ChunkCache, encode_features
+from relisten.models.tower import ChunkCache, encode_chunks, encode_features
 
 TOLERANCE = 1e-5
 HOP, HALF_WINDOW, CHUNK = 160, 200, 100 * 160  # samples; the checkpoint's n_window is 50
@@ -28,14 +28,20 @@ def answering() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_it_equals_the_stock_tower(family: Qwen2_5Omni, alone: bool) -> None:
+def test_it_equals_the_stock_tower(family: Qwen2_5Omni) -> None:
     clips = [noise(seconds, seed) for seed, seconds in enumerate((0.37, 3.0, 1.0, 0.03, 2.491))]
     features, lengths = family.mel(clips)
     stock = family.audio_tower(features, feature_lens=lengths).last_hidden_state
-    encoded = encode_features(family.audio_tower, features, lengths.tolist(), alone=alone)
+    encoded = encode_features(family.audio_tower, features, lengths.tolist())
     assert [len(one) for one in encoded] == [family.num_audio_tokens(clip.num_samples) for clip in clips]
     torch.testing.assert_close(torch.cat(encoded), stock, atol=TOLERANCE, rtol=0)
+
+
+def test_chunks_in_one_batch_equal_those_alone(family: Qwen2_5Omni) -> None:
+    chunks = [features(family, noise(seconds))[0] for seconds in (0.37, 1.0, 0.03, 0.491)]
+    alone = [encode_chunks(family.audio_tower, [chunk])[0] for chunk in chunks]
+    for together, one in zip(encode_chunks(family.audio_tower, chunks), alone, strict=True):
+        torch.testing.assert_close(together, one, atol=TOLERANCE, rtol=0)
 
 
 def test_bfloat16_hears_the_same(omni_folder: str, family: Qwen2_5Omni) -> None:

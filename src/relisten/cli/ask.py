@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -32,6 +31,7 @@ from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen,
 from relisten.engines.drive import Piece
 from relisten.engines.options import named_values
 from relisten.errors import InputError
+from relisten.evaluate.files import to_line
 from relisten.listener import DEFAULT_MODEL, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format, Listen, same_answer
 from relisten.question import Question, read_questions
@@ -119,7 +119,7 @@ def ask(
             _check_writable(trace)
         result = _ask_one(asked, loaded, options, as_json)
         if trace is not None:
-            trace.write_text(json.dumps(result.to_json(), ensure_ascii=False) + "\n", encoding="utf-8")
+            trace.write_text(to_line(result.to_json()), encoding="utf-8")
         answered = result.answer is not None
     raise typer.Exit(0 if answered else 1)
 
@@ -129,7 +129,7 @@ def _ask_one(question: Question, load: Callable[[], Listener], options: dict[str
     with load() as listener:
         if as_json:
             result = listener.ask(clip, question.text, question.choices, **options)
-            print(json.dumps(result.to_json(), ensure_ascii=False))
+            print(to_line(result.to_json()), end="")
             return result
         display = AnswerDisplay(Console(), clip, listener.engine.model)
         for event in listener.stream(clip, question.text, question.choices, **options):
@@ -174,7 +174,7 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
     ):
         task = progress.add_task("", total=None, note="")
         for index, result in listener.ask_each(noted(), **options):
-            print(json.dumps(result.to_json(), ensure_ascii=False), flush=True)
+            print(to_line(result.to_json()), end="", flush=True)
             finished += 1
             answered += result.answer is not None
             if result.routing is not None:

@@ -24,6 +24,10 @@ Feed = Callable[[str, bool], bool]
 behind it. It may be called from another thread and must be quick."""
 
 
+NO_NUMBERS = "the model gave no numbers (NaN) for the next token; look at the sound, or at the checkpoint's weights"
+"""Why an answer fails whose log-probs are not finite."""
+
+
 @dataclass(frozen=True, eq=False)
 class Look:
     """What a model makes of a prompt before it says a word: hidden states behind every layer, not normalised.
@@ -99,4 +103,5 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Stop; streams still open are cancelled. An engine is also a context manager."""
+        """Stop, also from within `feed`. Streams that are open end: what they await raises EngineError or is
+        cancelled, which `drive.complete` makes one thing. An engine is also a context manager."""

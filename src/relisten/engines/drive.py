@@ -60,11 +60,12 @@ async def answer(
     A sampling seed of None is drawn here and written into the trace, so that every answer can be repeated.
 
     Args:
-        on_event: told of every piece of text and every decision as it happens, from whatever thread decodes.
+        on_event: told of every piece of text and every decision as it happens, from whatever thread decodes; of a
+            listen once the sound is in the context.
 
     Returns:
-        The trace, also where the answer ended early: `finish` says how, and `error` why. Cancelling the task
-        closes the stream and raises as usual.
+        The trace, also where the answer ended early: `finish` says how, and `error` why. Closing the engine
+        meanwhile is `Finish.FAILED`. Cancelling the task closes the stream and raises as usual.
 
     Raises:
         InputError: the sound cannot be read, or the question does not fit the model. Nothing was decoded.
@@ -124,6 +125,11 @@ async def complete(
             error = "the context window is full; ask for fewer tokens or a shorter clip"
     except EngineError as failure:
         finish, error = Finish.FAILED, str(failure)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        finish, error = Finish.FAILED, "the engine was closed"  # which cancels what its streams await
     finally:
         stream.close()
     return Trace(
@@ -162,7 +168,8 @@ async def _run(
                 if piece:
                     on_event(Piece(piece))
                 for event in new:
-                    on_event(event)
+                    if not isinstance(event, Listen):  # told once it is done
+                        on_event(event)
             return any(not isinstance(event, Skip) for event in new)
 
         spans.append(await stream.decode(feed))
@@ -172,6 +179,8 @@ async def _run(
         for event in events:
             if isinstance(event, Listen) and (heard := stream.listen(event.segment)) is not None:
                 spans.append(heard)
+                if on_event is not None:
+                    on_event(Listen(heard.segment))
         if stream.full:
             if on_event is not None:
                 on_event(Stop(Finish.CONTEXT))
@@ -209,5 +218,5 @@ def failed_trace(question: Question | None, error: str, format: Format, model: s
 
 def question_seed(seed: int, question: Question) -> int:
     """A seed of its own for each of many questions, whatever their order and company."""
-    digest = hashlib.sha256(f"{seed}\0{question.id}\0{question.text}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}\0{question.id}\0{question.text}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 
 class BackgroundLoop:
-    """Runs coroutines in a thread of its own, which ends with the process if nobody closes it.
+    """Runs coroutines in a thread of its own; if nobody closes it, that ends with this object or with the process.
 
     Args:
         owner: whose loop it is, as errors call it.
@@ -23,10 +24,17 @@ class BackgroundLoop:
     def __init__(self, owner: str) -> None:
         self._owner = owner
         self._loop = asyncio.new_event_loop()
-        self._closed = False
         self._closing = threading.Lock()  # nothing may start behind what is cancelled
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"relisten-{owner}", daemon=True)
+        # The thread knows the loop alone, so that it does not keep this object.
+        self._thread = threading.Thread(target=_serve, args=(self._loop,), name=f"relisten-{owner}", daemon=True)
         self._thread.start()
+        self._finalizer = weakref.finalize(self, _end_soon, self._loop)
+        self._finalizer.atexit = False  # the process ends the thread
+
+    @property
+    def inside(self) -> bool:
+        """Whether the caller runs in the loop's own thread, where nobody can wait for what runs there."""
+        return threading.current_thread() is self._thread
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """
@@ -34,7 +42,7 @@ class BackgroundLoop:
             EngineError: the loop was closed.
         """
         with self._closing:
-            if not self._closed:
+            if self._finalizer.alive:
                 return asyncio.run_coroutine_threadsafe(work, self._loop)
         work.close()
         raise EngineError(f"the {self._owner} was closed")
@@ -63,18 +71,25 @@ class BackgroundLoop:
             raise EngineError(f"the {self._owner} was closed") from None
 
     def close(self) -> None:
-        """Cancel what is running and end the thread."""
+        """Cancel what is running and end the thread; from inside, that happens behind the caller."""
         with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-        asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+            self._finalizer()
+        if not self.inside:
+            self._thread.join()
 
-    async def _cancel_all(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
+
+
+def _end_soon(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.run_coroutine_threadsafe(_end(loop), loop)
+
+
+async def _end(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    loop.call_soon(loop.stop)  # behind what tells the futures of tasks that have just ended

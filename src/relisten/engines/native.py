@@ -16,6 +16,7 @@ import numpy as np
 
 from relisten.audio import Clip
 from relisten.engines.base import Feed, Look
+from relisten.engines.options import checked_context
 from relisten.engines.prompting import checked_prompt
 from relisten.engines.rows import Row, held_of
 from relisten.engines.worker import Worker
@@ -43,7 +44,8 @@ class NativeEngine:
             does where PyTorch leaves a processor unused.
         align: widen what is listened to again to the audio tower's grid of chunks (2 s for Qwen2.5-Omni-7B), whose
             inner chunks are then known from the clip and not encoded again; it pays for crops of 10 s and more. The
-            trace has the widened segment.
+            trace has the widened segment. Crops at another speed than 1 stay as they are: no chunk of the clip is
+            one of theirs.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class NativeEngine:
             raise InputError(f"max rows {max_rows}: it must be at least 1")
         self._family = family
         self.model = name or family.name
-        self._context = min(max_context or family.context_size, family.context_size)
+        self._context = checked_context(max_context, family.context_size)
         self._grid = family.chunk_seconds if align else None
         self._worker = Worker(family, max_rows, self._context, lockstep, encode_beside)
         self._finalizer = weakref.finalize(self, self._worker.stop)
@@ -85,13 +87,12 @@ class NativeEngine:
     def together(self) -> Iterator[None]:
         """No step is taken inside: what is asked to decode there begins side by side when it ends. Clip objects
         that answers share are then encoded once, and equal prompts computed once. Who begins later takes over
-        what open answers about the same clip object have computed."""
-        self._worker.held = True
+        what open answers about the same clip object have computed. Of several at once the last to end counts."""
+        self._worker.hold()
         try:
             yield
         finally:
-            self._worker.held = False
-            self._worker.wake()
+            self._worker.let_go()
 
     @property
     def open_rows(self) -> int:

@@ -1,4 +1,4 @@
-"""Options of an engine as people write them."""
+"""Options of an engine: as people write them, and what is no good."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ def named_values(given: Iterable[str]) -> dict[str, Any]:
         except ValueError:
             options[name] = value
     return options
+
+
+def checked_context(max_context: int | None, limit: int) -> int:
+    """Tokens an answer may have: what was asked for, and no more than the model's own `limit`.
+
+    Raises:
+        InputError: fewer than 1 were asked for.
+    """
+    if max_context is not None and max_context < 1:
+        raise InputError(f"max context {max_context}: it must be at least 1")
+    return limit if max_context is None else min(max_context, limit)

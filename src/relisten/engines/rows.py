@@ -47,14 +47,18 @@ class Row:
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
+    passed_over: int = 0
+    """Steps that had no room for what is pending."""
     full: bool = False
     closed: bool = False
     timings: Timings = field(default_factory=Timings)
 
     def begin_again(self, prompt: PromptSpan, pending: list[tuple[int, ...] | Clip], kept: int) -> None:
         """Another prompt, whose first `kept` tokens are in the cache and the others `pending`."""
-        self.prompt, self.pending = prompt, pending
+        # The length first: the engine's thread may meanwhile ask `held_of`, and must not count as part of the new
+        # prompt what the old one left in the cache.
         self.length, self.num_pending = kept, len(prompt.ids) - kept
+        self.prompt, self.pending = prompt, pending
         self.heard_prompt, self.first = False, None
         self.random = np.random.default_rng(self.sampling.seed)
 
@@ -62,12 +66,16 @@ class Row:
         self.timings = replace(self.timings, **{phase: getattr(self.timings, phase) + seconds})
 
 
-def held_of(row: Row, ids: Sequence[int], tail: tuple[int, ...] | Clip) -> int:
+def held_of(row: Row, ids: tuple[int, ...], tail: tuple[int, ...] | Clip) -> int:
     """How many of the `ids` of a prompt about the same clip `row` holds in the cache, the last one left out; 0 if
     not all of the sound is among them. `tail` is the last run of that prompt."""
-    pairs = zip(row.prompt.ids[: row.length], ids[:-1], strict=False)
-    count = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return 0 if isinstance(tail, Clip) or count < len(ids) - len(tail) else count
+    if isinstance(tail, Clip):
+        return 0
+    held, heard = row.prompt.ids[: row.length], len(ids) - len(tail)
+    if held[:heard] != ids[:heard]:  # as a whole, since these are most of a prompt
+        return 0
+    pairs = zip(held[heard:], ids[heard:-1], strict=False)
+    return heard + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 PromptKey = tuple[tuple[int, ...] | int, ...]

@@ -31,7 +31,9 @@ def draw(logits: Tensor, banned: Tensor, temperatures: Tensor, top_ps: Tensor, u
     tokens = allowed.argmax(-1)
     sampled = temperatures > 0
     if bool(sampled.any()):
-        probs = (allowed[sampled] / temperatures[sampled, None]).softmax(-1)
+        # The likeliest at 0, so that no temperature makes it infinite.
+        below = allowed[sampled] - allowed[sampled].amax(-1, keepdim=True)
+        probs = (below / temperatures[sampled, None]).softmax(-1)
         tokens = tokens.masked_scatter(sampled, _inverse_cdf(probs, top_ps[sampled], uniforms[sampled]))
     logprobs = logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
     return Drawn(tokens.tolist(), logprobs.tolist())
@@ -43,9 +45,10 @@ def _inverse_cdf(probs: Tensor, top_ps: Tensor, uniforms: Tensor) -> Tensor:
     cut = top_ps < 1
     if bool(cut.any()):
         ordered, ids = mass[cut].sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered
+        beyond = ordered.cumsum(-1) - ordered >= top_ps[cut, None]
+        beyond[:, 0] = False  # the likeliest stays, also where top-p is too small for a float32
         # Back in the vocabulary's order, so that one rule draws for rows with and without top-p.
-        kept = ordered.masked_fill(before >= top_ps[cut, None], 0)
+        kept = ordered.masked_fill(beyond, 0)
         mass[cut] = torch.zeros_like(kept).scatter_(-1, ids, kept)
     cumulative = mass.cumsum(-1)
     target = (uniforms * cumulative[:, -1])[:, None]

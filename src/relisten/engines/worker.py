@@ -8,6 +8,7 @@ token of each row. New sound is encoded before, beside the steps of other rows w
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Any, Literal
 import torch
 
 from relisten.audio import Clip
-from relisten.engines.base import Feed, Look
+from relisten.engines.base import NO_NUMBERS, Feed, Look
 from relisten.engines.encoding import Encoder
 from relisten.engines.rows import PromptKey, Row, Watch, held_of, pack, prompt_key
 from relisten.engines.sampling import draw
@@ -41,8 +42,8 @@ class Worker:
     def __init__(
         self, family: Family, max_rows: int, context: int, lockstep: bool, encode_beside: bool | None
     ) -> None:
-        self.held = False
-        """No step is taken while this is true."""
+        self._holds = 0  # no step is taken while there are any
+        self._holding = threading.Lock()
         self._lockstep = lockstep
         self._family = family
         self._max_rows = max_rows
@@ -88,6 +89,16 @@ class Worker:
         if not row.closed:
             row.closed = True
             self._inbox.put(("drop", row))
+
+    def hold(self) -> None:
+        """Take no step until `let_go` was called as often."""
+        with self._holding:
+            self._holds += 1
+
+    def let_go(self) -> None:
+        with self._holding:
+            self._holds -= 1
+        self.wake()
 
     def wake(self) -> None:
         """See again what can be done: sound was encoded, or nothing is held any more."""
@@ -184,7 +195,7 @@ class Worker:
 
     def _must_wait(self) -> bool:
         silent = (row.future is None or row.first is not None for row in self._rows)
-        return self.held or (self._lockstep and any(silent))
+        return self._holds > 0 or (self._lockstep and any(silent))
 
     def _go_on(self) -> bool:
         """Encode some sound, or take a step with the rows whose sound is there; False if neither can be done."""
@@ -211,10 +222,15 @@ class Worker:
                 heard.setdefault(id(other.clip), []).append(other)
         for row in begin:
             ids, tail = row.prompt.ids, row.pending[-1]
-            counts = [(held_of(other, ids, tail), other) for other in heard.get(id(row.clip), ())]
-            count, other = max(counts, key=lambda pair: pair[0], default=(0, row))
-            if count:
-                self._copy(other, row, count)
+            most, source = 0, row
+            for other in heard.get(id(row.clip), ()):
+                count = held_of(other, ids, tail)
+                if count > most:
+                    most, source = count, other
+                if most == len(ids) - 1:
+                    break
+            if most:
+                self._copy(source, row, most)
 
     def _copy(self, other: Row, row: Row, count: int) -> None:
         assert row.slot is not None  # for the type checker: rows in the list have a slot
@@ -252,7 +268,19 @@ class Worker:
                 self._fail(row, error)
             return
         ended = time.perf_counter()
+        # All rows before any of them may fail: where one makes room, others move, with all that they have in the
+        # cache.
+        for row, logprob in zip(rows, logprobs, strict=True):
+            self._release(row)
+            row.length += row.num_pending
+            row.pending, row.num_pending, row.passed_over = [], 0, 0
+            if not math.isfinite(logprob):
+                assert row.slot is not None  # for the type checker: only rows with a slot run
+                self._cache.clear(row.slot, row.length)
         for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
+            if not math.isfinite(logprob):
+                self._fail(row, EngineError(NO_NUMBERS))
+                continue
             if id(row) not in listening:
                 row.spend("decode", ended - began)
             elif row.heard_prompt:
@@ -261,9 +289,6 @@ class Worker:
                 row.spend("encode", began - row.asked)
                 row.spend("prefill", ended - began)
                 row.heard_prompt = True
-            self._release(row)
-            row.length += row.num_pending
-            row.pending, row.num_pending = [], 0
             if id(row) in looks:
                 row.first = token, logprob
                 _fulfil(row, looks[id(row)])
@@ -271,25 +296,30 @@ class Worker:
                 self._take_token(row, token, logprob)
 
     def _choose(self, running: list[Row]) -> list[Row]:
-        """All rows that only decode, and of those with more to add as many as the step has room for. Of different
-        prompts with one clip the first alone: the others take over from it in the next step."""
-        chosen: list[Row] = []
+        """All rows that only decode, and of those with more to add as many as the step has room for, the ones that
+        wait for longest first, so that each has its turn. Of different prompts with one clip the first alone: the
+        others take over from it in the next step."""
+        adding = [row for row in running if row.num_pending > 1]
+        # Counted in steps and not in seconds: in lockstep nothing may depend on the clock.
+        adding.sort(key=lambda row: -row.passed_over)
         prompts: set[PromptKey] = set()
         clips: set[int] = set()
+        left: set[int] = set()
         room = MAX_STEP_TOKENS
-        for row in running:
+        for row in adding:
             key = prompt_key(row)
-            if row.num_pending == 1 or key in prompts:
-                chosen.append(row)
-            elif key is not None and row.feed is not None and id(row.clip) in clips:
+            if key in prompts:
                 continue
-            elif room == MAX_STEP_TOKENS or row.num_pending <= room:
-                chosen.append(row)
-                room -= row.num_pending
-                if key is not None:
-                    prompts.add(key)
-                    clips.add(id(row.clip))
-        return chosen
+            shared = key is not None and row.feed is not None and id(row.clip) in clips
+            if shared or (room < MAX_STEP_TOKENS and row.num_pending > room):
+                row.passed_over += 1
+                left.add(id(row))
+                continue
+            room -= row.num_pending
+            if key is not None:
+                prompts.add(key)
+                clips.add(id(row.clip))
+        return [row for row in running if id(row) not in left]
 
     def _forward(self, rows: Sequence[Row]) -> tuple[list[int], list[float], dict[int, Look]]:
         """The next token of each row, its log-prob, and what rows that look see, by the identity of the row."""
@@ -339,7 +369,7 @@ class Worker:
             _fulfil(row, span)
 
     def _fail(self, row: Row, error: Exception) -> None:
-        _fail(row, f"{type(error).__name__}: {error}")
+        _fail(row, str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}")
         row.closed = True
         self._remove(row)
 

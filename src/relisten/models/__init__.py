@@ -35,8 +35,9 @@ def load(
     A local folder of that name goes before the shipped checkpoint. Only a hub id reaches for the network.
 
     Raises:
-        InputError: there is no such model, no family reads it, or the checkpoint is not whole.
+        InputError: there is no such model or device, no family reads it, or the checkpoint is not whole.
     """
+    _check_device(device)
     path = locate(path)
     folder = find_folder(path)
     kind = read_json(folder / "config.json").get("model_type")
@@ -45,3 +46,12 @@ def load(
     from relisten.models.qwen2_5_omni import Qwen2_5Omni  # slow to import, and needless for bad input
 
     return Qwen2_5Omni.load(path, dtype, device)
+
+
+def _check_device(device: torch.device | str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):  # the latter from a PyTorch without CUDA
+        cards = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        has = ", ".join(["cpu", *cards])
+        raise InputError(f"device {device}: PyTorch has {has} here; give one of these, or auto") from None

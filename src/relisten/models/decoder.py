@@ -79,6 +79,12 @@ class KVCache:
         for tensor in (*self.keys, *self.values):
             tensor[target, :, :length] = tensor[source, :, :length]
 
+    def clear(self, slot: int, length: int) -> None:
+        """Zeros in place of the first `length` tokens of a row, for values that are not finite: whoever has the
+        slot next would multiply them by its mask's 0, and NaN times 0 is NaN."""
+        for tensor in (*self.keys, *self.values):
+            tensor[slot, :, :length] = 0
+
 
 def _grown(size: int, needed: int, limit: int) -> int:
     return size if needed <= size else max(needed, min(2 * size, limit))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -120,10 +120,6 @@ class TextCodec:
             if part:
                 ids += [self._tags[part]] if part in self._tags else self.encode(part)
         return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`, added tokens included."""
-        return b"".join(self._table.get(i, b"") for i in ids).decode("utf-8", "replace")
 
     def decoder(self) -> TextDecoder:
         return TextDecoder(self._table)

@@ -25,6 +25,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import GenerationConfig, Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration
 
 from relisten.audio import SAMPLE_RATE
+from relisten.models.text import RESPONSE_TAGS
 from relisten.protocol import Format, system_prompt
 
 CONTROL_TOKENS = (
@@ -41,7 +42,6 @@ CONTROL_TOKENS = (
     "<|VIDEO|>",
 )
 """The strings of Qwen2.5-Omni."""
-TAG_TOKENS = ("<think>", "</think>", "<seg>", "</seg>", "<answer>", "</answer>")
 
 HOP_LENGTH = 320
 CHUNK_SECONDS = 30
@@ -122,7 +122,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     roles = ["system\n", "user\n", "assistant\n", "\nChoices:\n- "] * 1000
     tokenizer.train_from_iterator(chain(texts, numbers, prompts, roles), trainer)
     tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in (*CONTROL_TOKENS, *TAG_TOKENS)]
+        [AddedToken(token, special=True, normalized=False) for token in (*CONTROL_TOKENS, *RESPONSE_TAGS)]
     )
     return tokenizer
 
@@ -134,7 +134,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": "<|im_end|>",
         "pad_token": "<|endoftext|>",
-        "additional_special_tokens": [*CONTROL_TOKENS, *TAG_TOKENS],
+        "additional_special_tokens": [*CONTROL_TOKENS, *RESPONSE_TAGS],
         "audio_token": "<|AUDIO|>",
         "audio_bos_token": "<|audio_bos|>",
         "audio_eos_token": "<|audio_eos|>",

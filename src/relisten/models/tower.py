@@ -123,7 +123,6 @@ def encode_features(
     features: Tensor,
     lengths: Sequence[int],
     cache: ChunkCache | None = None,
-    alone: bool | None = None,
 ) -> list[Tensor]:
     """Audio tokens of sounds of any length, without gradient.
 
@@ -133,7 +132,6 @@ def encode_features(
     Args:
         features: (n_mels, sum of lengths), the sounds one after another.
         lengths: mel frames of each.
-        alone: whether chunks are computed one by one; None does on CPUs.
 
     Returns:
         For each sound (audio tokens, output_dim) in the weights' dtype.
@@ -147,8 +145,7 @@ def encode_features(
         ]
     states: list[Tensor | None] = [cache.get(key) for key in keys] if cache is not None else [None] * len(flat)
     missing = [i for i, known in enumerate(states) if known is None]
-    alone = features.device.type == "cpu" if alone is None else alone
-    groups = [[i] for i in missing] if alone or not missing else [missing]
+    groups = [[i] for i in missing] if features.device.type == "cpu" or not missing else [missing]
     for group in groups:
         for i, made in zip(group, encode_chunks(tower, [flat[i] for i in group]), strict=True):
             states[i] = made

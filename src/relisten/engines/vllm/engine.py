@@ -22,6 +22,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from relisten.audio import Clip
 from relisten.engines.base import Feed
 from relisten.engines.loop import BackgroundLoop
+from relisten.engines.options import checked_context
 from relisten.engines.prompting import checked_prompt
 from relisten.engines.vllm.banning import SETTING, Ban, BanV2
 from relisten.engines.vllm.model import ListeningQwen2_5Omni, listening
@@ -83,7 +84,7 @@ class VllmEngine:
         folder = find_folder(locate(model), wanted=lambda name: True)
         self.family = family = Qwen2_5Omni.outline(folder)
         self.model = name or str(model)
-        self.context = min(max_context or family.context_size, family.context_size)
+        self.context = checked_context(max_context, family.context_size)
         self.stops = sorted(family.eos_ids | family.completing(_PAUSES_AT))
         self._streams: weakref.WeakSet[VllmStream] = weakref.WeakSet()
         self.closed = False
@@ -195,19 +196,26 @@ class VllmEngine:
 
     def close_streams(self) -> None:
         """Cancel every answer that is open."""
-        ending = [future for stream in tuple(self._streams) if (future := self.close_stream(stream)) is not None]
-        for future in ending:
-            future.result()
+        for ending in self._end_streams():
+            ending.result()
+
+    def _end_streams(self) -> list[Future[None]]:
+        return [future for stream in tuple(self._streams) if (future := self.close_stream(stream)) is not None]
 
     def close(self) -> None:
         if self.closed:
             return
-        self.close_streams()
+        ending = self._end_streams()
         self.closed = True
-        self._loop.run(self._shut_down())
-        self._loop.close()
+        down = self._loop.start(self._shut_down(ending))
+        if self._loop.inside:  # in the middle of an answer, which must go on to come to its end
+            down.add_done_callback(lambda _: self._loop.close())
+        else:
+            down.result()
+            self._loop.close()
 
-    async def _shut_down(self) -> None:
+    async def _shut_down(self, ending: Iterable[Future[None]]) -> None:
+        await asyncio.gather(*map(asyncio.wrap_future, ending))
         self.llm.shutdown()
         self.llm = None
 

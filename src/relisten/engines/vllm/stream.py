@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import math
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
 from relisten.audio import Clip, seconds_to_samples
-from relisten.engines.base import Feed
+from relisten.engines.base import NO_NUMBERS, Feed
 from relisten.errors import EngineError
 from relisten.models.base import Family, Prompt
 from relisten.protocol import Segment
@@ -261,7 +262,13 @@ class VllmStream:
             raise EngineError(f"vLLM made {told} tokens of a context of {self._length}; this is a bug in relisten")
 
     def _take(self, token: int, logprob: float, written: _Written, feed: Feed) -> bool:
-        """Note a sampled token; whether to pause behind it."""
+        """Note a sampled token; whether to pause behind it.
+
+        Raises:
+            EngineError: its log-prob is no number.
+        """
+        if not math.isfinite(logprob):
+            raise EngineError(NO_NUMBERS)
         end_of_turn = token in self._family.eos_ids
         piece = self._decoder.flush() if end_of_turn else self._decoder.push(token)
         self._ids.append(token)
