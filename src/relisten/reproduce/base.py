@@ -95,7 +95,7 @@ def write_start(model: str, seed: int, folder: Path) -> None:
     part = folder.with_name(".start.part")
     shutil.rmtree(part, ignore_errors=True)
     family.save(part, whole=True)
-    for name in ("metrics.json", "training.json"):  # of another model
+    for name in ("metrics.json", "training.json", "training.jsonl"):  # of another model
         (part / name).unlink(missing_ok=True)
     part.rename(folder)
 
