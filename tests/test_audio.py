@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import wave
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -256,3 +259,19 @@ def test_importing_costs_no_torch() -> None:
         "import sys, relisten, relisten.audio, relisten.protocol, relisten.trace; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_file_in_use_gives_the_same_clip_until_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    write_clip(path, Clip(tone(1.0)))
+    with ThreadPoolExecutor(8) as threads:
+        clips = list(threads.map(Clip.load, [path] * 8))
+    assert len({id(clip) for clip in clips}) == 1
+    first = clips[0].hash
+    write_clip(path, Clip(tone(2.0)))
+    assert Clip.load(path).duration == 2.0
+    assert clips[0].hash == first
+    gone = weakref.ref(clips[0])
+    del clips
+    gc.collect()
+    assert gone() is None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import soundfile
@@ -71,6 +73,9 @@ class Clip:
         """Read a sound file: what libsndfile knows (wav, flac, ogg, aiff, ...), else what FFmpeg knows
         (mp3, m4a, webm, the sound track of an mp4, ...). Channels are averaged, the rate becomes 16 kHz.
 
+        While a clip is in use its file gives that very clip again: what questions about one clip have in common is
+        computed once.
+
         Raises:
             InputError: the file is missing, empty, cut off, not audio, holds NaN, infinite or absurdly loud
                 samples, no sample at all, or more than `MAX_DURATION` seconds; or nothing can have that name.
@@ -78,7 +83,7 @@ class Clip:
         path = Path(path)
         name = str(path)
         try:
-            size = path.stat().st_size
+            found = path.stat()
             with path.open("rb"):
                 pass
         except FileNotFoundError:
@@ -88,14 +93,14 @@ class Clip:
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             why = error.strerror if isinstance(error, OSError) else error
             raise InputError(f"{name}: cannot be read ({why}); check its name and permissions") from None
-        if size == 0:
+        if found.st_size == 0:
             raise InputError(f"{name}: is empty (0 bytes); give a file that holds sound")
-        if not _is_mpeg(path):
-            try:
-                return cls(_collect(_read_soundfile(path), name), name)
-            except (soundfile.LibsndfileError, TypeError):  # TypeError: it wants to be told about a .raw
-                pass  # FFmpeg knows more formats
-        return cls(_collect(_read_av(path), name), name)
+        key = (name, found.st_ino, found.st_mtime_ns, found.st_size)
+        with _READING[hash(key) % len(_READING)]:  # who comes while it is read waits for the same clip
+            clip = _IN_USE.get(key)
+            if clip is None:
+                clip = _IN_USE[key] = cls(_collect(_read(path), name), name)
+        return clip
 
     def __post_init__(self) -> None:
         samples = self.samples
@@ -146,6 +151,10 @@ class Clip:
         return f"Clip({self.name!r}, {self.duration:.3f} s)"
 
 
+_IN_USE: WeakValueDictionary[tuple[str, int, int, int], Clip] = WeakValueDictionary()
+_READING = tuple(threading.Lock() for _ in range(32))
+
+
 def write_clip(path: str | Path, clip: Clip) -> None:
     """Write a clip as 16-bit wav or flac, chosen by the ending of `path`.
 
@@ -171,6 +180,16 @@ def _is_mpeg(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(3)
     return path.suffix.lower() == ".mp3" or head == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
+
+
+def _read(path: Path) -> Iterator[NDArray[np.float32]]:
+    """Blocks of mono samples at 16 kHz."""
+    if not _is_mpeg(path):
+        try:
+            return _read_soundfile(path)
+        except (soundfile.LibsndfileError, TypeError):  # TypeError: it wants to be told about a .raw
+            pass  # FFmpeg knows more formats
+    return _read_av(path)
 
 
 def _read_soundfile(path: Path) -> Iterator[NDArray[np.float32]]:
