@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relisten.errors import InputError
-from relisten.question import Question, read_questions
+from relisten.question import BadQuestionError, Question, read_questions
 
 ROWS = """\
 {"id": "a", "audio": "x/drums.wav", "question": "How many?", "choices": ["1", "2"], "answer": "2", "kind": "count"}
@@ -41,6 +41,13 @@ def test_rows(tmp_path: Path) -> None:
     for number, row in enumerate(bad, start=4):
         assert isinstance(row, InputError)
         assert f"questions.jsonl:{number}: " in str(row)
+
+
+def test_a_bad_row_keeps_its_id(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text('{"id": "a", "audio": "y.wav"}\n{"id": [1], "audio": "y.wav"}\n{"audio": "y.wav"}\nno row\n')
+    rows = list(read_questions(path))
+    assert [row.id if isinstance(row, BadQuestionError) else None for row in rows] == ["a", "", "3", None]
 
 
 def test_an_object_of_metadata_is_opened(tmp_path: Path) -> None:

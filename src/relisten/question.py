@@ -88,10 +88,20 @@ def parse_question(row: Mapping[str, Any], folder: Path, where: str) -> Question
         raise InputError(f"{where}: {error}") from None
 
 
+class BadQuestionError(InputError):
+    """A row of a questions file that is no question; `id` is what it would have been asked under, "" if that is
+    no text or number."""
+
+    def __init__(self, message: str, id: str) -> None:
+        super().__init__(message)
+        self.id = id
+
+
 def read_questions(path: str | Path) -> Iterator[Question | InputError]:
     """The questions of a JSONL file, in order; blank lines are passed over, a missing id becomes the line number.
 
-    A bad row comes out as the `InputError` that tells what is wrong with it, so that it never stops the others.
+    A bad row comes out as the `InputError` that tells what is wrong with it, so that it never stops the others; it
+    is a `BadQuestionError` where the row is an object.
 
     Raises:
         InputError: the file itself cannot be read; at once, before any question is asked for.
@@ -102,4 +112,8 @@ def read_questions(path: str | Path) -> Iterator[Question | InputError]:
 def _parse_line(row: dict[str, Any], folder: Path, where: str) -> Question:
     if row.get("id") is None:
         row["id"] = where.rpartition(":")[2]
-    return parse_question(row, folder, where)
+    try:
+        return parse_question(row, folder, where)
+    except InputError as error:
+        identifier = row["id"]
+        raise BadQuestionError(str(error), str(identifier) if isinstance(identifier, (str, int)) else "") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from relisten.protocol import Segment
 from relisten.question import Question
 from relisten.trace import Trace
 
+FULL = Path("/dev/full")
 RESPONSE = "<think>so <seg>1.0, 2.0</seg> has two.</think><answer>two</answer>"
 
 
@@ -85,6 +88,22 @@ def test_the_trace_file(sound: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "cannot be written" in err
 
 
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_line(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "ask", "drums.wav", "How many?", "--trace", FULL)
+    assert "Answer: two" in out
+    assert (code, err) == (1, "relisten: /dev/full: No space left on device\n")
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "relisten", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "relisten: output: No space left on device\n")
+
+
 def test_an_ending_without_an_answer(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "ask", "drums.wav", "no answer")
     assert code == 1
@@ -110,6 +129,10 @@ def test_bad_input_is_one_line_and_status_2(sound: Path, capsys: pytest.CaptureF
         ["ask", "drums.wav"],
         ["ask", "drums.wav", " "],
         ["ask", "drums.wav", "q", "--choices", "a", "a"],
+        ["ask", "drums.wav", "q", "--choices", "2,3,4"],
+        ["ask", "drums.wav", "q", "--choices"],
+        ["ask", "drums.wav", "q", "--choices", "--json"],
+        ["ask", "drums.wav", "q", "--trace", "../" + sound.parent.name + "/drums.wav"],
         ["ask", "drums.wav", "q", "--temperature", "-1"],
         ["ask", "drums.wav", "q", "--questions", "x.jsonl"],
         ["ask", "--questions", "none.jsonl"],
@@ -157,6 +180,17 @@ def test_a_file_of_questions(sound: Path, capsys: pytest.CaptureFixture[str]) ->
     assert all(line["answer"] is None and line["error"] for line in failed)
     assert "3 of 5 questions answered" in err
     assert "q.jsonl:5" in err
+
+    answered = {"id": "e", "audio": "drums.wav", "question": "q", "answer": "two"}
+    failed = [{**answered, "id": "f", "audio": "none.wav"}, {"id": "g", "audio": "drums.wav"}]
+    Path("q.jsonl").write_text("\n".join(json.dumps(row) for row in [answered, *failed]))
+    code, out, err = run(capsys, "ask", "--questions", "q.jsonl")
+    assert "accuracy 100.0% (1 of 1 with a reference)" in err
+    assert {line["id"]: line["answer"] for line in map(json.loads, out.splitlines())} == {
+        "e": "two",
+        "f": None,
+        "g": None,
+    }
 
     Path("q.jsonl").write_text("\n")
     assert run(capsys, "ask", "--questions", "q.jsonl")[0] == 2

@@ -58,7 +58,7 @@ def test_bad_rows_are_told_counted_and_listed(
     assert "3 clips (0.01 h), 8 events, 0 turns" in said
     assert "2 bad rows left out (1 clips not complete), 0 warnings" in said
     assert f"{labels}:7: times 'x', '5.5' are not seconds" in told
-    assert f"{labels}:11: not exactly one sound under" in told
+    assert f"{labels}:11: no sound under" in told
     assert [row["bad"] for row in lines(report)] == [True, True]
     assert [(row["id"], row["split"], row.get("complete", True)) for row in lines(out)] == [
         ("a.wav", "train", True),
@@ -109,6 +109,10 @@ def test_counts_as_json(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         (("desed", "{labels}", "--audio", "{sounds}", "--resolution", "-1"), "give 0 to 10 seconds"),
         (("rttm", "{labels}", "--audio", "{sounds}"), "no clip came through; the first reason"),
         (("audioset", "{labels}", "--audio", "{sounds}", "--names", "none.tsv"), "none.tsv: cannot be read"),
+        (
+            ("desed", "{labels}", "--audio", "{sounds}", "--split", "foo"),
+            "split 'foo' is unknown; use one of train, validation, test",
+        ),
     ],
 )
 def test_what_cannot_be_imported_is_one_clear_line(
@@ -120,6 +124,40 @@ def test_what_cannot_be_imported_is_one_clear_line(
     assert message in told
     assert "Traceback" not in told
     assert not (tmp_path / "m.jsonl").exists()
+
+
+def test_a_split_may_go_by_another_name(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "m.jsonl"
+    data(capsys, "import", "desed", labels, "--audio", tmp_path / "sounds", "--out", out, "--split", "dev")
+    assert {row["split"] for row in lines(out)} == {"validation"}
+
+
+# No command writes over what it reads
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("import", "desed", "{file}", "--audio", "{sounds}", "--out", "{file}"),
+        ("import", "desed", "{file}", "--audio", "{sounds}", "--out", "{folder}/m.jsonl", "--report", "{file}"),
+        ("compose", "{file}", "--out", "{file}"),
+        ("stats", "{file}", "--html", "{file}"),
+        ("filter", "{file}", "--out", "{file}"),
+        ("filter", "{file}", "--out", "{folder}/kept.jsonl", "--dropped", "{file}"),
+        ("filter", "{folder}/other.jsonl", "--out", "{file}", "--not-in", "{file}"),
+        ("export", "jsonl", "{file}", "--out", "{folder}"),
+    ],
+)
+def test_no_input_is_written_over(
+    arguments: tuple[str, ...], labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here").symlink_to(tmp_path)
+    file = labels.rename(tmp_path / "train.jsonl")
+    before = file.read_bytes()
+    words = {"file": tmp_path / "here" / file.name, "folder": tmp_path / "here", "sounds": tmp_path / "sounds"}
+    code, _, told = data(capsys, *(word.format(**words) for word in arguments))
+    assert (code, told) == (2, f"relisten: {words['file']}: is the input; give another file\n")
+    assert file.read_bytes() == before
 
 
 # simulate
@@ -154,6 +192,9 @@ def test_a_simulated_set_can_be_asked_about(tmp_path: Path, capsys: pytest.Captu
         (("--count", 0), "--count 0: it must be 1 or more"),
         (("--split", "dev"), "split 'dev' is unknown; use one of train, validation, test"),
         (("--backgrounds", "."), "--backgrounds goes with --sources or --speech"),
+        (("--snr", 6, 30), "--snr goes with --sources or --speech"),
+        (("--speech", "--pitch", 2), "--pitch goes with --sources; leave it out"),
+        (("--stretch", 0.1), "--stretch goes with --sources; leave it out"),
         (("--sources", "nowhere"), "nowhere: is not a folder"),
         (("--seconds", 9, 3), "give the lowest value first"),
     ],

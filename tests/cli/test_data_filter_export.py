@@ -119,6 +119,34 @@ def test_export(examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert sum(counts["clips"].values()) == 6
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "ms-swift", "verl", "hf"])
+def test_a_folder_holds_one_export(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    folder = tmp_path / "out"
+    data(capsys, "export", kind, examples, "--out", folder, "--validation", 0.3)
+    (folder / "notes.jsonl").touch()
+    (folder / "audio").mkdir()
+    assert [path.name for path in folder.rglob("validation*")]
+    code, said, _ = data(capsys, "export", kind, examples, "--out", folder, "--validation", 0)
+    assert code == 0
+    assert "removed from an export before: validation" in said
+    left = {path.name.partition("-")[0].partition(".")[0] for path in folder.rglob("*")}
+    assert left == {"train", "notes", "audio"} | ({"data"} if kind == "hf" else set())
+
+
+def test_an_export_of_nothing_leaves_the_one_before(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    data(capsys, "export", "ms-swift", examples, "--out", folder, "--validation", 0.3)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    examples.write_text(examples.read_text().replace('"response"', '"kind_of"'))
+    code, _, told = data(capsys, "export", "ms-swift", examples, "--out", folder, "--validation", 0.3)
+    assert (code, "no row could be written" in told) == (2, True)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cli import data
 from support.labelled_set import make_set
 from support.llm_server import LlmServer, status
 
@@ -178,6 +179,18 @@ def test_judging_a_file_again(manifest: Path, tmp_path: Path) -> None:
     errors = " ".join(row["error"] for row in rows(tmp_path / "again" / "failed.jsonl"))
     assert "nobody" in errors
     assert "examples.jsonl:7" in errors
+
+
+def test_a_run_does_not_write_over_what_it_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, folder, model = tmp_path / "sft.jsonl", tmp_path, ("http://h/v1", "m")
+    rows.write_text("kept\n")
+    for arguments in (
+        ("synthesize", rows, "--captioner", *model, "--writer", *model),
+        ("judge", rows, "--manifest", tmp_path / "m.jsonl", "--judge", *model),
+    ):
+        code, _, told = data(capsys, *arguments, "--out", folder)
+        assert (code, told) == (2, f"relisten: {rows}: is the input; give another file\n")
+    assert rows.read_text() == "kept\n"
 
 
 @pytest.mark.parametrize(

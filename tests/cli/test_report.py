@@ -33,6 +33,16 @@ def test_a_page_of_two_runs(capsys: pytest.CaptureFixture[str], folder: Path, tm
     assert "Comparison" in (tmp_path / "new" / "r.html").read_text(encoding="utf-8")
 
 
+def test_a_page_never_replaces_what_it_is_made_of(
+    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "again").symlink_to(folder / "a")
+    before = (folder / "a" / "config.json").read_bytes()
+    status, _, err = run(capsys, "report", folder / "a", "--out", tmp_path / "again" / "config.json")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert (folder / "a" / "config.json").read_bytes() == before
+
+
 def test_attention_is_measured_kept_and_shown(
     capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
 ) -> None:

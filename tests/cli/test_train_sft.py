@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,35 @@ def test_what_is_missing_is_told(
     monkeypatch.chdir(tmp_path)
     code, _, said = run(capsys, "train", "sft", *arguments)
     assert (code, problem in said) == (2, True), said
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_written(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--config", settings, "--out", tmp_path / "run", "--device", "cuda:99")
+    code, _, said = run(capsys, "train", "sft", *options)
+    assert (code, "relisten: device cuda:99" in said) == (2, True), said
+    assert not (tmp_path / "run").exists()
+
+
+def test_steps_are_told_where_there_is_no_terminal(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (
+        "--config",
+        settings,
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+        "--batch-size",
+        1,
+        "--log-every",
+        3,
+    )
+    code, _, said = run(capsys, "train", "sft", *options)
+    assert code == 0
+    assert re.findall(r"step (\d) of 4: loss \d", said) == ["3", "4"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,10 +121,38 @@ def test_a_killed_run_goes_on_to_the_same_set(tmp_path: Path) -> None:
     assert left == contents(tmp_path / "b")
 
 
-def test_other_settings_are_refused_and_say_what_differs(tmp_path: Path) -> None:
+def test_other_settings_are_refused_and_say_what_differs(tmp_path: Path, recordings: Path) -> None:
     grown(tmp_path / "set", 1)
-    with pytest.raises(InputError, match="was begun with seed 0, not 1; use the same settings to go on"):
+    with pytest.raises(InputError, match="was begun with seed 0 instead of 1; use the same settings to go on"):
         SimulatedSet(tmp_path / "set", SimulateOptions(seed=1, scenes=SHORT))
+    told = r"with scenes.duration \[1.0, 1.5\] instead of \[1.0, 3.0\], scenes.events \[1, 3\] instead of \[1, 4\];"
+    with pytest.raises(InputError, match=told):
+        SimulatedSet(tmp_path / "set", SimulateOptions(scenes=replace(SHORT, duration=(1.0, 3.0), events=(1, 4))))
+    told = r"was begun with scenes \{...\} instead of None, mix None instead of \{...\}, sources None instead of"
+    with pytest.raises(InputError, match=told):
+        SimulatedSet(tmp_path / "set", SimulateOptions(sources=find_sources(recordings, None)))
+
+
+def test_a_manifest_that_simulate_did_not_write_stays(tmp_path: Path) -> None:
+    folder, manifest = tmp_path / "set", tmp_path / "set" / "manifest.jsonl"
+    folder.mkdir()
+    foreign = '{"id": "a", "audio": "a.wav", "duration": 1.0}\n'
+    manifest.write_text(foreign)
+    with pytest.raises(InputError, match="set: holds a manifest that simulate did not write; give another folder"):
+        SimulatedSet(folder, SimulateOptions(scenes=SHORT))
+    assert manifest.read_text() == foreign
+
+
+def test_rows_that_are_no_simulated_clips_are_never_cut_off(tmp_path: Path) -> None:
+    grown(tmp_path / "set", 2)
+    manifest = tmp_path / "set" / "manifest.jsonl"
+    own, foreign = manifest.read_text(), '{"id": "a", "audio": "a.wav", "duration": 1.0}'
+    (tmp_path / "set" / "clips" / "0000" / "train-0-1.flac").unlink()
+    for rows in (own + foreign + "\n", own + foreign, own + "[]\n", own.splitlines(keepends=True)[1]):
+        manifest.write_text(rows)
+        with pytest.raises(InputError, match=r"manifest.jsonl:[13]: is not clip train-0-[02], so simulate did not"):
+            SimulatedSet(tmp_path / "set", SimulateOptions(scenes=SHORT))
+        assert manifest.read_text() == rows
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:

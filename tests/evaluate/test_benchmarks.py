@@ -211,6 +211,27 @@ def test_own_questions_with_bad_rows_and_breakdowns(tmp_path: Path) -> None:
     assert find_breakdowns(rows) == ("group",)
 
 
+def test_scores_are_not_broken_down_by_clip(tmp_path: Path) -> None:
+    told = [
+        {"clip": f"c{n // 2}", "source": f"s{n // 4}", "hash": f"h{n // 2}", "duration": n // 4} for n in range(8)
+    ]
+    rows = [Question("?", id=str(n), metadata={**row, "kind": "ab"[n % 2]}) for n, row in enumerate(told)]
+    assert find_breakdowns(rows) == ("kind",)
+
+
+@pytest.mark.parametrize("name", ["scenes", "questions"])
+def test_a_folder_of_clips_without_questions_says_how_to_make_them(tmp_path: Path, name: str) -> None:
+    (tmp_path / "manifest.jsonl").touch()
+    told = rf"{name}: .*relisten data compose {tmp_path}/manifest\.jsonl --out {tmp_path}/questions\.jsonl"
+    with pytest.raises(InputError, match=told):
+        list(BENCHMARKS[name].rows(tmp_path))
+
+
+def test_simulated_scenes_take_no_folder_of_sounds(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--audio goes with --data"):
+        list(BENCHMARKS["scenes"].rows(None, tmp_path))
+
+
 def test_scenes_are_the_same_every_time_and_hold_their_truth() -> None:
     rows = list(islice(Scenes().rows(None), 9))
     assert digest(rows) == digest(islice(Scenes().rows(None), 9))

@@ -134,7 +134,7 @@ def test_every_kind_of_bad_row_is_told(tmp_path: Path) -> None:
         "id is True",
         "got str; write one object a line",
         "is not JSON",
-        "1 rows more than once; the first counts",
+        "1 rows more than once; the first that did not fail counts",
         "1 ids that the benchmark does not have: foreign",
         f"1 rows missing; they count as without an answer: {ROWS[-1]['id']}",
     ):
@@ -228,6 +228,17 @@ def test_mmsu_is_handed_in_by_letter(tmp_path: Path) -> None:
     path = write_predictions(read_run(tmp_path / "a"), official)
     assert [json.loads(line)["response"] for line in path.read_text().splitlines()] == ["B", ""]
     assert score(path, name="mmsu").ours.main.overall.right == 1
+
+
+def test_a_trace_that_failed_is_in_no_score(tmp_path: Path) -> None:
+    folder = write_questions(tmp_path / "data", 3)
+    failed = {"id": "q1", "spans": [], "finish": "failed", "answer": None, "error": "no such sound"}
+    good = {"id": "q0", "spans": [], "finish": "answer", "answer": "one", "error": None}
+    rows = [good, failed, {**failed, "id": "q2"}, {**good, "id": "q2", "answer": "three"}]
+    ours = score(write_rows(tmp_path / "traces.jsonl", rows), folder, "questions").ours
+    tally = ours.main.overall
+    assert (tally.right, tally.total, tally.failed) == (2, 2, 1)
+    assert [(failure.id, failure.error) for failure in ours.failures] == [("q1", "no such sound")]
 
 
 def test_own_questions_with_their_breakdowns(tmp_path: Path) -> None:

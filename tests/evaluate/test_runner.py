@@ -93,13 +93,36 @@ def test_seeds_depend_on_the_question_alone(data: Path, tmp_path: Path) -> None:
 def test_another_config_is_refused(
     data: Path, tmp_path: Path, settings: Settings, changes: dict[str, str], told: str
 ) -> None:
-    make(data, tmp_path / "a")
+    work(make(data, tmp_path / "a"), ScriptedEngine(right))
     with pytest.raises(InputError, match=told):
         make(data, tmp_path / "a", settings, **changes)
 
 
-def test_other_questions_are_refused_but_not_another_place(data: Path, tmp_path: Path) -> None:
+def test_a_start_that_answered_nothing_binds_nobody(data: Path, tmp_path: Path) -> None:
+    first = make(data, tmp_path / "a", dtype="bfloat16")
+    (tmp_path / "a" / "process-2.log").touch()
+    again = prepare(Questions(), tmp_path / "a", SUBJECT, data=data, limit=4)
+    with pytest.raises(InputError, match="was begun with 4 questions instead of 30, dtype float32 instead"):
+        work(first, ScriptedEngine(right))
+    work(again, ScriptedEngine(right))
+    run = read_run(tmp_path / "a")
+    assert (run.config.dtype, len(run.rows), run.finished) == ("float32", 4, 4)
+
+
+def test_a_worker_without_an_answer_yet_keeps_its_folder(data: Path, tmp_path: Path) -> None:
     make(data, tmp_path / "a")
+    with Worker(tmp_path / "a"), pytest.raises(InputError, match="float32 instead of bfloat16"):
+        make(data, tmp_path / "a", dtype="bfloat16")
+
+
+def test_a_file_is_no_run_folder(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(InputError, match="is a file; give a folder"):
+        make(data, tmp_path / "a")
+
+
+def test_other_questions_are_refused_but_not_another_place(data: Path, tmp_path: Path) -> None:
+    work(make(data, tmp_path / "a"), ScriptedEngine(right))
     moved = data.rename(tmp_path / "moved")
     make(moved, tmp_path / "a", model="the same by another name")
     text = (moved / "questions.jsonl").read_text().replace("number 3?", "number three?")

@@ -214,6 +214,7 @@ def test_the_macro_interval_is_that_of_rows_drawn_again() -> None:
     assert bootstrap_macro(groups) == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.015)
     assert bootstrap_macro([*groups, (0, 0)]) == bootstrap_macro(groups)
     assert bootstrap_macro([(0, 0)]) is None
+    assert bootstrap_macro([*groups, (1, 1)]) is None
 
 
 def test_micro_and_macro_differ() -> None:

@@ -250,6 +250,12 @@ def test_a_name_that_is_neither_folder_nor_hub_id(name: str | Path, monkeypatch:
         models.load(name)
 
 
+def test_the_folder_of_a_training_run_says_where_its_checkpoint_is(thinker_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(thinker_folder, tmp_path / "checkpoint")
+    with pytest.raises(InputError, match=f"there is a checkpoint in {tmp_path / 'checkpoint'}; give that"):
+        models.load(tmp_path)
+
+
 def test_a_hub_id_downloads_the_thinkers_files_only(omni_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: set[str] = set()
 

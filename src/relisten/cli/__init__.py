@@ -60,13 +60,21 @@ def main(arguments: list[str] | None = None) -> None:
     if debug:
         arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]
     try:
-        app(arguments)
+        try:
+            app(arguments)
+        finally:
+            print(end="", flush=True)  # here, not at exit: what does not fit on the disk must be told
     except RelistenError as error:
         if debug:
             raise
         print(f"relisten: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None:
+            # Nobody takes our output any more; the interpreter must not complain when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            if debug:
+                raise
+            print(f"relisten: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(FAILED)

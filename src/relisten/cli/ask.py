@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,14 +28,15 @@ from relisten.cli.answering import (
     WeightType,
 )
 from relisten.cli.display import AnswerDisplay
+from relisten.cli.outputs import refuse_same
 from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen, tell_routes
 from relisten.engines.drive import Piece
 from relisten.engines.options import named_values
 from relisten.errors import InputError
 from relisten.evaluate.files import to_line
 from relisten.listener import DEFAULT_MODEL, Listener
-from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format, Listen, same_answer
-from relisten.question import Question, read_questions
+from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, Listen, same_answer
+from relisten.question import BadQuestionError, Question, read_questions
 from relisten.trace import Routing, Sampling, Trace
 
 
@@ -44,8 +46,10 @@ class Ask(typer.core.TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         spread: list[str] = []
         taking = False
-        for argument in args:
+        for argument, following in pairwise([*args, "--"]):
             if argument == "--choices":
+                if following.startswith("--"):
+                    raise InputError("--choices: no choice stands behind it; write --choices 2 3")
                 taking = True
             elif argument.startswith("--"):
                 taking = False
@@ -104,6 +108,8 @@ def ask(
         engine_options=named_values(engine_option or ()),
         **routed.options,
     )
+    if choices is not None and len(choices) == 1:
+        raise InputError(f"--choices {choices[0]} is one choice; write --choices 2 3")
     if questions is not None:
         if audio is not None or question is not None or choices or trace is not None:
             raise InputError("--questions stands alone: leave out the sound, the question, --choices and --trace")
@@ -116,10 +122,14 @@ def ask(
             )
         asked = Question(question, tuple(choices or ()), Clip.load(audio))
         if trace is not None:
+            refuse_same(trace, audio)
             _check_writable(trace)
         result = _ask_one(asked, loaded, options, as_json)
         if trace is not None:
-            trace.write_text(to_line(result.to_json()), encoding="utf-8")
+            try:
+                trace.write_text(to_line(result.to_json()), encoding="utf-8")
+            except OSError as error:  # one of a full disk names no file
+                raise OSError(error.errno, error.strerror, str(trace)) from None
         answered = result.answer is not None
     raise typer.Exit(0 if answered else 1)
 
@@ -148,11 +158,13 @@ def _ask_one(question: Question, load: Callable[[], Listener], options: dict[str
 def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any]) -> bool:
     rows = read_questions(path)
     references: list[str | None] = []
+    ids: list[str] = []
     bad: list[InputError] = []
 
     def noted() -> Iterator[Question | InputError]:
         for row in rows:
             references.append(row.answer if isinstance(row, Question) else None)
+            ids.append(row.id if isinstance(row, (Question, BadQuestionError)) else "")
             if isinstance(row, InputError):
                 bad.append(row)
             yield row
@@ -174,13 +186,13 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
     ):
         task = progress.add_task("", total=None, note="")
         for index, result in listener.ask_each(noted(), **options):
-            print(to_line(result.to_json()), end="", flush=True)
+            print(to_line(replace(result, id=ids[index]).to_json()), end="", flush=True)
             finished += 1
             answered += result.answer is not None
             if result.routing is not None:
                 routings.append(result.routing)
             reference = references[index]
-            if reference is not None:
+            if reference is not None and result.finish is not Finish.FAILED:
                 judged += 1
                 right += same_answer(result.answer, reference)
             progress.update(task, completed=finished, note=f"accuracy {right}/{judged}" if judged else "")

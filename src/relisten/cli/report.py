@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from relisten.cli.outputs import refuse_same
 from relisten.errors import InputError
 from relisten.evaluate.scoring import Rule
 from relisten.report.sound import AudioMode
@@ -54,6 +55,10 @@ def report(
 
     if attention < 0:
         raise InputError(f"attention {attention}: it must be 0 (not measured) or a number of answers")
+    if not as_json:  # a page of before may be written anew
+        refuse_same(
+            out, *(path for run in runs for path in run.rglob("*") if path.is_file() and path.suffix != ".html")
+        )
     read = [read_run(folder) for folder in runs]
     if attention:
         for run in read:

@@ -13,7 +13,8 @@ from rich.table import Table as Grid
 
 from relisten.cli.bars import noted_bar
 from relisten.cli.statuses import FAILED, INTERRUPTED
-from relisten.models import ECHO_TINY
+from relisten.models import ECHO_TINY, locate
+from relisten.models.checkpoint import find_folder
 from relisten.processes import usable_processors
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ def reproduce(
         raise InputError(f"budget {budget!r}: it must be quick or full")
     chosen = BUDGETS[budget]
     count = chosen.seeds if seeds is None else seeds
+    if workers < 0:
+        raise InputError(f"--workers {workers}: give 1 or more, or 0 for as many as there are processors")
+    find_folder(locate(start))  # before anything is written: a folder keeps to the start that it was begun with
     names = tuple(arm.name for arm in find_arms(name for name in arms.split(",") if name.strip()))
     plan = Plan(chosen, tuple(range(count)), names, start)
 

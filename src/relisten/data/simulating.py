@@ -86,7 +86,8 @@ class SimulatedSet:
         """Open or begin a folder.
 
         Raises:
-            InputError: it was made with other settings, cannot be written, or espeak-ng is needed and missing.
+            InputError: it was made with other settings, holds a manifest of other clips, cannot be written, or
+                espeak-ng is needed and missing.
         """
         self.folder = folder
         self.options = options
@@ -111,18 +112,33 @@ class SimulatedSet:
         self._lock.close()
 
     def _repaired(self) -> int:
-        """How many clips are finished; the manifest is cut behind the last one whose row and sound are whole."""
+        """How many clips are finished; the manifest is cut behind the last one whose row and sound are whole.
+
+        Raises:
+            InputError: a row is not one of these clips; the manifest stays as it is.
+        """
         path = self.folder / MANIFEST
         if not path.exists():
             return 0
         good = count = 0
+        whole = True
         with path.open("rb") as file:
-            for line in file:
-                row = parse_row(line, str(path)) if line.endswith(b"\n") else None
-                if not isinstance(row, tuple) or not (self.folder / str(row[1].get("audio"))).is_file():
+            for index, line in enumerate(file):
+                where = f"{path}:{index + 1}"
+                row = parse_row(line, where)
+                torn = not line.endswith(b"\n")
+                if torn and isinstance(row, InputError):
                     break
-                good += len(line)
-                count += 1
+                name = _clip_name(self.options, index)
+                if isinstance(row, InputError) or row[1].get("id") != name:
+                    raise InputError(
+                        f"{where}: is not clip {name}, so simulate did not write it; give another folder"
+                    )
+                # What lies behind a lost sound is made again, but read here: it may be somebody else's.
+                whole = whole and not torn and (self.folder / str(row[1].get("audio"))).is_file()
+                if whole:
+                    good += len(line)
+                    count += 1
         os.truncate(path, good)
         return count
 
@@ -156,8 +172,14 @@ def _locked(folder: Path) -> IO[str]:
 
 
 def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Write how the clips are made, or check that it is how they were made before."""
+    """Write how the clips are made, or check that it is how they were made before.
+
+    Raises:
+        InputError: it is not, or there is a manifest and nothing says how it was made.
+    """
     if not path.exists():
+        if (path.parent / MANIFEST).exists():
+            raise InputError(f"{path.parent}: holds a manifest that simulate did not write; give another folder")
         partial_path = path.with_suffix(".part")
         partial_path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         partial_path.replace(path)
@@ -166,18 +188,30 @@ def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
         held = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise InputError(f"{path}: is damaged; give another folder, or remove this one") from None
-    changed = [name for name in settings if held.get(name) != settings[name]]
-    if changed:
-        name = changed[0]
+    if changed := ", ".join(_differences(held, settings)):
         raise InputError(
-            f"{path.parent}: was begun with {name} {held.get(name)!r}, not {settings[name]!r}; "
-            "use the same settings to go on, or another folder"
+            f"{path.parent}: was begun with {changed}; use the same settings to go on, or another folder"
         )
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Each setting that differs, with both values; of a group of settings only those in it that differ."""
+    for name in before | now:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from (f"{name}.{inner}" for inner in _differences(old, new))
+        elif old != new:
+            shown, instead = ("{...}" if isinstance(value, dict) else repr(value) for value in (old, new))
+            yield f"{name} {shown} instead of {instead}"
+
+
+def _clip_name(options: SimulateOptions, index: int) -> str:
+    return f"{options.split}-{options.seed}-{index}"
 
 
 def make_clip(folder: Path, options: SimulateOptions, index: int) -> Simulated:
     """Make clip `index`: write its sound, return its row."""
-    name = f"{options.split}-{options.seed}-{index}"
+    name = _clip_name(options, index)
     path = folder / "clips" / f"{index // _FOLDER_SIZE:04d}" / f"{name}.flac"
     if options.sources is None and not options.speech:
         scene = make_scene(options.split, options.seed, index, options.scenes)

@@ -28,6 +28,10 @@ Array = NDArray[np.float64]
 T = TypeVar("T")
 
 SPLITS: Final = ("train", "validation", "test")
+OTHER_NAMES: Final = {
+    "valid": "validation", "val": "validation", "dev": "validation", "eval": "test", "evaluation": "test",
+}  # fmt: skip
+"""What other sets call these splits."""
 BANDS: Final = 18
 BAND_OWNER: Final = ("train", "train", "validation", "train", "train", "test")
 

@@ -25,7 +25,7 @@ from relisten.evaluate.files import to_line, write_whole
 from relisten.evaluate.results import Run, groups_of
 from relisten.evaluate.scoring import Graded, Outcome, Rule, Scorecard, chosen, grade, scorecard, string_match
 from relisten.evaluate.summary import Failure, Reference, Summary, summarize
-from relisten.protocol import parse_answer
+from relisten.protocol import Finish, parse_answer
 from relisten.question import Question
 
 KEYS = ("answer_prediction", "model_output", "model_prediction", "prediction", "response", "output")
@@ -35,12 +35,14 @@ _TOLD = 5  # examples of a problem that are shown
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row of a prediction file. `text` is None where the key is missing, or holds no text (`problem`)."""
+    """One row of a prediction file. `text` is None where the key is missing, holds no text (`problem`), or the row
+    is the trace of an answer that failed (`error`)."""
 
     id: str
     text: str | None
     row: Mapping[str, Any]
     problem: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -141,14 +143,21 @@ def score_predictions(benchmark: Benchmark, file: PredictionFile, data: Path | N
     problems = [*file.problems, *_compare(file, by_id, data is not None)]
     first: dict[str, Prediction] = {}
     for prediction in file.rows:
-        first.setdefault(prediction.id, prediction)
+        if prediction.id not in first or first[prediction.id].error is not None:
+            first[prediction.id] = prediction
     keys = benchmark.breakdowns
     if not keys:
         keys = tuple(key for key in find_breakdowns(questions) if key not in (file.key, *KEYS))
     graded = []
+    failed = []
     for question in questions:
         given = first.get(question.id)
-        outcomes = _outcomes(given.text if given else None, question)
+        outcomes: Mapping[Rule, Outcome]
+        if given is not None and given.error is not None:
+            outcomes = dict.fromkeys(Rule, Outcome.FAILED)
+            failed.append(Failure(given.id, given.error))
+        else:
+            outcomes = _outcomes(given.text if given else None, question)
         graded.append(Graded(outcomes, groups_of(question, keys)))
     graded += [Graded(dict.fromkeys(Rule, Outcome.FAILED), {}) for _ in failures]
     ours = summarize(
@@ -157,7 +166,7 @@ def score_predictions(benchmark: Benchmark, file: PredictionFile, data: Path | N
         keys,
         graded,
         [Reference(question.answer, question.choices) for question in questions],
-        failures=tuple(failures),
+        failures=(*failures, *failed),
         problems=tuple(problems),
     )
     return FileScore(_as_official(benchmark, file, by_id), ours)
@@ -213,7 +222,10 @@ def _outcomes(text: str | None, question: Question) -> dict[Rule, Outcome]:
 
 def _compare(file: PredictionFile, by_id: Mapping[str, Question], with_data: bool) -> Iterator[str]:
     counts = Counter(prediction.id for prediction in file.rows)
-    yield from _told("rows more than once; the first counts", [key for key, count in counts.items() if count > 1])
+    yield from _told(
+        "rows more than once; the first that did not fail counts",
+        [key for key, count in counts.items() if count > 1],
+    )
     yield from _told("ids that the benchmark does not have", [key for key in counts if key not in by_id])
     yield from _told("rows missing; they count as without an answer", [key for key in by_id if key not in counts])
     if with_data:
@@ -275,6 +287,8 @@ def _mapping(path: Path) -> Mapping[str, Any] | None:
 
 
 def _prediction(identifier: str, row: Mapping[str, Any], key: str) -> Prediction:
+    if _is_trace(row) and row["finish"] == Finish.FAILED:
+        return Prediction(identifier, None, row, error=str(row.get("error") or "failed without a word"))
     if key not in row:
         return Prediction(identifier, None, row)
     text = row[key]

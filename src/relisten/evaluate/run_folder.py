@@ -91,6 +91,10 @@ class RunFolder:
         rows = enumerate(self.rows)
         return [(number, row) for number, row in rows if isinstance(row, Question) and self.to_ask(row)]
 
+    def check(self) -> None:
+        """Raises InputError where another start has taken the folder for a run of another config."""
+        _check_same(self.folder, self.config, len(self.rows))
+
     def to_ask(self, question: Question) -> bool:
         brief = self._finished.get(question.id)
         return brief is None or brief.outcome is Outcome.FAILED
@@ -224,27 +228,58 @@ def _check_sounds(name: str, rows: Sequence[Question | BadRow]) -> None:
 
 
 def _open(out: Path, config: RunConfig, rows: Sequence[Question | BadRow]) -> None:
+    if out.is_file():
+        raise InputError(f"{out}: is a file; give a folder")
     known = results.read_config(out)
+    if known is not None and _differences(known, config) and not _was_begun(out):
+        # A start that failed, perhaps on an option that is now another: nothing was answered, so this one counts.
+        (out / results.CONFIG).unlink(missing_ok=True)
+        _write(out, config, rows)
+        known = results.read_config(out)
     if known is None:
         make_folder(out)
         ours = {results.QUESTIONS, "workers", "claims"}
         foreign = sorted(path.name for path in out.iterdir() if path.name not in ours and path.name[0] != ".")
         if foreign:
             raise InputError(f"{out}: is no run folder and holds {foreign[0]!r}; give a new or an empty --out")
-        text = "".join(to_line(question_to_json(row)) for row in rows)
-        (out / results.QUESTIONS).unlink(missing_ok=True)  # from a start that was killed; nothing was asked yet
-        write_once(out / results.QUESTIONS, text)
-        write_once(out / results.CONFIG, json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n")
-        known = results.read_config(out)
-    if known is not None and (differences := _differences(known, config)):
-        raise InputError(f"{out}: was begun with {differences}; give another --out, or the same options as before")
+        _write(out, config, rows)
+    _check_same(out, config, len(rows))
 
 
-def _differences(known: RunConfig, config: RunConfig) -> str:
+def _write(out: Path, config: RunConfig, rows: Sequence[Question | BadRow]) -> None:
+    text = "".join(to_line(question_to_json(row)) for row in rows)
+    (out / results.QUESTIONS).unlink(missing_ok=True)  # from a start that was killed; nothing was asked yet
+    write_once(out / results.QUESTIONS, text)
+    write_once(out / results.CONFIG, json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n")
+
+
+def _was_begun(out: Path) -> bool:
+    """Whether there is an answer, or a worker that may be making one."""
+    return Watch(out).others("") or any(b"\n" in path.read_bytes() for path in out.glob(results.TRACES))
+
+
+def _check_same(out: Path, config: RunConfig, count: int) -> None:
+    """
+    Raises:
+        InputError: the run in `out` has another config than this one of `count` rows.
+    """
+    known = results.read_config(out)
+    if known is None or not (found := _differences(known, config)):
+        return
+    before = (out / results.QUESTIONS).read_bytes().count(b"\n")
+    if "questions" in found and before != count:
+        found["questions"] = f"{before} questions instead of {count}"
+    raise InputError(
+        f"{out}: was begun with {', '.join(found.values())}; give another --out, or the same options as before"
+    )
+
+
+def _differences(known: RunConfig, config: RunConfig) -> dict[str, str]:
+    """What decides answers and is not the same, each in words."""
     told = {"questions": "other questions", "model_hash": "another model", "prompt": "another prompt"}
-    found = []
+    found = {}
     for part in fields(RunConfig):
         before, now = getattr(known, part.name), getattr(config, part.name)
         if part.name not in ("model", "rule", "breakdowns") and before != now:
-            found.append(told.get(part.name, f"{part.name} {before} instead of {now}"))
-    return ", ".join(found)
+            found[part.name] = told.get(part.name, f"{part.name} {before} instead of {now}")
+    return found

@@ -70,7 +70,7 @@ def work(
         about: written into `workers/` beside versions, git state and machine.
 
     Raises:
-        InputError: an answer could not be written.
+        InputError: an answer could not be written, or the folder is another run's by now.
         EngineError: the engine fails one answer after the other.
     """
     if not run.unfinished:
@@ -79,6 +79,7 @@ def work(
         raise InputError(f"at once {at_once}: it must be at least 1")
     watch = Watch(run.folder)
     with Worker(run.folder) as worker:
+        run.check()  # from here on nobody takes the folder for something else
         lines = LineFile(run.folder / f"traces-{worker.name}.jsonl")
         worker.on_beat = lines.sync
         described = {

@@ -275,12 +275,13 @@ def wilson(right: int, total: int) -> Interval:
 
 
 def bootstrap_macro(groups: Sequence[tuple[int, int]], seed: int = 0) -> Interval | None:
-    """95 % percentile interval of the mean of right / total over groups; groups without a row are left out.
+    """95 % percentile interval of the mean of right / total over groups; groups without a row are left out. None
+    where there is no other, or one of a single row, which drawn again is always itself.
 
     Drawing n rows again from a group with r right ones is a binomial draw, so that no row is touched.
     """
     counts = np.array([pair for pair in groups if pair[1] > 0])
-    if not len(counts):
+    if not len(counts) or counts[:, 1].min() == 1:
         return None
     right, total = counts.T
     draws = np.random.default_rng(seed).binomial(total, right / total, size=(_RESAMPLES, len(counts))) / total

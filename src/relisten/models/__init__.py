@@ -37,7 +37,7 @@ def load(
     Raises:
         InputError: there is no such model or device, no family reads it, or the checkpoint is not whole.
     """
-    _check_device(device)
+    check_device(device)
     path = locate(path)
     folder = find_folder(path)
     kind = read_json(folder / "config.json").get("model_type")
@@ -48,7 +48,11 @@ def load(
     return Qwen2_5Omni.load(path, dtype, device)
 
 
-def _check_device(device: torch.device | str) -> None:
+def check_device(device: torch.device | str) -> None:
+    """
+    Raises:
+        InputError: PyTorch has no such device here.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):  # the latter from a PyTorch without CUDA

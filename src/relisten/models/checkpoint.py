@@ -68,10 +68,13 @@ def find_folder(name: str | Path, wanted: Callable[[str], bool] | None = None) -
     a tensor whose name is `wanted` (None: no weights).
 
     Raises:
-        InputError: neither a folder nor a hub id, or the download failed.
+        InputError: neither a folder nor a hub id, a training run around its checkpoint, or the download failed.
     """
     folder = Path(name)
     if folder.is_dir():
+        trained = folder / "checkpoint"
+        if not (folder / "config.json").exists() and (trained / "config.json").exists():
+            raise InputError(f"{folder}: is no checkpoint, but there is a checkpoint in {trained}; give that")
         return folder
     if not isinstance(name, str) or folder.exists() or not _HUB_ID.fullmatch(name):
         raise InputError(f"model {str(name)!r} is no folder and no hub id; give a checkpoint folder or OWNER/NAME")

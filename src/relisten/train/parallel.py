@@ -19,6 +19,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from relisten.errors import InputError
+from relisten.models import check_device
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ class Processes:
         device: "auto" takes this process's GPU if there is one, else the CPU.
 
     Raises:
-        InputError: accelerate is not installed.
+        InputError: accelerate is not installed, or there is no such device.
     """
 
     def __init__(self, device: str = "auto") -> None:
@@ -67,6 +68,8 @@ class Processes:
             from accelerate import PartialState
         except ModuleNotFoundError:
             raise InputError('training needs accelerate: pip install "relisten[train]"') from None
+        if device != "auto":
+            check_device(device)
         on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and on_cpu:
             os.environ.setdefault("OMP_NUM_THREADS", "1")  # else accelerate warns on every start

@@ -233,6 +233,10 @@ def test_what_cannot_be_trained_is_told(config: FinetuneConfig, data: Path, tmp_
     with pytest.raises(InputError, match="cannot be read"):
         run(replace(config, steps=1, validation="gone.jsonl"), tmp_path / "again")
     assert run(replace(config, steps=1), tmp_path / "again").steps == 1  # nothing had begun
+    (tmp_path / "bad.jsonl").write_text("no example\n")
+    with pytest.raises(InputError, match="no example can be trained on"):
+        run(replace(config, data=str(tmp_path / "bad.jsonl")), tmp_path / "mended")
+    assert run(replace(config, steps=1), tmp_path / "mended").validation_loss is not None  # of the good data
     with pytest.raises(InputError, match="holds other files"):
         run(config, data)
     with pytest.raises(InputError, match="no data"):

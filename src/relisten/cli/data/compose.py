@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from relisten.cli.data.progress import counting
+from relisten.cli.outputs import refuse_same
 from relisten.data.compose import GROUPS, ComposeOptions, compose, kinds_named
 from relisten.data.subject import Style
 from relisten.errors import InputError
@@ -50,6 +51,7 @@ def compose_(
 
     Exit status: 0 if there is any question, 2 if not.
     """
+    refuse_same(out, manifest)
     chosen = tuple(filter(None, tools.split(",")))
     require_tools(chosen)
     options = ComposeOptions(

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from relisten.cli.data.progress import counting
+from relisten.cli.outputs import refuse_same
 from relisten.data.examples import read_examples
 from relisten.data.export import FORMATS, export_examples
 from relisten.data.export.base import ExportOptions
@@ -40,6 +41,8 @@ def export(
     if kind not in FORMATS:
         known = "".join(f"\n  {name:<10}{format.about}" for name, format in FORMATS.items())
         raise InputError(f"export format {kind!r} is unknown; use one of{known}")
+    for path in FORMATS[kind].files_of(out):
+        refuse_same(path, examples)
     bad: list[InputError] = []
 
     def tell(error: InputError) -> None:
@@ -57,8 +60,11 @@ def export(
     if as_json:
         options_row = {**asdict(options), "format": str(format)}
         counts = {"rows": dict(done.rows), "clips": dict(done.clips), "bad_rows": done.bad}
+        counts["removed"] = [str(path) for path in done.removed]
         print(json.dumps({"out": str(out), **counts, "options": options_row}))
         return
     for split, number in done.rows.items():
         print(f"{split}: {number} examples of {done.clips[split]} clips")
+    if done.removed:
+        print(f"removed from an export before: {', '.join(path.name for path in done.removed)}")
     print(f"{done.bad} bad rows left out -> {out}" if done.bad else f"-> {out}")

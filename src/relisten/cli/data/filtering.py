@@ -13,6 +13,7 @@ from typing import Annotated, TextIO
 import typer
 
 from relisten.cli.data.progress import counting
+from relisten.cli.outputs import refuse_same
 from relisten.data.examples import Example, example_row, read_examples, write_examples
 from relisten.data.filters import Filter, Sifted, drop_answered_without_sound, drop_duplicates, drop_shared
 from relisten.errors import InputError
@@ -51,6 +52,9 @@ def filter_(
     A question goes by the audio-contribution filter if a model answers it right with silence in place of the sound,
     in every one of several tries. Bad rows are told and left out. Exit status: 0, or 2 for bad input.
     """
+    for target in (out, dropped):
+        if target is not None:
+            refuse_same(target, examples, *(not_in or ()))
     filters: list[Filter] = [drop_duplicates] if duplicates else []
     bad: list[InputError] = []
     not_asked = 0

@@ -12,8 +12,10 @@ from typing import Annotated
 import typer
 
 from relisten.cli.data.progress import counting
+from relisten.cli.outputs import refuse_same
 from relisten.data.labels import FORMATS, Finding, ImportOptions, import_labels, read_names
 from relisten.data.manifest import ClipRecord, write_manifest
+from relisten.data.synth import OTHER_NAMES
 from relisten.errors import InputError
 from relisten.processes import usable_processors
 
@@ -49,12 +51,17 @@ def import_(
     if format not in FORMATS:
         known = "".join(f"\n  {name:<11}{kind.about}" for name, kind in FORMATS.items())
         raise InputError(f"label format {format!r} is unknown; use one of{known}")
+    read = [labels] if names is None else [labels, names]
+    for target in (out, report):
+        if target is not None:
+            refuse_same(target, *read)
     codes = {} if names is None else read_names(names)
     if isinstance(codes, Finding):
         raise InputError(str(codes))
     if resolution is not None and not 0 <= resolution <= 10:
         raise InputError(f"--resolution {resolution:g}: give 0 to 10 seconds")
     measures = out.with_name(f"{out.name}.measures")
+    split = OTHER_NAMES.get(split, split)
     options = ImportOptions(split, resolution, label_set, processes or usable_processors(), measures)
     found = _Findings(strict, report)
     counts: Counter[str] = Counter()

@@ -30,7 +30,7 @@ from relisten.cli.data.endpoints import (
     show_summary,
     summarize,
 )
-from relisten.cli.data.synthesize import STORE, count_rows
+from relisten.cli.data.synthesize import STORE, count_rows, refuse_outcomes
 from relisten.data.examples import Example, read_examples
 from relisten.data.llm.facts import Captions
 from relisten.data.lookup import RowIndex
@@ -70,6 +70,7 @@ def judge(
     need_httpx()
     limits = {"requests_per_minute": rpm, "concurrency": concurrency, "timeout": timeout, "stream": stream}
     endpoint = resolve({"judge": Role(judge, judge_key_env, judge_price)}, endpoints, limits)["judge"]
+    refuse_outcomes(out, examples, manifest, *filter(None, [captions]))
     from relisten.llm.store import ReplyStore
 
     total = count_rows(examples, limit)

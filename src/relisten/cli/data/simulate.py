@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -45,14 +46,16 @@ def simulate(
         tuple[int, int] | None,
         typer.Option(help="Fewest and most events of a clip.", show_default="as the mode says"),
     ] = None,
-    pitch: Annotated[float, typer.Option(help="With --sources: semitones up or down at most.")] = 2.0,
-    stretch: Annotated[float, typer.Option(help="With --sources: part longer or shorter at most.")] = 0.1,
+    pitch: Annotated[
+        float | None, typer.Option(help="With --sources: semitones up or down at most.", show_default="2")
+    ] = None,
+    stretch: Annotated[
+        float | None, typer.Option(help="With --sources: part longer or shorter at most.", show_default="0.1")
+    ] = None,
     snr: Annotated[
-        tuple[float, float], typer.Option(help="With --sources or --speech: dB over the background.")
-    ] = (
-        6.0,
-        30.0,
-    ),
+        tuple[float, float] | None,
+        typer.Option(help="With --sources or --speech: dB over the background.", show_default="6 to 30"),
+    ] = None,
     processes: Annotated[int, typer.Option(help="Processes; 0 takes every processor. The output is the same.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
@@ -63,18 +66,21 @@ def simulate(
     """
     if count < 1:
         raise InputError(f"--count {count}: it must be 1 or more")
-    if backgrounds is not None and sources is None and not speech:
-        raise InputError("--backgrounds goes with --sources or --speech; scenes make their own")
     mixed = sources is not None or speech
+    if sources is None:
+        _refuse({"--pitch": pitch, "--stretch": stretch}, "--sources")
+    if not mixed:
+        _refuse({"--backgrounds": backgrounds, "--snr": snr}, "--sources or --speech")
     spec = SceneSpec()
     if seconds is not None:
         spec = SceneSpec(duration=seconds, long_duration=seconds, long_share=0.0)
+    usual = MixSpec()
     mix = MixSpec(
-        duration=seconds or MixSpec().duration,
-        events=events or MixSpec().events,
-        pitch=(-pitch, pitch),
-        stretch=(1 - stretch, 1 + stretch),
-        snr=snr,
+        duration=seconds or usual.duration,
+        events=events or usual.events,
+        pitch=usual.pitch if pitch is None else (-pitch, pitch),
+        stretch=usual.stretch if stretch is None else (1 - stretch, 1 + stretch),
+        snr=snr or usual.snr,
     )
     if events is not None and not mixed:
         spec = replace(spec, events=events)
@@ -106,3 +112,13 @@ def simulate(
     print(f"{made.finished} clips ({fresh} new{rate}) -> {out / MANIFEST}")
     if problems:
         print(f"{len(problems)} recordings could not be used")
+
+
+def _refuse(options: Mapping[str, object], mode: str) -> None:
+    """
+    Raises:
+        InputError: one of the options is given, and only means something in a mode that is not.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"{name} goes with {mode}; leave it out")

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from relisten.cli.data.progress import counting
+from relisten.cli.outputs import refuse_same
 from relisten.data.statistics import FileStatistics, page
 from relisten.errors import InputError
 
@@ -25,6 +26,8 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, one object a file.")] = False,
 ) -> None:
     """Counts, lengths, balance of answers, kinds of questions, and how varied the reasoning is."""
+    if html is not None:
+        refuse_same(html, *files)
     found = []
     for path in files:
         measured = FileStatistics(path)

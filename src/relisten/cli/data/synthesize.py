@@ -32,6 +32,7 @@ from relisten.cli.data.endpoints import (
     show_summary,
     summarize,
 )
+from relisten.cli.outputs import refuse_same
 from relisten.data.manifest import ClipRecord, read_manifest
 from relisten.errors import InputError
 from relisten.llm.endpoint import Endpoint
@@ -89,6 +90,7 @@ def synthesize(
     }
     limits = {"requests_per_minute": rpm, "concurrency": concurrency, "timeout": timeout, "stream": stream}
     crew = resolve(roles, endpoints, limits)
+    refuse_outcomes(out, manifest)
     from relisten.llm.store import ReplyStore
 
     total = count_rows(manifest, limit)
@@ -144,6 +146,17 @@ async def _run(
     }
     folder.write_json("run.json", {"summary": summary, "settings": settings})
     return summary
+
+
+def refuse_outcomes(out: Path, *inputs: Path) -> None:
+    """
+    Raises:
+        InputError: the run would write over one of the inputs.
+    """
+    from relisten.data.llm.outcome import FILES
+
+    for name in FILES:
+        refuse_same(out / f"{name}.jsonl", *inputs)
 
 
 def count_rows(path: Path, limit: int | None) -> int:

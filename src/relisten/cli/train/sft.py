@@ -55,7 +55,11 @@ def sft(
             task = progress.add_task("step", total=None, note="reading sounds")
 
             def on_step(done: int, steps: int, values: Mapping[str, float]) -> None:
-                progress.update(task, completed=done, total=steps, note=f"loss {values['loss']:.4f}")
+                told = f"loss {values['loss']:.4f}"
+                progress.update(task, completed=done, total=steps, note=told)
+                shown = group.first and not console.is_terminal
+                if shown and (done % config.log_every == 0 or done == steps):
+                    print(f"step {done} of {steps}: {told}", file=sys.stderr, flush=True)
 
             result = finetune(config, out, group, on_step, lambda note: print(note, file=sys.stderr))
     except InputError:

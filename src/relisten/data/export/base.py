@@ -14,12 +14,12 @@ from typing import Final, Protocol
 
 from relisten.data.examples import Example
 from relisten.data.filters import clip_hash
+from relisten.data.synth import OTHER_NAMES, SPLITS
 from relisten.errors import InputError
 from relisten.protocol import Format
 
 TRAIN: Final = "train"
 VALIDATION: Final = "validation"
-_SPLITS: Final = {"valid": VALIDATION, "val": VALIDATION, "dev": VALIDATION, "eval": "test", "evaluation": "test"}
 _PLACEHOLDERS: Final = re.compile(
     r"<(?=(?:audio|image|video|bbox|ref-object|cot-process|start-image)>|\|[^<>|\s]{1,40}\|>)"
 )
@@ -69,6 +69,12 @@ class ExportFormat:
     name: str
     about: str
     open: Callable[[Path, str, ExportOptions], SplitWriter]
+    files: str
+    """Pattern of the files of a split, whose name stands for `{split}`."""
+
+    def files_of(self, folder: Path, splits: Iterable[str] = SPLITS) -> list[Path]:
+        """What lies in a folder under the names that splits get."""
+        return [path for split in splits for path in folder.glob(self.files.format(split=split))]
 
 
 @dataclass
@@ -79,6 +85,8 @@ class Exported:
     """By split."""
     clips: Counter[str] = field(default_factory=Counter)
     bad: int = 0
+    removed: list[Path] = field(default_factory=list)
+    """Files of an earlier export, of splits that this one does not have."""
 
 
 def export_examples(
@@ -89,6 +97,8 @@ def export_examples(
     on_bad: Callable[[InputError], None] = lambda error: None,
 ) -> Exported:
     """Write examples as they come. Bad rows, and those that the format has no use for, are told and left out.
+
+    The folder then holds this export of the format alone; where no row could be written it stays as it was.
 
     Raises:
         InputError: the folder cannot be written, or a library is missing.
@@ -118,9 +128,14 @@ def export_examples(
                     on_bad(error)
                     continue
                 found.rows[split] += 1
-            for writer in writers.values():
-                writer.close()
-            undo.pop_all()
+            if found.rows:
+                for writer in writers.values():
+                    writer.close()
+                undo.pop_all()
+                # Their clips may be in another split by now.
+                found.removed = format.files_of(folder, [split for split in SPLITS if split not in writers])
+                for path in found.removed:
+                    path.unlink()
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
     for split in splitter.placed.values():
@@ -148,7 +163,7 @@ class Splitter:
     def split_of(self, example: Example, digest: str) -> str:
         known = example.question.metadata
         given = str(known.get("split") or TRAIN)
-        split = _SPLITS.get(given, given)
+        split = OTHER_NAMES.get(given, given)
         if split == TRAIN:
             origin = str(known.get("source") or digest)
             draw = hashlib.sha256(f"{self._seed}\0{origin}".encode("utf-8", "surrogatepass")).digest()

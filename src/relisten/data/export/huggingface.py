@@ -21,6 +21,8 @@ from relisten.data.filters import clip_hash, duration
 
 SHARD_BYTES: Final = 500 << 20
 _KEPT: Final = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+_NUMBER: Final = "[0-9]" * 5
+_FILES: Final = f"data/{{split}}-{_NUMBER}-of-{_NUMBER}.parquet"
 _TEXTS: Final = ("id", "question", "answer", "response", "kind", "difficulty", "clip_hash", "source", "metadata")
 
 
@@ -102,4 +104,4 @@ def _open(folder: Path, split: str, options: ExportOptions) -> SplitWriter:
     return _HubWriter(folder, split)
 
 
-HUGGING_FACE: Final = ExportFormat("hf", "Hugging Face datasets: parquet with the sounds inside", _open)
+HUGGING_FACE: Final = ExportFormat("hf", "Hugging Face datasets: parquet with the sounds inside", _open, _FILES)

@@ -11,12 +11,14 @@ from relisten.data.examples import Example, example_row
 from relisten.data.export.base import ExportFormat, ExportOptions, Sounds, SplitWriter
 from relisten.jsonl import dump_row
 
+ROW_FILES: Final = "{split}.jsonl"
+
 
 class RowWriter:
     """One JSONL file; `row` makes an example into an object."""
 
     def __init__(self, folder: Path, split: str, row: Callable[[Example], Mapping[str, Any]]) -> None:
-        self._path = folder / f"{split}.jsonl"
+        self._path = folder / ROW_FILES.format(split=split)
         self._part = self._path.with_name(f".{self._path.name}.part")
         self._row = row
         self._file = self._part.open("w", encoding="utf-8", newline="\n")
@@ -43,4 +45,4 @@ def _open(folder: Path, split: str, options: ExportOptions) -> SplitWriter:
     return RowWriter(folder, split, row)
 
 
-JSONL: Final = ExportFormat("jsonl", "our own rows; paths relative to the folder", _open)
+JSONL: Final = ExportFormat("jsonl", "our own rows; paths relative to the folder", _open, ROW_FILES)

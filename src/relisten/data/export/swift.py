@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from relisten.data.examples import Example
 from relisten.data.export.base import ExportFormat, ExportOptions, Sounds, SplitWriter, need_response, plain
-from relisten.data.export.rows import RowWriter
+from relisten.data.export.rows import ROW_FILES, RowWriter
 from relisten.protocol import system_prompt, user_text
 
 
@@ -34,4 +34,4 @@ def _open(folder: Path, split: str, options: ExportOptions) -> SplitWriter:
     return RowWriter(folder, split, row)
 
 
-MS_SWIFT: Final = ExportFormat("ms-swift", "SFT with ms-swift: JSON lines of messages and audios", _open)
+MS_SWIFT: Final = ExportFormat("ms-swift", "SFT with ms-swift: JSON lines of messages and audios", _open, ROW_FILES)

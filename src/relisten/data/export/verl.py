@@ -22,6 +22,7 @@ from relisten.data.filters import clip_hash, duration
 from relisten.protocol import system_prompt, user_text
 
 DATA_SOURCE: Final = "relisten"
+_FILES: Final = "{split}.parquet"
 
 
 def schema() -> Any:
@@ -53,7 +54,7 @@ def schema() -> Any:
 
 class _VerlWriter:
     def __init__(self, folder: Path, split: str, options: ExportOptions) -> None:
-        self._file = ParquetFile(folder / f"{split}.parquet", schema())
+        self._file = ParquetFile(folder / _FILES.format(split=split), schema())
         self._sounds = Sounds(folder, options)
         self._instruction = system_prompt(options.format)
         self._split = split
@@ -96,4 +97,4 @@ def _open(folder: Path, split: str, options: ExportOptions) -> SplitWriter:
     return _VerlWriter(folder, split, options)
 
 
-VERL: Final = ExportFormat("verl", "RL with verl: parquet for RLHFDataset", _open)
+VERL: Final = ExportFormat("verl", "RL with verl: parquet for RLHFDataset", _open, _FILES)

@@ -15,6 +15,7 @@ from relisten.audio import Clip
 from relisten.data.labels.base import Finding, LabelFormat, Labelled, Placed, stem
 from relisten.data.manifest import SLACK, ClipRecord, LabelledEvent, Music, Turn
 from relisten.data.parallel import ordered_map
+from relisten.data.synth import SPLITS
 from relisten.errors import InputError
 
 SOUND_ENDINGS: Final = frozenset(
@@ -23,13 +24,19 @@ SOUND_ENDINGS: Final = frozenset(
 )  # fmt: skip
 _OVERLAP: Final = 0.01
 """Seconds that two labels of one name must share to count as overlapping; below that they only touch."""
+_TOLD: Final = 3
+"""Names that a finding tells at most."""
 
 L = TypeVar("L", LabelledEvent, Turn)
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What an import may set against what the format says."""
+    """What an import may set against what the format says.
+
+    Raises:
+        InputError: for an unknown split.
+    """
 
     split: str = ""
     resolution: float | None = None
@@ -37,6 +44,10 @@ class ImportOptions:
     processes: int = 1
     measures: Path | None = None
     """Keeps what was measured of each sound, so that an import that was killed does not read it again."""
+
+    def __post_init__(self) -> None:
+        if self.split not in ("", *SPLITS):
+            raise InputError(f"split {self.split!r} is unknown; use one of {', '.join(SPLITS)}")
 
 
 def import_labels(
@@ -56,8 +67,8 @@ def import_labels(
                 if isinstance(item, Finding):
                     yield item
                     continue
-                path = sounds.find(item.names or (item.clip,))
-                yield _Found(item, path, None if path is None else measures.get(path))
+                paths = sounds.find(item.names or (item.clip,))
+                yield _Found(item, paths, measures.get(paths[0]) if len(paths) == 1 else None)
 
         for results, measured in ordered_map(
             partial(_checked, format, audio, options), placed(), options.processes
@@ -133,7 +144,7 @@ class Measures:
 @dataclass(frozen=True)
 class _Found:
     labelled: Labelled
-    path: Path | None
+    paths: list[Path]
     known: Measured | None
 
 
@@ -167,23 +178,26 @@ class SoundIndex:
         self._database.close()
         self._temporary.cleanup()
 
-    def find(self, names: Sequence[str]) -> Path | None:
+    def find(self, names: Sequence[str]) -> list[Path]:
         """The sound with one of these names, the first name first: as a path under the folder, then as a stem.
 
-        A stem that several files share is settled by the folders in the name, else nothing is found.
+        A stem that several files share is settled by the folders in the name, or by another name; else all of them
+        are found.
         """
+        shared: list[Path] = []
         for name in names:
             path = self.folder / name
             if _is_sound(name) and path.is_file():
-                return path
+                return [path]
         for name in names:
             wanted = stem(name) if _is_sound(name) else name
             rows = [
                 Path(row[0]) for row in self._database.execute("SELECT path FROM sounds WHERE stem = ?", (wanted,))
             ]
             if len(rows) == 1:
-                return rows[0]
-        return None
+                return rows
+            shared = shared or sorted(rows)
+        return shared
 
 
 def _is_sound(name: str) -> bool:
@@ -204,10 +218,10 @@ def _checked(
     """What becomes of a clip's labels, and what was measured of its sound."""
     if isinstance(item, Finding):
         return [item], None
-    labelled, path = item.labelled, item.path
-    if path is None:
-        names = ", ".join((labelled.names or (labelled.clip,))[:3])
-        return [Finding(labelled.where, f"not exactly one sound under {folder} is called {names}; left out")], None
+    labelled = item.labelled
+    if len(item.paths) != 1:
+        return [Finding(labelled.where, _not_one(labelled, item.paths, folder))], None
+    (path,) = item.paths
     sound = item.known
     if sound is None:
         try:
@@ -243,6 +257,15 @@ def _checked(
         metadata=labelled.metadata,
     )
     return [*findings, record], sound
+
+
+def _not_one(labelled: Labelled, paths: Sequence[Path], folder: Path) -> str:
+    if not paths:
+        names = ", ".join((labelled.names or (labelled.clip,))[:_TOLD])
+        return f"no sound under {folder} is called {names}; left out"
+    told = ", ".join(str(path.relative_to(folder)) for path in paths[:_TOLD])
+    more = ", ..." if len(paths) > _TOLD else ""
+    return f"{len(paths)} sounds under {folder} are called {paths[0].stem} ({told}{more}); keep one"
 
 
 def _span(item: LabelledEvent | Turn) -> tuple[float, float]:

@@ -17,8 +17,9 @@ from relisten.audio import Clip
 from relisten.data.examples import Example
 from relisten.data.questions import make_examples
 from relisten.data.scenes import Scene, make_scene
+from relisten.errors import InputError
 from relisten.evaluate.benchmarks.base import BadRow, Official
-from relisten.evaluate.benchmarks.questions import Questions
+from relisten.evaluate.benchmarks.questions import read_rows
 from relisten.evaluate.scoring import Rule
 from relisten.protocol import Segment, split_at_listens
 from relisten.question import Question
@@ -68,7 +69,11 @@ class Scenes:
     official: Official | None = None
 
     def rows(self, data: Path | None, audio: Path | None = None) -> Iterator[Question | BadRow]:
-        return islice(_simulated(), QUESTIONS) if data is None else Questions().rows(data, audio)
+        if data is not None:
+            return read_rows(data, audio, self.name)
+        if audio is not None:
+            raise InputError("scenes: --audio goes with --data; without it every sound is simulated")
+        return islice(_simulated(), QUESTIONS)
 
 
 def _simulated() -> Iterator[Question]:

@@ -38,7 +38,7 @@ from relisten.data.examples import Example
 from relisten.errors import DivergedError, InputError
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.train.metrics import Metrics, last_row
+from relisten.train.metrics import Metrics, has_metrics, last_row
 from relisten.train.parallel import Processes, whole
 from relisten.train.planning import divide, members_of_step, steps_of_epoch
 from relisten.train.settings import begin_run
@@ -106,10 +106,11 @@ def begin(config: FinetuneConfig, out: Path) -> None:
         raise InputError("no data: give --data, a JSONL file or a folder that `relisten data export` wrote")
     if out.is_dir() and any(out.iterdir()) and not (out / "config.toml").exists():
         raise InputError(f"{out}: holds other files and no run; give a new folder as --out")
-    begun = (out / "data" / f"{VALIDATION}.json").exists()
+    begun = has_metrics(out) or any((out / "states").glob("step-*"))
     begin_run(config, out, MAY_CHANGE, begun)
     if not begun:  # what an attempt that failed has counted may not be what this one needs
-        (out / "data" / f"{TRAIN}.json").unlink(missing_ok=True)
+        for name in (TRAIN, VALIDATION):
+            (out / "data" / f"{name}.json").unlink(missing_ok=True)
     (out / _COUNTED).unlink(missing_ok=True)
 
 
