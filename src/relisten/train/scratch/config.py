@@ -160,6 +160,18 @@ _MEASURE = (
     ("grounded", 0.02),
 )
 
+_REREAD = (
+    ("read", 0.28),
+    ("quote", 0.12),
+    ("recite", 0.08),
+    ("compare", 0.14),
+    ("interleaved", 0.22),
+    ("qualities", 0.08),
+    ("measure", 0.04),
+    ("text", 0.02),
+    ("read text", 0.02),
+)
+
 PRESETS: Final[Mapping[str, SftConfig]] = {
     "echo-tiny": SftConfig(
         pool=PoolConfig(
@@ -184,6 +196,7 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
             Stage("compare", 320, 8e-4, _COMPARE, heard=2.0, onsets=5.0, traits=0.05, warmup=20),
             Stage("lengthen", 600, 1e-3, _LENGTHEN, heard=2.0, onsets=5.0, traits=0.05, shortest=7.0, longest=30.0),
             Stage("measure", 300, 1e-3, _MEASURE, heard=2.0, onsets=5.0, traits=0.05, warmup=20, longest=30.0),
+            Stage("reread", 250, 1e-3, _REREAD, heard=2.0, onsets=5.0, traits=0.05, warmup=20, longest=30.0),
         ),
     ),
     # Seconds long: shows that everything runs, learns next to nothing.
