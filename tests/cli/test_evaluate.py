@@ -138,3 +138,19 @@ def test_a_process_that_fails_is_told_and_stops_nobody(
     assert (status, json.loads(out)["scores"]["strict"]["total"]) == (0, 3)
     assert "process-2 failed" in err
     assert "nonsense" in (tmp_path / "a" / "process-2.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "processes", "engine", "devices"),
+    [
+        (0, "auto", 2, "native", ["cpu", "cpu"]),
+        (2, "auto", 1, "vllm", ["cuda"]),  # vLLM knows no card by its number
+        (2, "auto", 2, "native", ["cuda:0", "cuda:1"]),
+        (1, "cuda", 2, "native", ["cuda", "cuda"]),
+    ],
+)
+def test_where_each_process_has_its_model(
+    gpus: int, device: str, processes: int, engine: str, devices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert importlib.import_module("relisten.cli.evaluate")._devices(device, processes, engine) == devices

@@ -207,9 +207,11 @@ def _devices(device: str, processes: int, engine: str) -> list[str]:
     if device != "auto":
         return [device] * processes
     gpus = torch.cuda.device_count()
-    if gpus and processes > gpus:
+    if processes == 1 or not gpus:
+        return ["cuda" if gpus else "cpu"] * processes
+    if processes > gpus:
         raise InputError(f"processes {processes}: there are {gpus} GPUs; give --device cuda to share one")
-    return [f"cuda:{number}" for number in range(processes)] if gpus else ["cpu"] * processes
+    return [f"cuda:{number}" for number in range(processes)]
 
 
 class _Show:

@@ -53,7 +53,7 @@ def reinforce(plan: Plan, seed: int, arm: Arm, folder: Path, processes: int) -> 
     from relisten.train.grpo.trainer import train_grpo
 
     sets, budget = folders.sets(folder), plan.budget
-    kept = arm.name in dict(AT_EQUAL_TIME)
+    kept = any(arm.name == one for one, _ in AT_EQUAL_TIME)
     config = GrpoConfig(
         str(folders.start(folder, seed, arm)),
         str(questions_file(sets, RL, arm.questions)), str(questions_file(sets, VALIDATION)),

@@ -74,22 +74,25 @@ def answer_qualities(scene: Scene, rng: Rng, count: int) -> list[Target]:
 def measure(scene: Scene, rng: Rng, count: int) -> list[Target]:
     """Crops given from outside, and of every sound in them its level, its pitch or its length, where it has one."""
     subject = as_subject(scene)
+    lengths = {
+        event.onset: seconds_text(event.duration)
+        for event in scene.events
+        if event.sustained and event.offset < scene.clip.duration
+    }
     measured: Mapping[str, Mapping[float, str]] = {
         "How loud is every sound?": {event.onset: level_text(event.level) for event in scene.events},
         "How high is every sound?": {event.onset: pitch_text(event.pitch) for event in scene.events if event.pitch},
-        "How long is every sound?": {
-            event.onset: seconds_text(event.duration)
-            for event in scene.events
-            if event.sustained and event.offset < scene.clip.duration
-        },
+        "How long is every sound?": lengths,
     }
     questions = [question for question, notes in measured.items() if notes]
     targets = []
     for _ in range(count if questions else 0):
         question = pick(rng, questions)
         segment = Segment(*_window(scene, rng, 1.5, 5.0))
-        whole = {event.onset for event in scene.events if event.offset <= segment.end}
-        notes = {at: note for at, note in measured[question].items() if at in whole or "long" not in question}
+        notes = measured[question]
+        if notes is lengths:  # of a sound that goes on behind the crop nobody hears how long
+            whole = {event.onset for event in scene.events if event.offset <= segment.end}
+            notes = {at: note for at, note in lengths.items() if at in whole}
         label = pick(rng, sorted({event.label for event in scene.events}))
         heard = Listening(subject, rng, label, notes=notes)
         heard.listen(segment)
