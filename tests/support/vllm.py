@@ -37,11 +37,23 @@ async def answers(
 
 
 def assert_same(ours: Sequence[Trace], theirs: Sequence[Trace]) -> None:
+    """Token for token, log-probs to rounding.
+
+    Where two tokens are equally likely to rounding each engine may take its own, and goes another way from there:
+    one answer of a test may do that, and is compared up to that token.
+    """
+    ties = 0
     for one, other in zip(ours, theirs, strict=True):
-        assert one.text == other.text
-        assert one.token_ids == other.token_ids
-        assert (one.spans[0], one.listens) == (other.spans[0], other.listens)
-        assert one.logprobs == pytest.approx(other.logprobs, abs=TOLERANCE)
+        assert one.spans[0] == other.spans[0]
+        ids, wanted = ([id_ for span in trace.generated for id_ in span.ids] for trace in (one, other))
+        parted = next((i for i, pair in enumerate(zip(ids, wanted, strict=False)) if pair[0] != pair[1]), None)
+        end = None if parted is None else parted + 1
+        assert one.logprobs[:end] == pytest.approx(other.logprobs[:end], abs=TOLERANCE)
+        if parted is None:
+            assert (one.text, one.token_ids, one.listens) == (other.text, other.token_ids, other.listens)
+        else:
+            ties += 1
+    assert ties <= 1
 
 
 class SharedVllm:
