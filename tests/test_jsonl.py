@@ -42,7 +42,11 @@ def test_a_file_that_is_not_read_to_its_end_is_closed(asked: int, tmp_path: Path
     gc.collect()  # a file that was left open would warn here, which fails a test
 
 
-@given(st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), st.booleans(), st.none())))
+# With half characters such as "\ud83d"; as JSON reads them, which makes one of two halves that meet.
+_TEXTS = st.text(st.characters(codec=None)).map(lambda text: json.loads(json.dumps(text)))
+
+
+@given(st.dictionaries(_TEXTS, st.one_of(_TEXTS, st.integers(), st.booleans(), st.none())))
 def test_a_row_comes_back_as_it_was(row: dict[str, object]) -> None:
     text = dump_row(row)
     assert text.count("\n") == text.endswith("\n")

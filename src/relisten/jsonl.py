@@ -76,9 +76,19 @@ def parse_row(line: bytes, where: str) -> tuple[str, dict[str, Any]] | InputErro
     return where, row
 
 
-def dump_row(row: Mapping[str, Any]) -> str:
-    """One row as text, with its line end; what is not ASCII stays readable."""
-    return json.dumps(row, ensure_ascii=False, separators=(", ", ": "), allow_nan=False) + "\n"
+def dump_row(row: Mapping[str, Any], *, allow_nan: bool = False) -> str:
+    """One row as text, with its line end; what is not ASCII stays readable. Half characters that UTF-8 cannot hold
+    are written as escapes.
+
+    Raises:
+        ValueError: for a number that is not finite, unless `allow_nan`.
+    """
+    line = json.dumps(row, ensure_ascii=False, allow_nan=allow_nan)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(row, allow_nan=allow_nan)
+    return line + "\n"
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:

@@ -45,6 +45,29 @@ def test_duplicates_go_and_bad_rows_are_told(
     assert len(lines(tmp_path / "kept.jsonl")) == 12
 
 
+def test_half_a_character_stays_what_it_is(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = json.loads(examples.read_text().splitlines()[0]) | {"question": "cut off \ud83d"}
+    (tmp_path / "cut.jsonl").write_text(json.dumps(row) + "\n")
+    kept, gone = tmp_path / "kept.jsonl", tmp_path / "gone.jsonl"
+    code, _, err = data(capsys, "filter", tmp_path / "cut.jsonl", "--out", kept, "--dropped", gone)
+    assert (code, err) == (0, "")
+    assert [row["question"] for row in lines(kept)] == ["cut off \ud83d"]
+    data(
+        capsys,
+        "filter",
+        kept,
+        "--out",
+        tmp_path / "none.jsonl",
+        "--dropped",
+        gone,
+        "--not-in",
+        tmp_path / "cut.jsonl",
+    )
+    assert [row["question"] for row in lines(gone)] == ["cut off \ud83d"]
+
+
 def test_silence_and_other_splits(
     examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,7 @@ from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen,
 from relisten.engines.drive import Piece
 from relisten.engines.options import named_values
 from relisten.errors import InputError
-from relisten.evaluate.files import to_line
+from relisten.jsonl import dump_row
 from relisten.listener import DEFAULT_MODEL, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, Listen, same_answer
 from relisten.question import BadQuestionError, Question, read_questions
@@ -127,7 +127,7 @@ def ask(
         result = _ask_one(asked, loaded, options, as_json)
         if trace is not None:
             try:
-                trace.write_text(to_line(result.to_json()), encoding="utf-8")
+                trace.write_text(dump_row(result.to_json()), encoding="utf-8")
             except OSError as error:  # one of a full disk names no file
                 raise OSError(error.errno, error.strerror, str(trace)) from None
         answered = result.answer is not None
@@ -139,7 +139,7 @@ def _ask_one(question: Question, load: Callable[[], Listener], options: dict[str
     with load() as listener:
         if as_json:
             result = listener.ask(clip, question.text, question.choices, **options)
-            print(to_line(result.to_json()), end="")
+            print(dump_row(result.to_json()), end="")
             return result
         display = AnswerDisplay(Console(), clip, listener.engine.model)
         for event in listener.stream(clip, question.text, question.choices, **options):
@@ -186,7 +186,7 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
     ):
         task = progress.add_task("", total=None, note="")
         for index, result in listener.ask_each(noted(), **options):
-            print(to_line(replace(result, id=ids[index]).to_json()), end="", flush=True)
+            print(dump_row(replace(result, id=ids[index]).to_json()), end="", flush=True)
             finished += 1
             answered += result.answer is not None
             if result.routing is not None:

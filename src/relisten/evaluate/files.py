@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from relisten.errors import InputError
 
@@ -71,16 +69,6 @@ def write_once(path: Path, text: str) -> bool:
             return True
     finally:
         partial.unlink(missing_ok=True)
-
-
-def to_line(row: Mapping[str, Any]) -> str:
-    """One JSON line, newline included. Half characters that UTF-8 cannot hold are written as escapes."""
-    line = json.dumps(row, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        line = json.dumps(row)
-    return line + "\n"
 
 
 class LineFile:

@@ -21,10 +21,11 @@ from typing import Any
 from relisten.errors import InputError
 from relisten.evaluate.benchmarks.base import BadRow, Benchmark, Official, read_metadata, read_text, unique
 from relisten.evaluate.benchmarks.questions import find_breakdowns
-from relisten.evaluate.files import to_line, write_whole
+from relisten.evaluate.files import write_whole
 from relisten.evaluate.results import Run, groups_of
 from relisten.evaluate.scoring import Graded, Outcome, Rule, Scorecard, chosen, grade, scorecard, string_match
 from relisten.evaluate.summary import Failure, Reference, Summary, summarize
+from relisten.jsonl import dump_row
 from relisten.protocol import Finish, parse_answer
 from relisten.question import Question
 
@@ -81,7 +82,7 @@ def write_predictions(run: Run, official: Official) -> Path:
         rows.append(row)
     path = run.folder / official.file_name
     if official.lines:
-        write_whole(path, "".join(to_line(row) for row in rows))
+        write_whole(path, "".join(dump_row(row, allow_nan=True) for row in rows))
     else:
         write_whole(path, json.dumps(rows, indent=1) + "\n")
     return path

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 from relisten.data.llm.prompts import Prompt
 from relisten.data.llm.structured import ask
 from relisten.errors import InputError
-from relisten.evaluate.files import to_line, write_whole
+from relisten.evaluate.files import write_whole
 from relisten.evaluate.predictions import Prediction, thinking
 from relisten.evaluate.results import Run, groups_of
 from relisten.evaluate.scoring import Outcome, Rule, grade
+from relisten.jsonl import dump_row
 from relisten.llm.chat import ChatRequest, Message
 from relisten.llm.errors import EndpointError
 from relisten.question import Question
@@ -202,7 +203,7 @@ def summarize(judged: Sequence[Judged], keys: Sequence[str]) -> dict[str, Any]:
 def write_verdicts(folder: Path, judged: Sequence[Judged], summary: Mapping[str, Any]) -> None:
     """Write `rubrics.jsonl`, a line a case, and `rubrics.json`, the means."""
     ordered = sorted(judged, key=lambda each: each.case.question.id)
-    write_whole(folder / "rubrics.jsonl", "".join(to_line(each.to_json()) for each in ordered))
+    write_whole(folder / "rubrics.jsonl", "".join(dump_row(each.to_json()) for each in ordered))
     write_whole(folder / "rubrics.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
 
 

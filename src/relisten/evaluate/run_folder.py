@@ -13,10 +13,10 @@ from relisten.evaluate import results
 from relisten.evaluate.benchmarks.base import BadRow, Benchmark, digest, question_to_json, unique
 from relisten.evaluate.benchmarks.questions import find_breakdowns
 from relisten.evaluate.claims import Watch
-from relisten.evaluate.files import cut_torn_line, make_folder, to_line, write_once
+from relisten.evaluate.files import cut_torn_line, make_folder, write_once
 from relisten.evaluate.results import RunConfig
 from relisten.evaluate.scoring import Outcome, Rule, Tally, grade
-from relisten.jsonl import parse_row
+from relisten.jsonl import dump_row, parse_row
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, parse_answer, system_prompt
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
@@ -247,7 +247,7 @@ def _open(out: Path, config: RunConfig, rows: Sequence[Question | BadRow]) -> No
 
 
 def _write(out: Path, config: RunConfig, rows: Sequence[Question | BadRow]) -> None:
-    text = "".join(to_line(question_to_json(row)) for row in rows)
+    text = "".join(dump_row(question_to_json(row), allow_nan=True) for row in rows)
     (out / results.QUESTIONS).unlink(missing_ok=True)  # from a start that was killed; nothing was asked yet
     write_once(out / results.QUESTIONS, text)
     write_once(out / results.CONFIG, json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n")

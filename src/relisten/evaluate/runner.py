@@ -25,9 +25,10 @@ from relisten.engines.base import Engine
 from relisten.engines.drive import Ask, answer, failed_trace, question_seed
 from relisten.errors import EngineError, InputError, RelistenError
 from relisten.evaluate.claims import Claims, Watch, Worker
-from relisten.evaluate.files import LineFile, to_line, write_once
+from relisten.evaluate.files import LineFile, write_once
 from relisten.evaluate.provenance import git_state, versions
 from relisten.evaluate.run_folder import Progress, RunFolder
+from relisten.jsonl import dump_row
 from relisten.protocol import Finish
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
@@ -185,7 +186,7 @@ class _Work:
             trace = self._failed(question, str(error))
         except Exception as error:
             trace = self._failed(question, f"{type(error).__name__}: {error}")
-        self._lines.append(to_line({"id": question.id, "trace": trace.to_json()}))
+        self._lines.append(dump_row({"id": question.id, "trace": trace.to_json()}))
         self._run.keep(question, trace)
         self._tell()
         self._broken = self._broken + 1 if ours else 0
