@@ -68,10 +68,22 @@ def test_signatures_are_checked_when_a_tool_is_made() -> None:
         def one(clip: Clip, window: Segment | None = None) -> int:  # type: ignore[type-var]
             return 1
 
-    with pytest.raises(InputError, match="begin with clip and window=None"):
+    with pytest.raises(InputError, match="must be clip and window=None"):
 
         @tool("two", "x")
         def two(clip: Clip) -> Length:
+            return Length(0.0)
+
+    with pytest.raises(InputError, match=r"must be clip and window=None, and arguments behind a \*"):
+
+        @tool("positional", "x")
+        def positional(clip: Clip, window: Segment | None = None, floor: float = 0.0) -> Length:
+            return Length(floor)
+
+    with pytest.raises(InputError, match="must be clip and window=None"):
+
+        @tool("open", "x")
+        def takes_all(clip: Clip, window: Segment | None = None, **further: float) -> Length:
             return Length(0.0)
 
     with pytest.raises(InputError, match="argument items must be a str, int, float or bool with a default"):

@@ -4,8 +4,7 @@
 
 The first line holds what decides every answer: the reasoner's weights, prompts, format, sampling. Another reasoner
 is refused. A line counts for exactly one question as it is asked (text, choices, reference, samples of its clip),
-one route and the versions of its tools; so one file may serve any choice of questions and routes, and is not stale.
-stale.
+one route and the versions of its tools; one file may serve any set of questions and routes.
 """
 
 from __future__ import annotations

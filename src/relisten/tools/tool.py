@@ -237,22 +237,15 @@ def _signature(name: str, function: Callable[..., Any]) -> tuple[type[Any], dict
     finding = hints.get("return")
     if not (isinstance(finding, type) and issubclass(finding, Finding)):
         raise InputError(f"tool {name!r}: returns {finding}; annotate it with a subclass of Finding")
-    clip, window, *rest = [*inspect.signature(function).parameters.values(), None, None][:2] + [
-        parameter
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    if (
-        clip is None
-        or window is None
-        or clip.name != "clip"
-        or window.name != "window"
-        or window.default is not None
-    ):
-        raise InputError(f"tool {name!r}: its parameters must begin with clip and window=None")
+    given = inspect.signature(function).parameters.values()
+    first = [parameter for parameter in given if parameter.kind is not parameter.KEYWORD_ONLY]
+    arguments = [parameter for parameter in given if parameter.kind is parameter.KEYWORD_ONLY]
+    if [parameter.name for parameter in first] != ["clip", "window"] or first[1].default is not None:
+        raise InputError(
+            f"tool {name!r}: its parameters must be clip and window=None, and arguments behind a * if it has any"
+        )
     parameters = {}
-    for parameter in rest:
-        assert parameter is not None  # only the two above can be
+    for parameter in arguments:
         kind = hints.get(parameter.name)
         if kind not in (str, int, float, bool) or not isinstance(parameter.default, typing.get_args(Argument)):
             raise InputError(
