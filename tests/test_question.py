@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 
+from relisten.data.examples import Example, read_examples
 from relisten.errors import InputError
 from relisten.question import BadQuestionError, Question, read_questions
 
@@ -50,6 +52,24 @@ def test_a_bad_row_keeps_its_id(tmp_path: Path) -> None:
     assert [row.id if isinstance(row, BadQuestionError) else None for row in rows] == ["a", "", "3", None]
 
 
+def test_a_bad_row_is_passed_between_processes(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"id": "a", "audio": "y.wav"}\n')
+    (error,) = read_questions(tmp_path / "q.jsonl")
+    assert isinstance(error, BadQuestionError)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.id) == (str(error), "a")
+
+
+@pytest.mark.parametrize("identifier", ['"id": null, ', ""])
+def test_an_id_that_is_missing_or_null_is_the_line_number(identifier: str, tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(f'\n{{{identifier}"audio": "y.wav", "question": "q"}}\n')
+    (question,), (example,) = read_questions(path), read_examples(path)
+    assert isinstance(question, Question)
+    assert isinstance(example, Example)
+    assert question.id == example.question.id == "2"
+
+
 def test_an_object_of_metadata_is_opened(tmp_path: Path) -> None:
     rows = [
         {"audio": "y.wav", "question": "q", "kind": "count", "metadata": {"segments": [[0, 1]]}},
@@ -71,6 +91,18 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     bad, good = read_questions(tmp_path / "latin.jsonl")
     assert "latin.jsonl:1: is not UTF-8" in str(bad)
     assert good == Question("q", (), tmp_path / "y.wav", "2")
+
+
+def test_a_path_may_be_a_text_and_choices_a_list() -> None:
+    question = Question("q", ["a", "b"], "x.wav")  # type: ignore[arg-type]
+    assert question == Question("q", ("a", "b"), Path("x.wav"))
+    assert isinstance(question.audio, Path)
+    hash(question.choices)
+
+
+def test_a_text_is_no_list_of_choices() -> None:
+    with pytest.raises(InputError, match="choices 'ab': give a list of texts, such as"):
+        Question("q", "ab", Path("x.wav"))  # type: ignore[arg-type]
 
 
 def test_a_question_without_sound_says_so() -> None:

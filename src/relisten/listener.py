@@ -260,15 +260,8 @@ def _router(
 
 
 def _question(audio: Sound, text: str, choices: Sequence[str]) -> Question:
-    if isinstance(choices, str):  # a sequence of its letters
-        raise InputError(f"choices {choices!r}: give a list of texts, such as [{choices!r}]")
-    return Question(text, tuple(choices), _sound(audio))
-
-
-def _sound(audio: Sound) -> Clip | Path:
-    if isinstance(audio, np.ndarray):
-        return Clip.from_samples(audio)
-    return audio if isinstance(audio, Clip) else Path(audio)
+    sound = Clip.from_samples(audio) if isinstance(audio, np.ndarray) else audio
+    return Question(text, choices, sound)  # type: ignore[arg-type]  # it makes a tuple and a path of these
 
 
 def _split(options: dict[str, Any]) -> tuple[Format, Sampling]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from relisten.jsonl import read_parsed
 class Question:
     """A question about one clip.
 
-    `audio` is the sound itself or a path that is read when the question is asked. `answer` is the reference
-    (None: not known). `findings` are lines that audio tools reported about the clip; a model reads them behind the
-    question. `metadata` holds whatever else a row carried; it is never shown to a model.
+    `audio` is the sound itself or a path that is read when the question is asked; a text becomes a path, and a list
+    of choices a tuple. `answer` is the reference (None: not known). `findings` are lines that audio tools reported
+    about the clip; a model reads them behind the question. `metadata` holds whatever else a row carried; it is
+    never shown to a model.
     """
 
     text: str
@@ -30,6 +32,12 @@ class Question:
     findings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        choices: Sequence[str] = self.choices
+        if isinstance(choices, str):  # a sequence of its letters
+            raise InputError(f"choices {choices!r}: give a list of texts, such as [{choices!r}]")
+        object.__setattr__(self, "choices", tuple(choices))
+        if isinstance(self.audio, (str, os.PathLike)):
+            object.__setattr__(self, "audio", Path(self.audio))
         if not self.text.strip():
             raise InputError(f"question {self.id or '(no id)'}: the text is empty; say what is asked")
         if any(not choice.strip() for choice in self.choices):
@@ -50,49 +58,11 @@ class Question:
         return self.audio if isinstance(self.audio, Clip) else Clip.load(self.audio)
 
 
-def parse_question(row: Mapping[str, Any], folder: Path, where: str) -> Question:
-    """One question from a decoded JSON row: `question` and `audio` (a path relative to `folder`) are required;
-    `id`, `choices`, `answer`, `findings` are known; every other key becomes metadata, as do those of an object
-    `metadata`.
-
-    Raises:
-        InputError: with `where` in front, for a row that is none of this.
-    """
-    rest = dict(row)
-    text, audio = rest.pop("question", None), rest.pop("audio", None)
-    choices, answer, identifier = rest.pop("choices", None), rest.pop("answer", None), rest.pop("id", None)
-    findings, metadata = rest.pop("findings", None), rest.pop("metadata", None) or {}
-    for key, value in (("question", text), ("audio", audio)):
-        if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{where}: {key!r} is {value!r}; it must be a text that is not empty")
-    for key, texts in (("choices", choices), ("findings", findings)):
-        if not isinstance(texts, (list, type(None))) or not all(isinstance(text, str) for text in texts or ()):
-            raise InputError(f"{where}: {key!r} is {texts!r}; it must be a list of texts")
-    if not isinstance(answer, (str, type(None))):
-        raise InputError(f"{where}: 'answer' is {answer!r}; it must be a text")
-    if not isinstance(metadata, dict):
-        raise InputError(f"{where}: 'metadata' is {metadata!r}; it must be an object")
-    if not isinstance(identifier, (str, int, type(None))):
-        raise InputError(f"{where}: 'id' is {identifier!r}; it must be a text or a whole number")
-    try:
-        return Question(
-            text=str(text),
-            choices=tuple(choices or ()),
-            audio=folder / str(audio),
-            id="" if identifier is None else str(identifier),
-            answer=answer,
-            metadata=rest | metadata,
-            findings=tuple(findings or ()),
-        )
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-
-
 class BadQuestionError(InputError):
     """A row of a questions file that is no question; `id` is what it would have been asked under, "" if that is
     no text or number."""
 
-    def __init__(self, message: str, id: str) -> None:
+    def __init__(self, message: str, id: str = "") -> None:  # a default, for pickle
         super().__init__(message)
         self.id = id
 
@@ -106,14 +76,49 @@ def read_questions(path: str | Path) -> Iterator[Question | InputError]:
     Raises:
         InputError: the file itself cannot be read; at once, before any question is asked for.
     """
-    return read_parsed(path, _parse_line)
+    return read_parsed(path, parse_question)
 
 
-def _parse_line(row: dict[str, Any], folder: Path, where: str) -> Question:
-    if row.get("id") is None:
-        row["id"] = where.rpartition(":")[2]
+def parse_question(row: Mapping[str, Any], folder: Path, where: str) -> Question:
+    """One question from a decoded JSON row: `question` and `audio` (a path relative to `folder`) are required;
+    `id`, `choices`, `answer`, `findings` are known; every other key becomes metadata, as do those of an object
+    `metadata`. An id that is missing or null becomes the line's number, the end of `where`.
+
+    Raises:
+        BadQuestionError: with `where` in front, for a row that is none of this.
+    """
+    identifier = row.get("id")
+    if identifier is None:
+        identifier = where.rpartition(":")[2]
     try:
-        return parse_question(row, folder, where)
+        return _question({**row, "id": identifier}, folder)
     except InputError as error:
-        identifier = row["id"]
-        raise BadQuestionError(str(error), str(identifier) if isinstance(identifier, (str, int)) else "") from None
+        known = str(identifier) if isinstance(identifier, (str, int)) else ""
+        raise BadQuestionError(f"{where}: {error}", known) from None
+
+
+def _question(rest: dict[str, Any], folder: Path) -> Question:
+    text, audio, identifier = rest.pop("question", None), rest.pop("audio", None), rest.pop("id")
+    choices, answer = rest.pop("choices", None), rest.pop("answer", None)
+    findings, metadata = rest.pop("findings", None), rest.pop("metadata", None) or {}
+    for key, value in (("question", text), ("audio", audio)):
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"{key!r} is {value!r}; it must be a text that is not empty")
+    for key, texts in (("choices", choices), ("findings", findings)):
+        if not isinstance(texts, (list, type(None))) or not all(isinstance(text, str) for text in texts or ()):
+            raise InputError(f"{key!r} is {texts!r}; it must be a list of texts")
+    if not isinstance(answer, (str, type(None))):
+        raise InputError(f"'answer' is {answer!r}; it must be a text")
+    if not isinstance(metadata, dict):
+        raise InputError(f"'metadata' is {metadata!r}; it must be an object")
+    if not isinstance(identifier, (str, int)):
+        raise InputError(f"'id' is {identifier!r}; it must be a text or a whole number")
+    return Question(
+        text=str(text),
+        choices=tuple(choices or ()),
+        audio=folder / str(audio),
+        id=str(identifier),
+        answer=answer,
+        metadata=rest | metadata,
+        findings=tuple(findings or ()),
+    )

@@ -35,8 +35,8 @@ class Example:
 def read_examples(path: str | Path) -> Iterator[Example | InputError]:
     """The examples of a file, in order, one at a time; a bad row comes out as the `InputError` that says why.
 
-    `question.metadata` is the row's `metadata` with every key that this format does not know. A missing id becomes
-    the line's number.
+    `question.metadata` is the row's `metadata` with every key that this format does not know. An id that is
+    missing or null becomes the line's number.
 
     Raises:
         InputError: the file itself cannot be read.
@@ -65,7 +65,6 @@ def parse_example(row: Mapping[str, Any], folder: Path, where: str) -> Example:
     for key, value in (("response", response), ("kind", kind), ("difficulty", difficulty)):
         if not isinstance(value, (str, type(None))):
             raise InputError(f"{where}: {key!r} is {value!r}; it must be a text")
-    rest.setdefault("id", where.rpartition(":")[2])
     return Example(parse_question(rest, folder, where), response or "", kind or "", difficulty or "")
 
 
