@@ -23,7 +23,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -121,7 +120,7 @@ def known_of(config: RouterConfig, sets: Sequence[Sequence[Question]], out: Path
             told[what] = done
             say(f"{what}: {done} of {total}")
 
-    with closing(NativeEngine(family, name=config.model)) as engine:
+    with NativeEngine(family, name=config.model) as engine:
         return [
             learn_about(
                 engine,
@@ -242,7 +241,7 @@ def train_reasoner(options: argparse.Namespace, members: Sequence[Question], fol
 def score_reasoner(options: argparse.Namespace, test: Sequence[Question], folder: Path) -> int:
     family = load(folder / "run" / "checkpoint", "float32")
     sampling = sampling_of(RouterConfig(max_tokens=options.max_tokens))
-    with closing(NativeEngine(family)) as engine:
+    with NativeEngine(family) as engine:
         outcomes = measure_routes(
             engine, test, (DIRECT,), folder / "outcomes.jsonl", reasoner=weights_hash(family), sampling=sampling
         )

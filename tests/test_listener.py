@@ -16,7 +16,7 @@ from support.sounds import noise_clip
 import relisten
 from relisten import Finish, Format, InputError, Listen, Listener, Piece, Question, Segment, Stop, Trace
 from relisten.audio import SAMPLE_RATE, write_clip
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.errors import EngineError
 from relisten.listener import EngineName
 

@@ -18,7 +18,7 @@ from support.sounds import noise_clip
 from relisten.audio import write_clip
 from relisten.cli import main
 from relisten.cli.display import AnswerDisplay
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.listener import Listener
 from relisten.protocol import Segment
 from relisten.question import Question

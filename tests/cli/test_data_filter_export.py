@@ -11,7 +11,7 @@ from support.cli import data, lines
 from support.labelled_set import make_record
 
 from relisten.data.examples import Example, write_examples
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.listener import Listener
 from relisten.question import Question
 

@@ -14,7 +14,7 @@ from support.sounds import noise_clip
 from support.tools import extra_tools
 
 from relisten.audio import write_clip
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.listener import Listener
 from relisten.question import Question
 from relisten.router.answering import Router

@@ -19,7 +19,7 @@ from relisten.data.filters import (
     drop_shared,
     same_question_key,
 )
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.errors import InputError
 from relisten.listener import Listener
 from relisten.question import Question

@@ -15,7 +15,7 @@ from support.vllm import SharedVllm, needs_vllm
 
 from relisten.engines.base import Engine, LookingStream, Stream
 from relisten.engines.drive import answer, answer_or_failure
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.engines.native import NativeEngine
 from relisten.errors import EngineError, InputError
 from relisten.models import Family

@@ -12,7 +12,7 @@ import pytest
 from support.questions import CHOICES, write_questions, write_rows
 
 from relisten.audio import Clip
-from relisten.engines.fake import ScriptedEngine, ScriptedStream
+from relisten.engines.scripted import ScriptedEngine, ScriptedStream
 from relisten.listener import Listener
 from relisten.protocol import Format
 from relisten.question import Question, read_questions

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.questions import write_questions, write_rows
 
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.errors import InputError
 from relisten.evaluate.benchmarks.registry import BENCHMARKS
 from relisten.evaluate.predictions import (

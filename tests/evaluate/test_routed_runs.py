@@ -13,7 +13,7 @@ from support.policies import Scripted
 from support.questions import write_questions
 from support.tools import extra_tools
 
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.errors import InputError
 from relisten.evaluate.benchmarks.questions import Questions
 from relisten.evaluate.provenance import router_name

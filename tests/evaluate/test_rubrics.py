@@ -12,7 +12,7 @@ from support.llm_server import LlmServer, says, status
 from support.questions import write_questions, write_rows
 
 from relisten.cli import main
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.errors import InputError
 from relisten.evaluate.benchmarks.registry import BENCHMARKS
 from relisten.evaluate.results import read_run

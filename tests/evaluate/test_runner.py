@@ -14,7 +14,7 @@ from support.questions import write_questions, write_rows
 from support.scripted_run import respond
 
 from relisten.engines.drive import question_seed
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.errors import EngineError, InputError
 from relisten.evaluate import claims, files, runner
 from relisten.evaluate.benchmarks.questions import Questions

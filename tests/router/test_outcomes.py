@@ -16,7 +16,7 @@ from support.sounds import noise_clip
 from support.tools import calls, extra_tools
 
 from relisten.audio import write_clip
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.engines.native import NativeEngine
 from relisten.errors import EngineError, InputError
 from relisten.models import Family
@@ -217,7 +217,7 @@ def test_company_changes_no_answer_of_the_native_engine(tmp_path: Path, untraine
 
 WORKER = """
 import json, os, signal, sys
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.question import read_questions
 from relisten.router import outcomes
 from relisten.router.routes import default_routes

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from relisten.engines.fake import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.evaluate.benchmarks.questions import Questions
 from relisten.evaluate.files import LineFile
 from relisten.evaluate.run_folder import Settings, Subject, prepare

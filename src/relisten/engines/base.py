@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +92,8 @@ class LookingStream(Stream, Protocol):
 
 
 class Engine(Protocol):
+    """Opens answers. It is a context manager that closes itself."""
+
     @property
     def model(self) -> str:
         """Name of the model, for traces and reports."""
@@ -104,4 +107,10 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop, also from within `feed`. Streams that are open end: what they await raises EngineError or is
-        cancelled, which `drive.complete` makes one thing. An engine is also a context manager."""
+        cancelled; `drive.complete` makes a failed answer of both."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -11,6 +11,7 @@ import contextlib
 import weakref
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 
@@ -102,7 +103,7 @@ class NativeEngine:
     def close(self) -> None:
         self._finalizer()
 
-    def __enter__(self) -> NativeEngine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

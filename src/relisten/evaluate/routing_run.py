@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ def judge_router(
     family = load(config.model, "float32" if device == "cpu" else "bfloat16", device)
     policy = load_policy(folder, family, device=device)
     place = known or (Path(config.known) if config.known else folder)
-    with closing(NativeEngine(family, name=config.model)) as engine:
+    with NativeEngine(family, name=config.model) as engine:
         seen = learn_about(
             engine, questions, policy.routes, config, place, weights_hash(family), looks=policy.looks, watch=watch,
             what="questions",

@@ -10,7 +10,7 @@ import pytest
 from support.sounds import noise_clip
 
 from relisten.audio import Clip
-from relisten.engines.fake import ScriptedEngine, ScriptedStream
+from relisten.engines.scripted import ScriptedEngine, ScriptedStream
 from relisten.protocol import Finish, Format
 from relisten.question import Question
 from relisten.trace import Sampling

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 from transformers.utils import logging
@@ -219,7 +219,7 @@ class VllmEngine:
         self.llm.shutdown()
         self.llm = None
 
-    def __enter__(self) -> VllmEngine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

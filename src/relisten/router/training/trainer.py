@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -108,7 +107,7 @@ def train_router(
     before = weights_hash(family)
     folder = Path(config.known) if config.known else out
     made = NativeEngine(family, name=config.model) if engine is None else engine(family)
-    with closing(made):
+    with made:
         looks = config.policy == "head"
         train, held = (
             learn_about(made, some, routes, config, folder, before, looks=looks, watch=watch, what=what)

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from itertools import accumulate, pairwise
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +60,14 @@ class ScriptedEngine:
         self.closed = True
         for stream in tuple(self._streams):
             stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def response(self, question: Question) -> str:
         try:
