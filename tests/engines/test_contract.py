@@ -15,8 +15,8 @@ from support.vllm import SharedVllm, needs_vllm
 
 from relisten.engines.base import Engine, LookingStream, Stream
 from relisten.engines.drive import answer, answer_or_failure
-from relisten.engines.scripted import ScriptedEngine
 from relisten.engines.native import NativeEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.errors import EngineError, InputError
 from relisten.models import Family
 from relisten.protocol import Finish, Format, Segment
@@ -269,12 +269,13 @@ def test_bad_input_becomes_a_failed_trace_where_it_must_not_stop_others(engine: 
     assert "0.01 s" in str(trace.error)
 
 
-def test_closing_the_engine_ends_every_answer(engine: Engine) -> None:
+def test_leaving_the_engine_ends_every_answer(engine: Engine) -> None:
     async def work() -> None:
-        streams = [open_stream(engine, question(seed)) for seed in range(6)]
-        decoding = [asyncio.ensure_future(stream.decode(lambda piece, end: False)) for stream in streams]
-        await asyncio.sleep(0.001)
-        engine.close()
+        with engine as entered:
+            assert entered is engine
+            streams = [open_stream(engine, question(seed)) for seed in range(6)]
+            decoding = [asyncio.ensure_future(stream.decode(lambda piece, end: False)) for stream in streams]
+            await asyncio.sleep(0.001)
         for task in decoding:
             with pytest.raises((EngineError, asyncio.CancelledError)):
                 await task

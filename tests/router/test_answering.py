@@ -19,8 +19,8 @@ from support.tools import calls, extra_tools
 from relisten import Finish, Format, InputError, Listener, Question, Trace
 from relisten.engines.base import Engine, Stream
 from relisten.engines.drive import Happening, Piece, answer
-from relisten.engines.scripted import ScriptedEngine
 from relisten.engines.native import NativeEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.models import Family, load
 from relisten.protocol import FINDINGS_HEAD
 from relisten.router.answering import Router

@@ -16,8 +16,8 @@ from support.sounds import noise_clip
 from support.tools import calls, extra_tools
 
 from relisten.audio import write_clip
-from relisten.engines.scripted import ScriptedEngine
 from relisten.engines.native import NativeEngine
+from relisten.engines.scripted import ScriptedEngine
 from relisten.errors import EngineError, InputError
 from relisten.models import Family
 from relisten.protocol import Format
