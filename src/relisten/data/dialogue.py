@@ -165,7 +165,8 @@ def next_speaker(scene: Subject, rng: Rng) -> Example | None:
         return None
     event, late = pick(rng, options)
     heard = listening(voices, rng)
-    heard.seek(event, late)
+    if not heard.seek(event, late):
+        return None
     choices = [name for name in names if name != event.label]
     end = f"so {late.label} speaks right after {event.label}"
     return _asked(voices, rng, "next_speaker", late.label, choices, heard, end, one=event.label)
@@ -199,7 +200,8 @@ def said_after(scene: Subject, rng: Rng) -> Example | None:
         [LabelledEvent(t.start, t.end, f'"{t.text}"' if t.text else "speech") for t in scene.turns]
     )
     heard = listening(lines, rng)
-    heard.seek(lines.events[scene.turns.index(early)], lines.events[scene.turns.index(late)])
+    if not heard.seek(lines.events[scene.turns.index(early)], lines.events[scene.turns.index(late)]):
+        return None
     choices = (late.text, *shuffled(rng, others)[:3])
     end = f'so "{late.text}" comes right after it'
     return _asked(lines, rng, "said_after", late.text, choices, heard, end, words=early.text)
@@ -239,7 +241,8 @@ def answers(scene: Subject, rng: Rng) -> Example | None:
         for t in (early, late)
     )
     heard = listening(voices, rng, notes={asked.onset: f'asking "{early.text}"', replied.onset: "replying"})
-    heard.seek(asked, replied)
+    if not heard.seek(asked, replied):
+        return None
     choices = [name for name in names if name != asked.label]
     end = f"so {replied.label} answers"
     return _asked(voices, rng, "answers", replied.label, choices, heard, end, words=early.text)

@@ -108,7 +108,8 @@ def chord_after(scene: Subject, rng: Rng) -> Example | None:
         return None
     event, late = pick(rng, options)
     heard = listening(chords, rng)
-    heard.seek(event, late)
+    if not heard.seek(event, late):
+        return None
     nth = "first " if times[event.label] > 1 else ""
     choices = _chord_choices(chords, rng, late.label, but=event.label)
     end = f"so the {nth}{event.label} is followed by {late.label}"

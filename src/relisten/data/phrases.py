@@ -87,11 +87,11 @@ FULL_REASONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "compare": (
         "To compare I play", "I go back to", "Let me hear both in", "So I replay", "I listen again to",
-        "For a fair comparison I return to", "The comparison rests on", "I need",
+        "For a fair comparison I return to", "The comparison rests on", "For this I need",
     ),
     "length": (
         "To measure it I play", "I go back to", "Let me time it in", "So I replay", "I listen again to",
-        "The times should be clear in", "For the length I return to", "I need",
+        "The times should be clear in", "For the length I return to", "For this I need",
     ),
     "together": (
         "To hear both I play", "I go back to", "Let me listen to", "So I replay", "I listen again to",
@@ -103,11 +103,11 @@ FULL_REASONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "speech": (
         "To follow the voices I play", "I go back to", "Let me hear the speakers in", "So I replay",
-        "I listen again to", "Who speaks shows in", "For the turns I return to", "I need",
+        "I listen again to", "Who speaks shows in", "For the turns I return to", "For this I need",
     ),
     "music": (
         "To hear it I play", "I go back to", "Let me follow the music in", "So I replay", "I listen again to",
-        "It should be clear in", "For the detail I return to", "I need",
+        "It should be clear in", "For the detail I return to", "For this I need",
     ),
 }  # fmt: skip
 

@@ -129,7 +129,8 @@ def repeat_gap(scene: Subject, rng: Rng) -> Example | None:
         return None
     answer = seconds_text(length)
     heard = listening(scene, rng, one.label)
-    heard.seek(one, two)
+    if not heard.seek(one, two):
+        return None
     text = ask(rng, "repeat_gap", one.label)
     end = f"so the second {scene.say(one.label)} starts {answer} after the first"
     return example_of(scene, rng, "repeat_gap", text, answer, choices, heard, "length", end)
@@ -161,9 +162,12 @@ def order(scene: Subject, rng: Rng) -> Example | None:
     answer = _sequence(labels)
     wrong = [_sequence(other) for other in itertools.permutations(labels) if list(other) != labels]
     heard = listening(scene, rng)
-    heard.seek(three[0], three[1])
+    if not heard.seek(three[0], three[1]):
+        return None
     if not any(part.start <= three[2].onset < part.end for part in heard.segments):
         heard.listen(around(scene, rng, three[2].onset, three[2].onset + 0.3))
+    if len(heard.segments) > MAX_LISTENS:
+        return None
     named = shuffled(rng, labels)
     listed = f"{scene.say(named[0])}, {scene.say(named[1])} and {scene.say(named[2])}"
     text = ask(rng, "order", listed, listed=True)
