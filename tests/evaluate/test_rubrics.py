@@ -21,6 +21,7 @@ from relisten.evaluate.run_folder import Subject, prepare
 from relisten.evaluate.runner import work
 from relisten.llm.client import ChatClient
 from relisten.llm.endpoint import Endpoint
+from relisten.llm.limits import Budget
 from relisten.llm.store import ReplyStore
 from relisten.question import Question
 
@@ -56,8 +57,9 @@ def judged(run: Path, server: LlmServer, store: Path, **changes: Any) -> list[Ju
     async def all_of_them() -> list[Judged]:
         with ReplyStore(store) as replies:
             endpoint = Endpoint(server.url, "judge", **{"timeout": 5.0, "retries": 0, **changes})
-            async with ChatClient(endpoint, replies, backoff=0.01) as client:
-                return [each async for each in judge_all(client, run_cases(read_run(run)))]
+            budget = Budget()
+            async with ChatClient(endpoint, replies, budget, backoff=0.01) as client:
+                return [each async for each in judge_all(client, run_cases(read_run(run)), budget)]
 
     return asyncio.run(all_of_them())
 
@@ -110,6 +112,38 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         main(["rubrics", str(path), "--data", str(MMAR), "--out", str(tmp_path / "r"), "--judge", server.url,
               "judge", "--json"])  # fmt: skip
     assert json.loads(capsys.readouterr().out)["mean_wrong_as_0"] == pytest.approx(0.6)
+
+
+def test_an_endpoint_that_says_stop_is_asked_no_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{**ROWS[0], "id": f"row {number}"} for number in range(200)]
+    data = write_rows(tmp_path / "MMAR-meta.jsonl", rows)
+    given = [{"id": row["id"], "thinking_prediction": row["id"], "answer_prediction": "?"} for row in rows]
+    arguments = ["rubrics", str(write_rows(tmp_path / "p.jsonl", given)), "--data", str(data), "--out",
+                 str(tmp_path / "r")]  # fmt: skip
+    with LlmServer(lambda number, body: status(401, "no such key")) as server:
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--judge", server.url, "judge", "--concurrency", "4"])
+        assert len(server.seen) < 20
+    shown = capsys.readouterr()
+    assert ended.value.code == 1
+    assert "stopped early" in shown.err
+    assert "access denied (401 test: no such key); check whether it needs a key" in shown.err
+    assert "not judged" not in shown.out  # the reason is told once
+    summary = json.loads((tmp_path / "r" / "rubrics.json").read_text())
+    assert len(summary["not_judged"]) == 200
+    with LlmServer(lambda number, body: says(MIXED)) as server:
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--judge", server.url, "judge", "--json"])
+        assert ended.value.code == 0
+        assert len(server.seen) == 200
+
+
+@pytest.mark.parametrize("dollars", ["0", "-1", "nan"])
+def test_a_budget_is_above_0(tmp_path: Path, dollars: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["rubrics", str(tmp_path), "--judge", "http://h/v1", "m", "--budget", dollars])
+    assert ended.value.code == 2
+    assert "dollars above 0" in capsys.readouterr().err
 
 
 def test_rows_without_a_rubric() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,7 @@ from relisten.cli.data.endpoints import (
 )
 from relisten.cli.scores import percent
 from relisten.errors import InputError
+from relisten.llm.limits import Budget
 
 if TYPE_CHECKING:
     from relisten.evaluate.rubrics import Case, Judged
@@ -54,9 +56,10 @@ def rubrics(
     """Judge the reasoning of MMAR answers by the criteria of each item (MMAR-Rubrics).
 
     Replies are kept: stop it when you like, and give the same command to go on. Exit status: 0 all judged, 1 some
-    not (they are named), 2 for bad input.
+    not (those that failed are named), 2 for bad input.
     """
     need_httpx()
+    allowed = Budget(budget)
     limits = {"requests_per_minute": rpm, "concurrency": concurrency, "timeout": timeout}
     endpoint = resolve({"judge": Role(judge, judge_key_env, judge_price)}, endpoints, limits)["judge"]
     if out is None:
@@ -66,7 +69,7 @@ def rubrics(
     cases = _cases(predictions, data)[:limit]
     if not cases:
         raise InputError(f"{predictions}: holds no answer to judge")
-    judged, summary = asyncio.run(_judge(cases, endpoint, out, budget, as_json))
+    judged, summary = asyncio.run(_judge(cases, endpoint, out, allowed, as_json))
     from relisten.evaluate.rubrics import write_verdicts
 
     write_verdicts(out, judged, summary)
@@ -74,6 +77,8 @@ def rubrics(
         print(json.dumps(summary, ensure_ascii=False, indent=1))
     else:
         _show(summary)
+    if summary["stopped"]:
+        print(f"stopped early: {summary['stopped']}. Run the same command again to go on", file=sys.stderr)
     raise typer.Exit(1 if summary["not_judged"] else 0)
 
 
@@ -92,29 +97,29 @@ def _cases(predictions: Path, data: Path | None) -> list[Case]:
 
 
 async def _judge(
-    cases: list[Case], endpoint: Endpoint, out: Path, limit: float | None, quiet: bool
+    cases: list[Case], endpoint: Endpoint, out: Path, budget: Budget, quiet: bool
 ) -> tuple[list[Judged], dict[str, Any]]:
     from rich.progress import Progress
 
     from relisten.evaluate.benchmarks.registry import find_benchmark
     from relisten.evaluate.rubrics import PROMPT, judge_all, summarize
     from relisten.llm.client import ChatClient
-    from relisten.llm.limits import Budget
     from relisten.llm.store import ReplyStore
 
     judged = []
     with ReplyStore(out / "replies.sqlite") as store:
-        budget = Budget(limit, store.spent())
+        budget.spent = store.spent()
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
             task = bar.add_task("judging", total=len(cases))
             async with ChatClient(endpoint, store, budget) as client:
-                async for each in judge_all(client, cases):
+                async for each in judge_all(client, cases, budget):
                     judged.append(each)
                     bar.update(task, advance=1)
         summary = summarize(judged, find_benchmark("mmar").breakdowns) | {
             "judge": asdict(endpoint),
             "prompt": PROMPT.version,
+            "stopped": budget.closed,
             "replies_paid": client.counts.paid,
             "replies_stored": client.counts.stored,
             "spent_in_all": store.spent(),
@@ -132,7 +137,8 @@ def _show(summary: dict[str, Any]) -> None:
         console.print(f"  by {key}")
         for value, means in values.items():
             console.print(f"    {value}: {percent(means['mean'])} % over {means['answers']}", markup=False)
-    for row in summary["not_judged"][:20]:
+    failed = [row for row in summary["not_judged"] if row["error"] != summary["stopped"]]
+    for row in failed[:20]:
         console.print(f"  not judged: {row['id']}: {row['error']}", style="yellow", markup=False)
     console.print(
         f"{summary['replies_paid']} replies paid, {summary['replies_stored']} were there already; "

@@ -7,7 +7,6 @@ was stopped goes on where it was and pays nothing twice. An answer without any r
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,9 @@ from relisten.evaluate.results import Run, groups_of
 from relisten.evaluate.scoring import Outcome, Rule, grade
 from relisten.jsonl import dump_row
 from relisten.llm.chat import ChatRequest, Message
-from relisten.llm.errors import EndpointError
+from relisten.llm.errors import EndpointError, StopRunError
+from relisten.llm.limits import Budget
+from relisten.llm.tasks import WINDOW, in_order
 from relisten.question import Question
 
 if TYPE_CHECKING:
@@ -161,27 +162,31 @@ def request(case: Case) -> ChatRequest:
     return ChatRequest("rubrics", PROMPT.version, messages, schema)
 
 
-async def judge(client: Client, case: Case) -> Judged:
-    """The verdict on one case; an endpoint that fails becomes a verdict with an error."""
+async def judge(client: Client, case: Case, budget: Budget) -> Judged:
+    """The verdict on one case; an endpoint that fails becomes a verdict with an error, and one that no further
+    request can help closes `budget`."""
     if not case.thinking.strip():
         return Judged(case, (False,) * len(case.criteria), ("nothing was written",) * len(case.criteria))
     try:
         entries = (await ask(client, request(case), lambda value: value["criteria"]))[-1]
+    except StopRunError as error:
+        budget.close(str(error))
+        return Judged(case, None, error=budget.closed)
     except EndpointError as error:
         return Judged(case, None, error=str(error))
     met = tuple(entry["met"] for entry in entries)
     return Judged(case, met, tuple(" ".join(entry["reason"].split()) for entry in entries))
 
 
-async def judge_all(client: Client, cases: Iterable[Case]) -> AsyncIterator[Judged]:
-    """Verdicts as they come; the client keeps to its limits."""
-    tasks = [asyncio.create_task(judge(client, case)) for case in cases]
-    try:
-        for task in asyncio.as_completed(tasks):
-            yield await task
-    finally:
-        for each in tasks:
-            each.cancel()
+async def judge_all(client: Client, cases: Iterable[Case], budget: Budget) -> AsyncIterator[Judged]:
+    """Verdicts in the order of the cases. Once `budget`, which is the client's, is closed, nothing is asked any
+    more, and what is in the store still becomes verdicts."""
+
+    async def one(case: Case) -> Judged:
+        return await judge(client, case, budget)
+
+    async for each in in_order(cases, one, WINDOW * client.endpoint.concurrency):
+        yield each
 
 
 def summarize(judged: Sequence[Judged], keys: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from relisten.errors import InputError
 from relisten.llm.errors import BudgetReachedError, StopRunError
 
 
@@ -22,9 +23,14 @@ class Budget:
 
     A request starts only if the most it could cost still fits, so that the limit holds whatever comes back. It is
     also the switch of the run: once closed, no request starts and no wait goes on; those under way end as usual.
+
+    Raises:
+        InputError: a limit that is not above 0.
     """
 
     def __init__(self, limit: float | None = None, spent: float = 0.0) -> None:
+        if limit is not None and not limit > 0:
+            raise InputError(f"budget {limit:g}: give dollars above 0")
         self.limit = limit
         self.spent = spent
         self._aside = 0.0

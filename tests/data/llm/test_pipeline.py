@@ -14,7 +14,7 @@ from support.labelled_set import make_record
 from support.llm_server import Act, LlmServer, says, status
 
 from relisten.audio import Clip, write_clip
-from relisten.data.llm.pipeline import ClipResult, Crew, in_order, rejudge, synthesize
+from relisten.data.llm.pipeline import ClipResult, Crew, rejudge, synthesize
 from relisten.data.llm.prompts import load_prompt
 from relisten.data.manifest import Chord, ClipRecord, LabelledEvent, Music, Turn
 from relisten.data.structure import response_flaws
@@ -289,39 +289,6 @@ def test_a_budget_stops_cleanly_and_goes_on_later(store: ReplyStore, records: li
         assert not any(result.stopped for result in rest)
         assert all(result in rest for result in done)
     assert max(server.billed.values()) == 1
-
-
-def test_the_order_is_the_manifests_whatever_comes_first() -> None:
-    async def work(number: int) -> int:
-        await asyncio.sleep(0.02 if number % 3 == 0 else 0)
-        return number
-
-    async def numbers() -> list[int]:
-        return [number async for number in in_order(range(30), work, 7)]
-
-    assert asyncio.run(numbers()) == list(range(30))
-
-
-def test_rows_are_read_as_they_are_needed(store: ReplyStore, records: list[Any]) -> None:
-    read = 0
-
-    def source() -> Any:
-        nonlocal read
-        for number in range(1000):
-            read += 1
-            yield number
-
-    async def few() -> None:
-        async def work(number: int) -> int:
-            return number
-
-        stream = in_order(source(), work, 8)
-        for _ in range(3):
-            await anext(stream)
-        await stream.aclose()
-
-    asyncio.run(few())
-    assert read <= 12
 
 
 def test_music_and_turns_reach_the_writer(store: ReplyStore, records: list[Any]) -> None:

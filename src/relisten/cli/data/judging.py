@@ -68,6 +68,7 @@ def judge(
     Exit status: 0 done, 1 stopped early or with examples that failed, 2 for bad input.
     """
     need_httpx()
+    allowed = Budget(budget)
     limits = {"requests_per_minute": rpm, "concurrency": concurrency, "timeout": timeout, "stream": stream}
     endpoint = resolve({"judge": Role(judge, judge_key_env, judge_price)}, endpoints, limits)["judge"]
     refuse_outcomes(out, examples, manifest, *filter(None, [captions]))
@@ -76,7 +77,7 @@ def judge(
     total = count_rows(examples, limit)
     cases = islice(_cases(examples, manifest, captions), limit)
     with ReplyStore(out / STORE) as store:
-        summary = asyncio.run(_run(cases, endpoint, store, out, budget, total, as_json))
+        summary = asyncio.run(_run(cases, endpoint, store, out, allowed, total, as_json))
     raise typer.Exit(show_summary(summary, "examples", as_json))
 
 
@@ -118,7 +119,7 @@ async def _run(
     endpoint: Endpoint,
     store: ReplyStore,
     out: Path,
-    limit: float | None,
+    budget: Budget,
     total: int,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -126,8 +127,7 @@ async def _run(
     from relisten.data.llm.pipeline import rejudge
     from relisten.llm.client import ChatClient
 
-    budget = Budget(limit, store.spent())
-    started = budget.spent
+    budget.spent = started = store.spent()
     watch = Watch(budget, total, "examples", quiet=quiet)
     async with ChatClient(endpoint, store, budget, on_wait=watch.told) as client:
         with OutcomeFolder(out) as folder:

@@ -81,8 +81,7 @@ def synthesize(
     need_httpx()
     if per_clip < 1:
         raise InputError(f"--per-clip {per_clip}: ask for at least 1 question")
-    if budget is not None and budget <= 0:
-        raise InputError(f"--budget {budget:g}: give dollars above 0")
+    allowed = Budget(budget)
     roles = {
         "captioner": Role(captioner, captioner_key_env, captioner_price),
         "writer": Role(writer, writer_key_env, writer_price),
@@ -100,7 +99,7 @@ def synthesize(
             _tell_cost(records, crew, store, per_clip, as_json)
         return
     with ReplyStore(out / STORE) as store:
-        summary = asyncio.run(_run(records, crew, store, out, per_clip, budget, total, as_json))
+        summary = asyncio.run(_run(records, crew, store, out, per_clip, allowed, total, as_json))
     raise typer.Exit(show_summary(summary, "clips", as_json))
 
 
@@ -110,7 +109,7 @@ async def _run(
     store: ReplyStore,
     out: Path,
     per_clip: int,
-    limit: float | None,
+    budget: Budget,
     total: int,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -120,8 +119,7 @@ async def _run(
     from relisten.data.llm.prompts import PROMPTS, load_prompt
     from relisten.llm.client import ChatClient
 
-    budget = Budget(limit, store.spent())
-    started = budget.spent
+    budget.spent = started = store.spent()
     watch = Watch(budget, total, "clips", quiet=quiet)
     clients: list[ChatClient] = []
     by_role: dict[str, ChatClient] = {}

@@ -8,10 +8,9 @@ comes from the store, and the rest is asked for.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final
 
 from relisten.audio import Clip
 from relisten.data.examples import Example
@@ -27,12 +26,9 @@ from relisten.llm.chat import Sound
 from relisten.llm.client import Client
 from relisten.llm.errors import BadReplyError, EndpointError, StopRunError
 from relisten.llm.limits import Budget
+from relisten.llm.tasks import WINDOW, in_order
 
-T = TypeVar("T")
-R = TypeVar("R")
 DEFAULT_COUNT: Final = 3
-_WINDOW: Final = 4
-"""Clips under way for each request that may be: a slow one does not hold up those behind it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Crew:
     def width(self) -> int:
         """How many clips may be under way at once."""
         clients = (self.captioner, self.writer, self.judge)
-        return _WINDOW * max(client.endpoint.concurrency for client in clients)
+        return WINDOW * max(client.endpoint.concurrency for client in clients)
 
 
 @dataclass(frozen=True)
@@ -187,7 +183,7 @@ async def rejudge(
         except EndpointError as error:
             return replace(result, error=str(error))
 
-    async for result in in_order(cases, one, _WINDOW * client.endpoint.concurrency):
+    async for result in in_order(cases, one, WINDOW * client.endpoint.concurrency):
         yield result
 
 
@@ -210,31 +206,6 @@ def sound_of(record: ClipRecord) -> Sound:
         return clip
 
     return Sound(record.hash, record.duration, load)
-
-
-async def in_order(items: Iterable[T], work: Callable[[T], Awaitable[R]], width: int) -> AsyncIterator[R]:
-    """`work` of every item, `width` of them side by side, in the order of the items; these are read as needed."""
-    running: deque[asyncio.Task[R]] = deque()
-    source = iter(items)
-
-    async def call(item: T) -> R:
-        return await work(item)
-
-    try:
-        while True:
-            while len(running) < width:
-                try:
-                    item = next(source)
-                except StopIteration:
-                    break
-                running.append(asyncio.create_task(call(item)))
-            if not running:
-                return
-            yield await running[0]
-            running.popleft()
-    finally:
-        for task in running:
-            task.cancel()
 
 
 def _dropped(record: ClipRecord, reason: str, detail: str) -> ClipResult:
