@@ -254,9 +254,10 @@ def test_eight_hours_are_refused_before_they_are_read(tmp_path: Path) -> None:
         Clip.from_samples(np.zeros(seconds_to_samples(MAX_DURATION) + 1, np.int8))
 
 
-def test_importing_costs_no_torch() -> None:
+def test_importing_costs_no_torch_and_no_router() -> None:
     code = (
-        "import sys, relisten, relisten.audio, relisten.protocol, relisten.trace; sys.exit('torch' in sys.modules)"
+        "import sys, relisten, relisten.audio, relisten.protocol, relisten.trace; "
+        "sys.exit('torch' in sys.modules or 'relisten.router' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -7,7 +7,9 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,8 @@ from relisten import Finish, Format, InputError, Listen, Listener, Piece, Questi
 from relisten.audio import SAMPLE_RATE, write_clip
 from relisten.engines.scripted import ScriptedEngine
 from relisten.errors import EngineError
-from relisten.listener import EngineName
+from relisten.listener import AskOptions, EngineName
+from relisten.trace import Sampling
 
 RESPONSE = "<think>so <seg>1.0, 2.0</seg> has two.</think><answer>two</answer>"
 
@@ -72,8 +75,33 @@ def test_bad_input_raises_at_once(listener: Listener, tmp_path: Path) -> None:
         listener.ask(noise_clip(1.0), "How many?", format="loud")
     with pytest.raises(InputError, match="choices 'yes': give a list"):
         listener.ask(noise_clip(1.0), "Is it?", choices="yes")
-    with pytest.raises(TypeError, match="heat"):
-        listener.ask(noise_clip(1.0), "How many?", heat=1)
+
+
+@pytest.mark.parametrize("way", ["ask", "stream", "ask_many", "ask_each", "answer"])
+def test_a_bad_option_is_told_before_anything_is_asked(listener: Listener, way: str) -> None:
+    def ask(**options: Any) -> object:
+        question = Question("How many?", (), noise_clip(1.0))
+        if way in ("ask", "stream"):
+            return getattr(listener, way)(question.audio, question.text, **options)
+        if way == "answer":
+            return asyncio.run(listener.answer(question, **options))
+        return getattr(listener, way)([question], **options)
+
+    with pytest.raises(InputError, match="option temprature: there is none; choose from format, temperature, "):
+        ask(temprature=1)
+    with pytest.raises(InputError, match="crop speed 9"):
+        ask(crop_speed=9)
+    with pytest.raises(InputError, match="format loud: choose one of text, grounded, interleaved"):
+        ask(format="loud")
+
+
+def test_a_stream_refuses_choices_at_once(listener: Listener) -> None:
+    with pytest.raises(InputError, match="choices 'yes': give a list"):
+        listener.stream(noise_clip(1.0), "Is it?", choices="yes")
+
+
+def test_options_are_the_format_and_all_that_sampling_has() -> None:
+    assert set(AskOptions.__annotations__) == {"format"} | {field.name for field in fields(Sampling)}
 
 
 def test_stream_tells_everything_in_order(listener: Listener) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +35,26 @@ _NO_OPTIONS = ("model", "device", "dtype")  # of engines: they have arguments of
 _IN_FLIGHT = 256  # questions of `ask_many` that are open at once; bounds the clips held in memory
 
 
+class AskOptions(TypedDict, total=False):
+    """What every way of asking takes: `format`, and the fields of `Sampling`."""
+
+    format: Format | str
+    temperature: float
+    top_p: float
+    seed: int | None
+    max_tokens: int
+    max_listens: int
+    crop_speed: float
+
+
 class Listener:
     """Answers questions about sounds, listening again while it reasons.
 
-    Every way of asking takes the same options:
+    Every way of asking takes the same options (`AskOptions`), and raises InputError for one that does not exist:
 
     * `format`: "interleaved" (re-listens), "grounded" (cites segments), "text" (plain chain of thought).
     * `temperature`: 0 takes the likeliest token; the paper evaluates at 0.7.
+    * `crop_speed`: what every listen is played at; 0.5 slows it to twice its length.
     * `top_p`, `seed`, `max_tokens`, `max_listens`: see `Sampling`.
 
     Any number of threads and tasks may ask at once; the engine batches them. Close it, or use it as a context
@@ -126,14 +139,15 @@ class Listener:
         choices: Sequence[str] = (),
         *,
         on_event: OnEvent | None = None,
-        **options: Any,
+        **options: Unpack[AskOptions],
     ) -> Trace:
         """Answer one question about one sound (a file, a `Clip`, or mono samples at 16 kHz).
 
         Closing the listener meanwhile makes it a trace with `Finish.FAILED`.
 
         Raises:
-            InputError: the sound cannot be read, the question is empty, or both do not fit the model.
+            InputError: the sound cannot be read, the question is empty, both do not fit the model, or an option is
+                unknown or out of range.
             EngineError: the listener was closed before the answer began, or by `on_event`.
         """
         format, sampling = _split(options)
@@ -143,12 +157,17 @@ class Listener:
         )
 
     def stream(
-        self, audio: Sound, question: str, choices: Sequence[str] = (), **options: Any
+        self, audio: Sound, question: str, choices: Sequence[str] = (), **options: Unpack[AskOptions]
     ) -> Iterator[Happening | Trace]:
         """Like `ask`, telling what happens as it happens: `Piece` of text, `Listen`, `Skip`, `Stop`, with a router
-        `Routing`, and the `Trace` last. Leaving the iteration early cancels the answer."""
+        `Routing`, and the `Trace` last. Leaving the iteration early cancels the answer.
+
+        Options and choices are checked at once; a file is read, and the answer begun, with the first `next`.
+        """
         format, sampling = _split(options)
-        asked = _question(audio, question, choices)
+        return self._events(_question(audio, question, choices), format, sampling)
+
+    def _events(self, asked: Question, format: Format, sampling: Sampling) -> Iterator[Happening | Trace]:
         events: queue.SimpleQueue[Happening | Future[Trace]] = queue.SimpleQueue()
         task = self._loop.start(
             self.answer_by(self.engine, asked, format=format, sampling=sampling, on_event=events.put)
@@ -161,21 +180,30 @@ class Listener:
         finally:
             task.cancel()
 
-    def ask_many(self, questions: Iterable[Question | InputError], **options: Any) -> list[Trace]:
+    def ask_many(self, questions: Iterable[Question | InputError], **options: Unpack[AskOptions]) -> list[Trace]:
         """Answer many questions as fast as the engine can batch; traces come in the order of the questions.
 
         A question that cannot be answered becomes a trace with `Finish.FAILED` and stops nothing; so does a bad row
-        that `read_questions` hands on. With a `seed`,
-        each question gets its own, drawn from it and from the question's id and text, so that neither order nor
-        company changes an answer.
+        that `read_questions` hands on. With a `seed`, each question gets its own, drawn from it and from the
+        question's id and text, so that neither order nor company changes an answer.
         """
         traces = dict(self.ask_each(questions, **options))
         return [traces[index] for index in sorted(traces)]
 
-    def ask_each(self, questions: Iterable[Question | InputError], **options: Any) -> Iterator[tuple[int, Trace]]:
+    def ask_each(
+        self, questions: Iterable[Question | InputError], **options: Unpack[AskOptions]
+    ) -> Iterator[tuple[int, Trace]]:
         """Like `ask_many`, yielding (position, trace) as answers finish. A thread of its own reads `questions`
-        meanwhile, as many ahead as may be open at once; what they raise is raised here."""
+        meanwhile, as many ahead as may be open at once; what they raise is raised here.
+
+        Options are checked at once; the first question is read with the first `next`.
+        """
         format, sampling = _split(options)
+        return self._answers(questions, format, sampling)
+
+    def _answers(
+        self, questions: Iterable[Question | InputError], format: Format, sampling: Sampling
+    ) -> Iterator[tuple[int, Trace]]:
         # Positions of answers; then None, or what the reading of questions ended with.
         told: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
         tasks: dict[int, Future[Trace]] = {}
@@ -226,7 +254,9 @@ class Listener:
                 for task in tasks.values():
                     task.cancel()
 
-    async def answer(self, question: Question, *, on_event: OnEvent | None = None, **options: Any) -> Trace:
+    async def answer(
+        self, question: Question, *, on_event: OnEvent | None = None, **options: Unpack[AskOptions]
+    ) -> Trace:
         """The asynchronous way: await as many of these at once as you like, in any event loop. Closing the listener
         meanwhile makes it a trace with `Finish.FAILED`."""
         format, sampling = _split(options)
@@ -264,9 +294,15 @@ def _question(audio: Sound, text: str, choices: Sequence[str]) -> Question:
     return Question(text, choices, sound)  # type: ignore[arg-type]  # it makes a tuple and a path of these
 
 
-def _split(options: dict[str, Any]) -> tuple[Format, Sampling]:
-    """The format, and the sampling made of everything else."""
-    rest = dict(options)
+def _split(options: AskOptions) -> tuple[Format, Sampling]:
+    """The format, and the sampling made of everything else.
+
+    Raises:
+        InputError: an option is unknown or out of range.
+    """
+    rest: dict[str, Any] = {**options}
+    if unknown := [name for name in rest if name not in AskOptions.__annotations__]:
+        raise InputError(f"option {unknown[0]}: there is none; choose from {', '.join(AskOptions.__annotations__)}")
     format = rest.pop("format", Format.INTERLEAVED)
     if format not in list(Format):
         raise InputError(f"format {format}: choose one of {', '.join(Format)}")

@@ -10,13 +10,14 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, Unpack
 
 import numpy as np
 
 from relisten.audio import Clip, seconds_to_samples
 from relisten.data.examples import Example
 from relisten.errors import InputError
+from relisten.listener import AskOptions
 from relisten.protocol import Finish, same_answer
 from relisten.question import Question
 from relisten.trace import Trace
@@ -47,7 +48,9 @@ Filter = Callable[[Iterable[Sifted]], Iterator[Sifted]]
 class Asker(Protocol):
     """Whoever answers questions; a `Listener` does."""
 
-    def ask_each(self, questions: Iterable[Question], **options: Any) -> Iterator[tuple[int, Trace]]: ...
+    def ask_each(
+        self, questions: Iterable[Question], **options: Unpack[AskOptions]
+    ) -> Iterator[tuple[int, Trace]]: ...
 
 
 def clip_hash(example: Example) -> str:
@@ -120,7 +123,9 @@ def drop_shared(others: Iterable[Example]) -> Filter:
     return sift
 
 
-def drop_answered_without_sound(asker: Asker, *, tries: int = 4, at_least: float = 1.0, **options: Any) -> Filter:
+def drop_answered_without_sound(
+    asker: Asker, *, tries: int = 4, at_least: float = 1.0, **options: Unpack[AskOptions]
+) -> Filter:
     """Drops questions that a model gets right with silence in place of the sound: they teach no listening.
 
     Each is asked `tries` times, the choices in another order each time, so that a lucky guess does not count: with
