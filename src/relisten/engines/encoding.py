@@ -19,11 +19,11 @@ _BATCH_SECONDS = 240.0  # sound encoded in one batch; bounds memory, not speed
 
 
 @dataclass(eq=False)
-class Sound:
-    """A clip on its way to the model, with `embeddings` (n, hidden) or an `error` in the end."""
+class EncodedAudio:
+    """A clip that is being encoded; in the end it has `embeddings` (n, hidden) or an `error`."""
 
     clip: Clip
-    users: int = 0
+    users: int = 0  # rows that asked for it and did not release it
     embeddings: Tensor | None = None
     error: Exception | None = None
 
@@ -35,10 +35,10 @@ class Encoder:
     engine's thread when that has nothing better to do. Which of them does it makes no difference to the bit
     (`models.tower.encode_features`). Elsewhere all that waits is one batch, encoded by the engine's thread.
 
-    All methods are the engine thread's.
+    All methods are for the engine's thread.
 
     Args:
-        wake: called, from another thread, whenever a sound is done there.
+        wake: called from the encoder's own thread whenever that has encoded a sound.
         beside: whether to start the thread; None does where PyTorch leaves a processor unused.
         cache: what may be reused; cleared by `forget`.
     """
@@ -52,29 +52,29 @@ class Encoder:
         self._one_by_one = family.device.type == "cpu"
         if beside is None:
             beside = self._one_by_one and torch.get_num_threads() < usable_processors()
-        self._sounds: dict[int, Sound] = {}
-        self._waiting: deque[Sound] = deque()
+        self._sounds: dict[int, EncodedAudio] = {}
+        self._waiting: deque[EncodedAudio] = deque()
         self._condition = threading.Condition()
-        self._encoding = False  # in the thread
+        self._encoding = False  # whether the thread is encoding now
         self._closed = False
         self._thread = threading.Thread(target=self._work_beside, name="relisten-encoder", daemon=True)
         self.beside = beside
         if beside:
             self._thread.start()
 
-    def ask(self, clip: Clip) -> Sound:
+    def ask(self, clip: Clip) -> EncodedAudio:
         """Begin to encode a clip, or join those who wait for it. `release` what was asked for."""
         sound = self._sounds.get(id(clip))
         if sound is None:
-            sound = self._sounds[id(clip)] = Sound(clip)
+            sound = self._sounds[id(clip)] = EncodedAudio(clip)
             with self._condition:
                 self._waiting.append(sound)
                 self._condition.notify()
         sound.users += 1
         return sound
 
-    def release(self, sound: Sound) -> None:
-        """No longer needed by one of those who asked; what nobody needs is not encoded."""
+    def release(self, sound: EncodedAudio) -> None:
+        """One of those who asked needs it no longer; what nobody needs is not encoded."""
         sound.users -= 1
         if sound.users == 0:
             del self._sounds[id(sound.clip)]
@@ -102,9 +102,9 @@ class Encoder:
         if self.beside:
             self._thread.join()
 
-    def _take(self) -> list[Sound]:
+    def _take(self) -> list[EncodedAudio]:
         with self._condition:
-            batch: list[Sound] = []
+            batch: list[EncodedAudio] = []
             seconds = 0.0
             while self._waiting and (not batch or seconds + self._waiting[0].clip.duration <= _BATCH_SECONDS):
                 batch.append(self._waiting.popleft())
@@ -113,7 +113,7 @@ class Encoder:
                     break
             return batch
 
-    def _encode(self, batch: list[Sound]) -> None:
+    def _encode(self, batch: list[EncodedAudio]) -> None:
         if not batch:
             return
         try:

@@ -1,4 +1,4 @@
-"""The native engine's answers in the making, and how what they have to add becomes one packed step."""
+"""The native engine's rows (answers in the making), and how their new tokens are packed into one step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from relisten.audio import Clip
 from relisten.engines.base import Feed, Look
-from relisten.engines.encoding import Sound
+from relisten.engines.encoding import EncodedAudio
 from relisten.models.base import Family
 from relisten.models.decoder import Chunk
 from relisten.models.text import TextDecoder
@@ -35,26 +35,26 @@ class Row:
     slot: int | None = None
     length: int = 0  # tokens in the cache
     heard_prompt: bool = False
-    sounds: tuple[Sound, ...] = ()
-    """Those of `pending`, asked for and not yet heard."""
+    sounds: tuple[EncodedAudio, ...] = ()
+    """The sounds of `pending`, once the encoder was asked for them."""
     asked: float = 0.0
     """When they were asked for."""
     feed: Feed | None = None
     future: Future[Any] | None = None
-    """What is waited for: a span where there is a `feed`, a look where there is none."""
+    """Of what is awaited: a span where there is a `feed`, else a look."""
     first: tuple[int, float] | None = None
-    """Token and log-prob drawn by a look, which nobody has been told of yet."""
+    """Token and log-prob that a look has drawn and no `decode` has delivered yet."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     passed_over: int = 0
-    """Steps that had no room for what is pending."""
+    """How many steps, one after the other, had no room for what is pending."""
     full: bool = False
     closed: bool = False
     timings: Timings = field(default_factory=Timings)
 
     def begin_again(self, prompt: PromptSpan, pending: list[tuple[int, ...] | Clip], kept: int) -> None:
-        """Another prompt, whose first `kept` tokens are in the cache and the others `pending`."""
+        """Take another prompt: its first `kept` tokens are in the cache, the others are `pending`."""
         # The length first: the engine's thread may meanwhile ask `held_of`, and must not count as part of the new
         # prompt what the old one left in the cache.
         self.length, self.num_pending = kept, len(prompt.ids) - kept
@@ -67,8 +67,13 @@ class Row:
 
 
 def held_of(row: Row, ids: tuple[int, ...], tail: tuple[int, ...] | Clip) -> int:
-    """How many of the `ids` of a prompt about the same clip `row` holds in the cache, the last one left out; 0 if
-    not all of the sound is among them. `tail` is the last run of that prompt."""
+    """How many first tokens of another prompt about the same clip `row` has in the cache: 0 if they do not reach
+    behind the sound, and never all, since the last one has to be run for the model to go on.
+
+    Args:
+        ids: all of that prompt.
+        tail: its last part.
+    """
     if isinstance(tail, Clip):
         return 0
     held, heard = row.prompt.ids[: row.length], len(ids) - len(tail)
@@ -82,25 +87,25 @@ PromptKey = tuple[tuple[int, ...] | int, ...]
 
 
 def prompt_key(row: Row) -> PromptKey | None:
-    """What a row has to hear before its first token, clips by identity; None for one that has begun."""
+    """The same for rows with the same prompt (clips by identity); None for a row that has begun."""
     if row.length:
         return None
     return tuple(id(part) if isinstance(part, Clip) else part for part in row.pending)
 
 
 class Packed(NamedTuple):
-    """The new tokens of some rows, one row behind the other; of equal prompts the first alone."""
+    """The new tokens of some rows, one row behind the other; equal prompts stand there once."""
 
     ids: list[int]
     chunks: list[Chunk]
     audio: list[Tensor]
     """Embeddings of the sounds, in the order of their placeholders."""
     audio_at: list[int]
-    """Where in `ids` those stand."""
+    """Where those placeholders are in `ids`."""
     copies: list[tuple[int, int, int]]
-    """(slot of the first row, slot of one with an equal prompt, tokens)"""
+    """For each row whose prompt another computes: (slot of the other, slot of the row, tokens)."""
     places: list[int]
-    """Of each row the chunk behind which its next token is drawn."""
+    """For each row, which of `chunks` ends with the token that its next one is drawn from."""
 
 
 def pack(rows: Sequence[Row], family: Family) -> Packed:
@@ -133,8 +138,8 @@ def pack(rows: Sequence[Row], family: Family) -> Packed:
     return packed
 
 
-class Watch:
-    """Gathers the hidden states that the looks of some rows are made of, layer by layer of one packed step.
+class StateTap:
+    """Collects hidden states of one packed step, layer by layer, and makes the looks of some rows of them.
 
     Args:
         places: the chunks to look at; each holds one prompt from its beginning.
@@ -149,7 +154,7 @@ class Watch:
         self._layers: list[Tensor] = []
 
     def __call__(self, hidden: Tensor) -> None:
-        """Take what stands behind the next layer, (tokens, hidden)."""
+        """Take the output of the next layer, (tokens, hidden)."""
         means = [hidden[sound].mean(0, dtype=torch.float32) for sound in self._sounds]
         self._layers.append(torch.stack([hidden[self._last].float(), torch.stack(means)]))
 

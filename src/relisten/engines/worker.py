@@ -23,7 +23,7 @@ import torch
 from relisten.audio import Clip
 from relisten.engines.base import NO_NUMBERS, Feed, Look
 from relisten.engines.encoding import Encoder
-from relisten.engines.rows import PromptKey, Row, Watch, held_of, pack, prompt_key
+from relisten.engines.rows import PromptKey, Row, StateTap, held_of, pack, prompt_key
 from relisten.engines.sampling import draw
 from relisten.errors import EngineError
 from relisten.models.base import Family
@@ -53,7 +53,7 @@ class Worker:
         banned = torch.zeros(family.lm_head.out_features, dtype=torch.bool, device=family.device)
         banned[list(family.banned_ids)] = True
         self._banned = banned
-        # Batches that depend on what was encoded before would give other bits.
+        # In lockstep on a GPU, reused chunks would change what is batched together, and so the last bits.
         reproducible = family.device.type == "cpu" or not lockstep
         cache = ChunkCache() if reproducible else None
         self._encoder = Encoder(family, self.wake, beside=encode_beside, cache=cache)
@@ -72,7 +72,7 @@ class Worker:
         return len(self._rows) + len(self._waiting)
 
     def want(self, row: Row, feed: Feed | None) -> Future[Any]:
-        """A span with a `feed`, a look at the prompt without one."""
+        """Ask for a span (with a `feed`) or for a look at the prompt (without one)."""
         future: Future[Any] = Future()
         with self._ending:
             if self._ended is not None or row.closed:
@@ -101,11 +101,11 @@ class Worker:
         self.wake()
 
     def wake(self) -> None:
-        """See again what can be done: sound was encoded, or nothing is held any more."""
+        """Have the thread look again for what it can do: sound was encoded, or a hold ended."""
         self._inbox.put(("wake", None))
 
     def stop(self) -> None:
-        """End the thread behind the step in hand; what is open fails."""
+        """End the thread after the step in hand; rows that are open fail."""
         self._inbox.put(("stop", None))
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -117,7 +117,7 @@ class Worker:
         try:
             while self._take_commands(wait=not busy):
                 self._admit()
-                self._say_first()
+                self._deliver_first_tokens()
                 busy = not self._must_wait() and self._go_on()
         except BaseException as error:  # a bug here; nobody may wait for ever
             why = f"the engine stopped ({type(error).__name__}: {error})"
@@ -147,7 +147,7 @@ class Worker:
                 continue
             if command == "drop":
                 self._remove(row)
-            elif row.slot is None and row not in self._waiting:  # one that was cancelled there waits already
+            elif row.slot is None and row not in self._waiting:  # it waits already if an earlier call was cancelled
                 self._waiting.append(row)
 
     def _admit(self) -> None:
@@ -170,7 +170,7 @@ class Worker:
             if last is not row:
                 assert last.slot is not None  # for the type checker: rows in the list have a slot
                 if last.length:  # else the cache may not reach as far as its slot yet
-                    self._cache.move(last.slot, row.slot, last.length)
+                    self._cache.copy_row(last.slot, row.slot, last.length)
                 last.slot = row.slot
                 self._rows[row.slot] = last
             row.slot = None
@@ -182,8 +182,8 @@ class Worker:
             self._encoder.release(sound)
         row.sounds = ()
 
-    def _say_first(self) -> None:
-        """Tokens that looks have drawn go to those who now want to hear them."""
+    def _deliver_first_tokens(self) -> None:
+        """Give tokens that looks have drawn to rows that now decode."""
         for row in tuple(self._rows):
             if row.first is not None and row.future is not None:
                 token, logprob = row.first
@@ -199,22 +199,22 @@ class Worker:
 
     def _go_on(self) -> bool:
         """Encode some sound, or take a step with the rows whose sound is there; False if neither can be done."""
-        self._take_over()
+        self._reuse_prefixes()
         running = self._running()
-        ready = [row for row in running if self._hears(row)]
-        deaf = sum(1 for row in running if row.future is not None) - len(ready)
+        ready = [row for row in running if self._audio_ready(row)]
+        waiting_for_audio = sum(1 for row in running if row.future is not None) - len(ready)
         together = self._lockstep or not self._encoder.beside
-        # The encoder's thread alone would keep many waiting while few decode.
-        if deaf and (together or deaf > len(ready)) and self._encoder.work():
+        # If the encoder's thread alone encoded, many rows would wait while few decode.
+        if waiting_for_audio and (together or waiting_for_audio > len(ready)) and self._encoder.work():
             return True
-        if not ready or (self._lockstep and deaf):
+        if not ready or (self._lockstep and waiting_for_audio):
             return any(row.future is None for row in running)  # some failed, which makes room
         self._step(ready)
         return True
 
-    def _take_over(self) -> None:
-        """Copy to rows that begin what others have in the cache: of the same prompt, or of another about the same
-        clip. Looks want all hidden states, so they take nothing."""
+    def _reuse_prefixes(self) -> None:
+        """Copy to rows that begin what other rows about the same clip have in the cache of the same prompt. A look
+        needs the hidden states of its whole prompt, so rows that look take nothing."""
         begin = [row for row in self._running() if not row.length and row.feed is not None]
         heard: dict[int, list[Row]] = {}
         for other in self._rows if begin else ():
@@ -240,13 +240,13 @@ class Worker:
         except Exception as error:
             self._fail(row, error)
             return
-        self._cache.move(other.slot, row.slot, count)
+        self._cache.copy_row(other.slot, row.slot, count)
         self._release(row)
         row.begin_again(row.prompt, [row.prompt.ids[count:]], count)
         row.asked = time.perf_counter()
 
-    def _hears(self, row: Row) -> bool:
-        """Whether all sound that a row has to hear is encoded; begins to encode it. The row fails if that fails."""
+    def _audio_ready(self, row: Row) -> bool:
+        """Whether all sound in `pending` is encoded; if not, it is asked for. The row fails if encoding fails."""
         if row.num_pending > 1 and not row.sounds:
             row.asked = time.perf_counter()
             row.sounds = tuple(self._encoder.ask(part) for part in row.pending if isinstance(part, Clip))
@@ -268,8 +268,8 @@ class Worker:
                 self._fail(row, error)
             return
         ended = time.perf_counter()
-        # All rows before any of them may fail: where one makes room, others move, with all that they have in the
-        # cache.
+        # Update every row's length first: a row that fails frees its slot, and the row moved into that slot is
+        # copied up to its length.
         for row, logprob in zip(rows, logprobs, strict=True):
             self._release(row)
             row.length += row.num_pending
@@ -296,9 +296,9 @@ class Worker:
                 self._take_token(row, token, logprob)
 
     def _choose(self, running: list[Row]) -> list[Row]:
-        """All rows that only decode, and of those with more to add as many as the step has room for, the ones that
-        wait for longest first, so that each has its turn. Of different prompts with one clip the first alone: the
-        others take over from it in the next step."""
+        """The rows of the next step: all that only decode, and of those with more to add as many as there is room
+        for, the longest waiting first. Of different prompts about one clip only the first: the others copy what
+        they share with it before the step after (`_reuse_prefixes`)."""
         adding = [row for row in running if row.num_pending > 1]
         # Counted in steps and not in seconds: in lockstep nothing may depend on the clock.
         adding.sort(key=lambda row: -row.passed_over)
@@ -322,7 +322,7 @@ class Worker:
         return [row for row in running if id(row) not in left]
 
     def _forward(self, rows: Sequence[Row]) -> tuple[list[int], list[float], dict[int, Look]]:
-        """The next token of each row, its log-prob, and what rows that look see, by the identity of the row."""
+        """The next token of each row, its log-prob, and the looks of rows that look, by `id(row)`."""
         family = self._family
         packed = pack(rows, family)
         self._cache.reserve(len(self._rows), max(chunk.end for chunk in packed.chunks))
@@ -331,10 +331,10 @@ class Worker:
             at = torch.tensor(packed.audio_at, device=family.device)
             embeddings[at] = torch.cat(packed.audio).to(embeddings.dtype)
         looking = {id(row): place for row, place in zip(rows, packed.places, strict=True) if row.feed is None}
-        watch = Watch(packed, [*looking.values()], family.device) if looking else None
+        watch = StateTap(packed, [*looking.values()], family.device) if looking else None
         logits = self._decoder(embeddings, packed.chunks, self._cache, watch)
         for source, target, length in packed.copies:
-            self._cache.move(source, target, length)
+            self._cache.copy_row(source, target, length)
         if packed.copies:
             logits = logits[torch.tensor(packed.places, device=logits.device)]
         drawn = draw(

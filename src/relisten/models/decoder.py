@@ -39,8 +39,8 @@ class KVCache:
 
     Args:
         empty: (0, kv_heads, 0, head_dim), what to begin with.
-        max_slots: rows beyond which it grows no further than it must.
-        max_capacity: so for tokens of a row.
+        max_slots: rows up to which the cache doubles ahead of need; beyond, it grows to just what is asked.
+        max_capacity: the same for tokens per row.
     """
 
     def __init__(self, num_layers: int, empty: Tensor, max_slots: int, max_capacity: int) -> None:
@@ -74,14 +74,14 @@ class KVCache:
                 new[:slots, :, :tokens] = old
                 tensors[layer] = new
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def copy_row(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one row over another."""
         for tensor in (*self.keys, *self.values):
             tensor[target, :, :length] = tensor[source, :, :length]
 
     def clear(self, slot: int, length: int) -> None:
-        """Zeros in place of the first `length` tokens of a row, for values that are not finite: whoever has the
-        slot next would multiply them by its mask's 0, and NaN times 0 is NaN."""
+        """Overwrite the first `length` tokens of a row with zeros. Needed where values are not finite: attention
+        multiplies what the slot's next row has masked by 0, and NaN times 0 is NaN."""
         for tensor in (*self.keys, *self.values):
             tensor[slot, :, :length] = 0
 
@@ -114,7 +114,7 @@ class PackedDecoder:
         self._cos = self._sin = torch.empty(0, self._head_dim, dtype=weight.dtype, device=weight.device)
 
     def new_cache(self, max_slots: int = sys.maxsize, max_capacity: int = sys.maxsize) -> KVCache:
-        """An empty one, for as many rows and tokens of a row as may ever be needed."""
+        """An empty cache; see `KVCache` for the limits."""
         empty = self._model.embed_tokens.weight.new_empty(0, self._kv_heads, 0, self._head_dim)
         return KVCache(len(self._model.layers), empty, max_slots, max_capacity)
 
@@ -131,7 +131,7 @@ class PackedDecoder:
             embeddings: (sum of chunk lengths, hidden), the chunks one after another.
             chunks: at most one for a slot; every one of length 1 or more.
             cache: reserved for every chunk's slot and end.
-            watch: told of the hidden states behind each layer, in order, (sum of chunk lengths, hidden) each.
+            watch: called with the output of each layer in order, (sum of chunk lengths, hidden).
 
         Returns:
             float32 logits behind the last token of each chunk, (len(chunks), vocabulary).
