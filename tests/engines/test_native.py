@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from relisten.engines.drive import Happening, answer
 from relisten.engines.native import NativeEngine
 from relisten.errors import EngineError, InputError
 from relisten.models import Family, load, tower
+from relisten.models.decoder import KVCache
 from relisten.models.tower import ChunkCache
 from relisten.protocol import Finish, Format, Segment
 from relisten.question import Question
@@ -195,6 +197,76 @@ def test_one_failing_clip_fails_its_answer_alone(untrained: Family, monkeypatch:
             ).finish is Finish.LENGTH
 
     asyncio.run(work())
+
+
+def test_an_answer_too_long_for_the_memory_there_is_fails_alone(
+    untrained: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve = KVCache.reserve
+
+    def scarce(cache: KVCache, num_slots: int, capacity: int) -> None:
+        if capacity > 400:
+            raise MemoryError("out of memory")
+        reserve(cache, num_slots, capacity)
+
+    monkeypatch.setattr(KVCache, "reserve", scarce)
+
+    async def work() -> None:
+        asked = [noise_question(index) for index in range(8)]
+        asked[3] = replace(asked[3], audio=noise_clip(25.0, 3))
+        with NativeEngine(untrained, max_rows=8, lockstep=True) as engine:
+            traces = await begin_together(engine, asked, [Sampling(max_tokens=6)] * 8)
+            later = await answer(engine, asked[0], sampling=Sampling(max_tokens=6))
+        assert [trace.finish is Finish.FAILED for trace in traces] == [index == 3 for index in range(8)]
+        assert "out of memory" in str(traces[3].error)
+        for trace, question in zip([*traces, later], [*asked, asked[0]], strict=True):
+            if trace.finish is not Finish.FAILED:
+                expected = plain_logprobs(untrained, trace, question.clip())
+                assert trace.logprobs == pytest.approx(expected, abs=TOLERANCE)
+
+    asyncio.run(work())
+
+
+def test_long_answers_stand_beside_short_ones(untrained: Family) -> None:
+    """They attend by themselves, in whatever slot they are; and so do few where many slots sit out a step."""
+
+    async def one(engine: NativeEngine, index: int, question: Question) -> Trace:
+        return await listening(engine, question, Sampling(), index, listens=index % 3, tokens=3 + 4 * (index % 4))
+
+    async def work() -> None:
+        asked = [noise_question(index) for index in range(9)]
+        for index in (0, 4):
+            asked[index] = replace(asked[index], audio=noise_clip(24.0 + index, index))
+        with NativeEngine(untrained) as engine:
+            with engine.together():
+                tasks = [asyncio.ensure_future(one(engine, i, question)) for i, question in enumerate(asked)]
+                await asyncio.sleep(0)
+            traces = await asyncio.gather(*tasks)
+        for trace, question in zip(traces, asked, strict=True):
+            expected = plain_logprobs(untrained, trace, question.clip())
+            assert trace.logprobs == pytest.approx(expected, abs=TOLERANCE)
+
+    asyncio.run(work())
+
+
+def test_the_encoders_thread_may_end_the_engine(untrained: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the garbage collector does that happens to run there."""
+    before = set(threading.enumerate())
+    engine = NativeEngine(untrained, encode_beside=True)
+    threads = set(threading.enumerate()) - before
+    assert len(threads) == 2
+    encode = untrained.encode_audio
+
+    def ending(clips: list[Clip], cache: ChunkCache | None = None) -> list[torch.Tensor]:
+        engine.close()
+        return encode(clips, cache)
+
+    monkeypatch.setattr(untrained, "encode_audio", ending)
+    trace = asyncio.run(answer(engine, noise_question(0), sampling=Sampling(max_tokens=4)))
+    assert trace.finish is Finish.FAILED
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def deafening(seconds: float) -> Clip:

@@ -57,10 +57,10 @@ class Encoder:
         self._condition = threading.Condition()
         self._encoding = False  # whether the thread is encoding now
         self._closed = False
-        self._thread = threading.Thread(target=self._work_beside, name="relisten-encoder", daemon=True)
+        self.thread = threading.Thread(target=self._work_beside, name="relisten-encoder", daemon=True)
         self.beside = beside
         if beside:
-            self._thread.start()
+            self.thread.start()
 
     def ask(self, clip: Clip) -> EncodedAudio:
         """Begin to encode a clip, or join those who wait for it. `release` what was asked for."""
@@ -100,7 +100,7 @@ class Encoder:
             self._closed = True
             self._condition.notify_all()
         if self.beside:
-            self._thread.join()
+            self.thread.join()
 
     def _take(self) -> list[EncodedAudio]:
         with self._condition:
@@ -119,8 +119,11 @@ class Encoder:
         try:
             encoded = self._family.encode_audio([sound.clip for sound in batch], self._cache)
         except Exception as error:
-            for sound in batch:
-                sound.error = error
+            if len(batch) == 1:
+                batch[0].error = error
+            else:  # by itself each, so that a bad one fails alone, and each has all the memory there is
+                for sound in batch:
+                    self._encode([sound])
         else:
             for sound, embeddings in zip(batch, encoded, strict=True):
                 sound.embeddings = embeddings

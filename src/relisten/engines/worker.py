@@ -50,9 +50,7 @@ class Worker:
         self._context = context
         self._decoder = PackedDecoder(family.language_model, family.lm_head)
         self._cache = self._decoder.new_cache(max_rows, context)
-        banned = torch.zeros(family.lm_head.out_features, dtype=torch.bool, device=family.device)
-        banned[list(family.banned_ids)] = True
-        self._banned = banned
+        self._banned = torch.tensor(sorted(family.banned_ids), dtype=torch.long, device=family.device)
         # In lockstep on a GPU, reused chunks would change what is batched together, and so the last bits.
         reproducible = family.device.type == "cpu" or not lockstep
         cache = ChunkCache() if reproducible else None
@@ -107,7 +105,8 @@ class Worker:
     def stop(self) -> None:
         """End the thread after the step in hand; rows that are open fail."""
         self._inbox.put(("stop", None))
-        if threading.current_thread() is not self._thread:
+        # An engine that nobody closed is ended by the garbage collector, on whatever thread that runs.
+        if threading.current_thread() not in (self._thread, self._encoder.thread):
             self._thread.join()
 
     @torch.inference_mode()
@@ -236,7 +235,7 @@ class Worker:
         assert row.slot is not None  # for the type checker: rows in the list have a slot
         assert other.slot is not None
         try:
-            self._cache.reserve(len(self._rows), count)
+            self._cache.reserve(row.slot + 1, count)
         except Exception as error:
             self._fail(row, error)
             return
@@ -257,15 +256,25 @@ class Worker:
         return all(sound.embeddings is not None for sound in row.sounds)
 
     def _step(self, ready: list[Row]) -> None:
-        """One packed pass over the new tokens of `ready`, and the next token of each."""
+        """One packed pass over the new tokens of `ready`, and the next token of each.
+
+        Where that fails (one row's clip is too long for the memory there is), each half is tried by itself, so
+        that a row fails for its own sake alone.
+        """
+        self._pass(self._choose(ready))
+
+    def _pass(self, rows: list[Row]) -> None:
         began = time.perf_counter()
-        rows = self._choose(ready)
         listening = {id(row) for row in rows if row.num_pending > 1 or not row.heard_prompt}
         try:
             tokens, logprobs, looks = self._forward(rows)
         except Exception as error:
-            for row in rows:
-                self._fail(row, error)
+            if len(rows) == 1:
+                self._fail(rows[0], error)
+            else:
+                middle = len(rows) // 2
+                self._pass(rows[:middle])
+                self._pass(rows[middle:])
             return
         ended = time.perf_counter()
         # Update every row's length first: a row that fails frees its slot, and the row moved into that slot is
@@ -325,7 +334,8 @@ class Worker:
         """The next token of each row, its log-prob, and the looks of rows that look, by `id(row)`."""
         family = self._family
         packed = pack(rows, family)
-        self._cache.reserve(len(self._rows), max(chunk.end for chunk in packed.chunks))
+        slots = [row.slot for row in rows if row.slot is not None]
+        self._cache.reserve(max(slots) + 1, max(chunk.end for chunk in packed.chunks))
         embeddings = family.embed(torch.tensor(packed.ids, device=family.device))
         if packed.audio:
             at = torch.tensor(packed.audio_at, device=family.device)
@@ -340,9 +350,9 @@ class Worker:
         drawn = draw(
             logits,
             self._banned,
-            torch.tensor([row.sampling.temperature for row in rows], device=logits.device),
-            torch.tensor([row.sampling.top_p for row in rows], device=logits.device),
-            torch.tensor([row.random.random() for row in rows], dtype=torch.float64, device=logits.device),
+            [row.sampling.temperature for row in rows],
+            [row.sampling.top_p for row in rows],
+            [row.random.random() for row in rows],
         )
         looks = dict(zip(looking, watch.looks(), strict=True)) if watch is not None else {}
         return drawn.tokens, drawn.logprobs, looks

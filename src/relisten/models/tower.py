@@ -150,7 +150,8 @@ def encode_features(
         for i, made in zip(group, encode_chunks(tower, [flat[i] for i in group]), strict=True):
             states[i] = made
             if cache is not None:
-                cache.put(keys[i], made)
+                # What is made together shares memory, which would stay for the sake of one chunk.
+                cache.put(keys[i], made if len(group) == 1 else made.clone())
     encoded, first = [], 0
     for sound in chunks:
         whole = torch.cat([s for s in states[first : first + len(sound)] if s is not None])
