@@ -115,16 +115,11 @@ class Listener:
                 served.close()
                 raise
         # Imported here so that `import relisten` stays quick for those who only read traces.
-        import torch
-
         from relisten.engines.native import NativeEngine
-        from relisten.models import load
+        from relisten.models import default_dtype, load, resolve_device
 
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if dtype == "auto":
-            dtype = "float32" if device == "cpu" else "bfloat16"
-        family = load(model, device=device, dtype=dtype)
+        device = resolve_device(device)
+        family = load(model, device=device, dtype=default_dtype(device) if dtype == "auto" else dtype)
         routed = _router(router, tool_cache, family, device)
         try:
             native = NativeEngine(family, name=str(model), **options)

@@ -94,13 +94,14 @@ def evaluate(
     from relisten.evaluate.run_folder import Settings, Subject, prepare
     from relisten.evaluate.runner import AT_ONCE, work
     from relisten.evaluate.summary import summarize_run, write_summary
+    from relisten.models import default_dtype
 
     bench = find_benchmark(benchmark)
     settings = Settings(format, temperature, top_p, seed, max_tokens, max_listens, silent, crop_speed)
     devices = _devices(device, processes, engine)
     device = devices[0]
     if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
+        dtype = default_dtype(device)
     folder = model_folder(model)
     routed = chosen(router, route, tool_cache)
     subject = Subject(model, model_hash(folder), engine, dtype, router_name(router, route))

@@ -87,17 +87,14 @@ def report(
 
 
 def _measure_attention(run: Run, sample: int, device: str) -> None:
-    import torch
-
     from relisten.evaluate.attention import measure
     from relisten.evaluate.provenance import model_folder, model_hash
-    from relisten.models import load
+    from relisten.models import load, resolve_device
 
     folder = model_folder(run.config.model)
     if model_hash(folder) != run.config.model_hash:
         raise InputError(f"{run.folder}: was made by another model than {folder}; put that one back")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = resolve_device(device)
     measure(load(folder, device=device, dtype=run.config.dtype), run, sample).write(run.folder)
 
 

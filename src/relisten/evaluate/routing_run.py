@@ -10,13 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from relisten.engines.base import Engine
 from relisten.engines.native import NativeEngine
 from relisten.errors import InputError
 from relisten.evaluate.routing import RoutingScores, score_routing
-from relisten.models import load
+from relisten.models import default_dtype, load, resolve_device
 from relisten.question import Question
 from relisten.router.answering import Router
 from relisten.router.decision import Policy
@@ -99,9 +97,8 @@ def judge_router(
     """
     watch = watch or Watch()
     config = read_run_config(folder)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    family = load(config.model, "float32" if device == "cpu" else "bfloat16", device)
+    device = resolve_device(device)
+    family = load(config.model, default_dtype(device), device)
     policy = load_policy(folder, family, device=device)
     place = known or (Path(config.known) if config.known else folder)
     with NativeEngine(family, name=config.model) as engine:

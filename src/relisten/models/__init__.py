@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -10,7 +11,7 @@ from relisten.errors import InputError
 from relisten.models.base import Family, Prompt
 from relisten.models.checkpoint import find_folder, read_json
 
-__all__ = ["ECHO_TINY", "Family", "Prompt", "load", "locate"]
+__all__ = ["ECHO_TINY", "Family", "Prompt", "default_dtype", "load", "locate", "resolve_device"]
 
 ECHO_TINY = "echo-tiny"
 """Name of the checkpoint that comes with the package."""
@@ -46,6 +47,18 @@ def load(
     from relisten.models.qwen2_5_omni import Qwen2_5Omni  # slow to import, and needless for bad input
 
     return Qwen2_5Omni.load(path, dtype, device)
+
+
+def resolve_device(device: str) -> str:
+    """The device that "auto" means, a GPU if there is one; any other name as it is."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_dtype(device: str) -> Literal["float32", "bfloat16"]:
+    """What weights are held in on a device where nobody says: float32 on the CPU, bfloat16 on a GPU."""
+    return "float32" if device.partition(":")[0] == "cpu" else "bfloat16"
 
 
 def check_device(device: torch.device | str) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from relisten.audio import Clip
 from relisten.engines.base import Look
 from relisten.errors import InputError
-from relisten.models import load
+from relisten.models import default_dtype, load
 from relisten.models.base import Family
 from relisten.models.qwen2_5_omni import LANGUAGE_MODEL
 from relisten.protocol import Format, user_text
@@ -189,7 +189,7 @@ class LmPolicy:
     def load(cls, folder: Path, about: Mapping[str, Any], device: str = "cpu") -> LmPolicy:
         """See `load_policy`."""
         peft = _peft()
-        family = load(about["model"], "float32" if device == "cpu" else "bfloat16", device)
+        family = load(about["model"], default_dtype(device), device)
         if weights_hash(family, exact=False) != about["base"]:
             raise InputError(
                 f"{folder}: its adapter belongs to other weights than those of {about['model']} now; put those "

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from relisten.errors import InputError
-from relisten.models import check_device
+from relisten.models import check_device, resolve_device
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Processes:
             raise InputError('training needs accelerate: pip install "relisten[train]"') from None
         if device != "auto":
             check_device(device)
-        on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+        on_cpu = resolve_device(device) == "cpu"
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and on_cpu:
             os.environ.setdefault("OMP_NUM_THREADS", "1")  # else accelerate warns on every start
         self._state = PartialState(cpu=on_cpu)

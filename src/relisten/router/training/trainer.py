@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from relisten.engines.base import Engine
 from relisten.engines.native import NativeEngine
 from relisten.errors import DivergedError
-from relisten.models import load
+from relisten.models import default_dtype, load, resolve_device
 from relisten.models.base import Family
 from relisten.router.head import HeadPolicy, Reads
 from relisten.router.lm import Adapters, LmPolicy, with_adapters
@@ -99,10 +99,8 @@ def train_router(
     began = time.perf_counter()
     routes = routes_of(config)
     questions, validation = read_sets(config, watch.on_note)
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    family = load(config.model, "float32" if device == "cpu" else "bfloat16", device)
+    device = resolve_device(config.device)
+    family = load(config.model, default_dtype(device), device)
     family.thinker.requires_grad_(False)
     before = weights_hash(family)
     folder = Path(config.known) if config.known else out
@@ -249,7 +247,7 @@ class _Run:
     def _lm(self, device: str) -> LmPolicy:
         config = self.config
         name = config.lm or config.model
-        family = load(name, "float32" if device == "cpu" else "bfloat16", device)
+        family = load(name, default_dtype(device), device)
         base = weights_hash(family, exact=False)
         adapted = with_adapters(family, Adapters(config.lora_rank, config.lora_alpha), config.seed)
         return LmPolicy(self.routes, family, adapted, model=name, about={"base": base})

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from relisten.errors import InputError
-from relisten.models import load
+from relisten.models import load, resolve_device
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.logprobs import Part, Scorer, scored
@@ -52,9 +52,7 @@ class Policy:
         self._config = config
         self._team = team or Team()
         self.divided = config.divided and self._team.count > 1
-        device = config.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = resolve_device(config.device)
         half = half_precision(as_stage_one(config), torch.device(device))
         stored = "auto" if self.divided and half is not None else "float32"
         # What will be divided is read beside the device, which need not have room for all of it at once.
