@@ -1,10 +1,12 @@
-"""One decoding step of many rows: where its time goes, and what bfloat16 or `torch.compile` would make of it.
+"""One decoding step of many rows: where its time goes, and what bfloat16 or `torch.compile` would make of it; what
+a long row among them costs, and what sampling does.
 
-    python benchmarks/steps.py [--model MODEL] [--rows 32] [--past 400] [--threads 1] [--json] [--out FILE]
+    python benchmarks/steps.py [--model MODEL] [--rows 32] [--past 400] [--long 7500] [--threads 1] [--json]
+        [--out FILE]
 
-Each row adds one token behind `--past` others. Shares are what PyTorch's profiler gives to kernels; the rest
-is Python and dispatch. Compiled are the parts between attention and the cache, with the
-number of rows left open; a C++ compiler is needed for that on a CPU, and without one these figures are left out.
+Each row adds one token behind `--past` others, the long one behind `--long`. Shares are what PyTorch's profiler gives
+to kernels; the rest is Python and dispatch. Compiled are the parts between attention and the cache, with the number
+of rows left open; a C++ compiler is needed for that on a CPU, and without one these figures are left out.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from _measuring import Figure, Run, alternate, arguments
 from torch.profiler import ProfilerActivity, profile
 
+from relisten.engines.sampling import draw
 from relisten.models import load
 from relisten.models.decoder import Chunk, KVCache, PackedDecoder
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
@@ -31,7 +35,7 @@ KERNELS = {
 class Side:
     """A decoder with its cache."""
 
-    def __init__(self, model: str, dtype: str, rows: int, past: int, compiled: bool = False) -> None:
+    def __init__(self, model: str, dtype: str, pasts: Sequence[int], compiled: bool = False) -> None:
         family = load(model, dtype=dtype)
         assert isinstance(family, Qwen2_5Omni)
         if compiled:
@@ -40,9 +44,9 @@ class Side:
                     part.compile(dynamic=True)
         self._decoder = PackedDecoder(family.language_model, family.lm_head)
         self._cache: KVCache = self._decoder.new_cache()
-        self._cache.reserve(rows, past + 1)
-        self._chunks = [Chunk(row, past, 1) for row in range(rows)]
-        self._embeddings = family.embed(torch.arange(rows))
+        self._cache.reserve(len(pasts), max(pasts) + 1)
+        self._chunks = [Chunk(row, past, 1) for row, past in enumerate(pasts)]
+        self._embeddings = family.embed(torch.arange(len(pasts)))
 
     @torch.inference_mode()
     def steps(self) -> float:
@@ -64,16 +68,44 @@ class Side:
         return {kind: 100 * found[kind] / whole for kind in (*KERNELS, "other kernels")}
 
 
+class Sampler:
+    """Draws a token for each row, from logits as spread as a model's."""
+
+    def __init__(self, rows: int, vocabulary: int, temperature: float, top_p: float) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._logits = 4 * torch.randn(rows, vocabulary, generator=generator)
+        self._banned = torch.arange(20)
+        self._options = [temperature] * rows, [top_p] * rows, torch.rand(rows, generator=generator).tolist()
+
+    @torch.inference_mode()
+    def steps(self) -> float:
+        """Seconds a step."""
+        began = time.perf_counter()
+        for _ in range(STEPS):
+            draw(self._logits, self._banned, *self._options)
+        return (time.perf_counter() - began) / STEPS
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--past", type=int, default=400)
+    parser.add_argument("--long", type=int, default=7500)
     options = parser.parse_args()
     run = Run(options)
-    plain = Side(options.model, "float32", options.rows, options.past)
-    sides = {"float32": plain, "bfloat16": Side(options.model, "bfloat16", options.rows, options.past)}
+    pasts = [options.past] * options.rows
+    plain = Side(options.model, "float32", pasts)
+    sides: dict[str, Side | Sampler] = {
+        "float32": plain,
+        "bfloat16": Side(options.model, "bfloat16", pasts),
+        "with a long row": Side(options.model, "float32", [*pasts, options.long]),
+        "the long row": Side(options.model, "float32", [options.long]),
+    }
+    vocabulary = len(load(options.model).lm_head.weight)
+    for name, temperature, top_p in (("likeliest", 0.0, 1.0), ("sampled", 1.0, 1.0), ("top-p", 0.7, 0.95)):
+        sides[name] = Sampler(options.rows, vocabulary, temperature, top_p)
     if shutil.which("g++"):
-        sides["compiled"] = Side(options.model, "float32", options.rows, options.past, compiled=True)
+        sides["compiled"] = Side(options.model, "float32", pasts, compiled=True)
     began = time.perf_counter()
     if "compiled" in sides:
         sides["compiled"].steps()
@@ -83,6 +115,13 @@ def main() -> None:
         Figure(f"a step of {options.rows} rows", 1000 * found["float32"], "ms"),
         *(Figure(f"  {kind}", share, "%") for kind, share in plain.shares().items()),
         Figure("float32, times as fast as bfloat16", found["bfloat16"] / found["float32"]),
+        Figure(
+            f"with one row more of {options.long} tokens, over both by themselves",
+            found["with a long row"] / (found["float32"] + found["the long row"]),
+        ),
+        Figure("drawing the likeliest tokens, over a step", 100 * found["likeliest"] / found["float32"], "%"),
+        Figure("drawing at temperature 1, over a step", 100 * found["sampled"] / found["float32"], "%"),
+        Figure("drawing at 0.7 with top-p 0.95, over a step", 100 * found["top-p"] / found["float32"], "%"),
     ]
     if "compiled" in found:
         figures += [

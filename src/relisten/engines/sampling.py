@@ -95,7 +95,7 @@ def _quantile(mass: Tensor, chances: Tensor) -> Tensor:
 
     Sums are float64, first of blocks and then within one, so that a vocabulary is read once and not copied.
     """
-    blocks = pad(mass, (0, -mass.shape[-1] % _BLOCK)).unflatten(-1, (-1, _BLOCK))
+    blocks = pad(mass, (0, -mass.shape[-1] % _BLOCK)).view(len(mass), -1, _BLOCK)
     sums = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
     wanted = chances * sums[:, -1:]
     block = _passes(sums, wanted)

@@ -21,9 +21,9 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import apply_rotary_
 from relisten.errors import InputError
 
 _CALL, _CALL_CUDA = 256, 16_384
-"""What one call of attention costs beside its keys and values, in tokens that it could have read meanwhile
-(echo-tiny on a CPU, anything from 64 to 512 does; on a GPU by arithmetic, 10 us of launch and 2 kB a token of a 7B at
-3 TB/s)."""
+"""What one call of attention costs beside its keys and values, in tokens that it could have read meanwhile. With
+echo-tiny on a CPU anything from 64 to 512 does; on a GPU by arithmetic: 10 us of launch, 2 kB a token of a 7B at
+3 TB/s."""
 
 
 @dataclass(frozen=True)
