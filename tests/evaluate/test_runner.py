@@ -13,13 +13,13 @@ import pytest
 from support.questions import write_questions, write_rows
 from support.scripted_run import respond
 
+from relisten import files
 from relisten.engines.drive import question_seed
 from relisten.engines.scripted import ScriptedEngine
 from relisten.errors import EngineError, InputError
-from relisten.evaluate import claims, files, runner
+from relisten.evaluate import claims, runner
 from relisten.evaluate.benchmarks.questions import Questions
 from relisten.evaluate.claims import Claims, Watch, Worker
-from relisten.evaluate.files import LineFile, cut_torn_line, write_once, write_whole
 from relisten.evaluate.results import read_run
 from relisten.evaluate.run_folder import Progress, RunFolder, Settings, Subject, prepare
 from relisten.evaluate.runner import work
@@ -377,55 +377,6 @@ def test_heartbeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             time.sleep(0.01)
     assert beats >= 3
     assert not lock.exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "kept"),
-    [(b"", b""), (b"torn", b""), (b"a\n", b"a\n"), (b"a\nb", b"a\n"), (b"a\n" + b"x" * 200_000, b"a\n")],
-)
-def test_cutting_a_torn_line(tmp_path: Path, content: bytes, kept: bytes) -> None:
-    path = tmp_path / "lines"
-    path.write_bytes(content)
-    cut_torn_line(path)
-    assert path.read_bytes() == kept
-
-
-def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    assert write_once(path, "one")
-    assert not write_once(path, "two")
-    write_whole(path, "three")
-    assert path.read_text() == "three"
-
-    def full(file: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(InputError, match="No space"):
-        write_whole(path, "four")
-    monkeypatch.undo()
-    assert path.read_text() == "three"
-    assert [each.name for each in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(1, "Operation not permitted")
-
-    monkeypatch.setattr(files.os, "link", refuse)
-    assert write_once(tmp_path / "file", "one")
-    assert not write_once(tmp_path / "file", "two")
-    assert (tmp_path / "file").read_text() == "one"
-
-
-def test_line_files_appear_with_their_first_line(tmp_path: Path) -> None:
-    lines = LineFile(tmp_path / "lines")
-    lines.sync()
-    lines.close()
-    assert not lines.path.exists()
-    lines.append("a\n")
-    lines.close()
-    assert lines.path.read_text() == "a\n"
 
 
 def test_the_scripted_answers_cover_every_outcome(data: Path, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from relisten.engines.scripted import ScriptedEngine
 from relisten.evaluate.benchmarks.questions import Questions
-from relisten.evaluate.files import LineFile
 from relisten.evaluate.run_folder import Settings, Subject, prepare
 from relisten.evaluate.runner import work
+from relisten.files import LineFile
 from relisten.question import Question
 
 

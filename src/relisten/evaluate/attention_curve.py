@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relisten.errors import InputError
+from relisten.files import write_whole
 
 FILE: Final = "attention.json"
 SETTLED: Final = 25
@@ -68,10 +69,7 @@ class AttentionCurve:
         Raises:
             InputError: the folder cannot be written to.
         """
-        try:
-            (folder / FILE).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{folder / FILE}: cannot be written ({error.strerror}); free the folder") from None
+        write_whole(folder / FILE, json.dumps(asdict(self)) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> AttentionCurve | None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from relisten.errors import InputError
-from relisten.evaluate.files import make_folder, telling
+from relisten.files import make_folder, telling
 
 if sys.platform != "win32":  # heartbeats alone decide there
     import fcntl

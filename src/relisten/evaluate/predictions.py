@@ -21,10 +21,10 @@ from typing import Any
 from relisten.errors import InputError
 from relisten.evaluate.benchmarks.base import BadRow, Benchmark, Official, read_metadata, read_text, unique
 from relisten.evaluate.benchmarks.questions import find_breakdowns
-from relisten.evaluate.files import write_whole
 from relisten.evaluate.results import Run, groups_of
 from relisten.evaluate.scoring import Graded, Outcome, Rule, Scorecard, chosen, grade, scorecard, string_match
 from relisten.evaluate.summary import Failure, Reference, Summary, summarize
+from relisten.files import write_whole
 from relisten.jsonl import dump_row
 from relisten.protocol import Finish, parse_answer
 from relisten.question import Question

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 from relisten.data.llm.prompts import Prompt
 from relisten.data.llm.structured import ask
 from relisten.errors import InputError
-from relisten.evaluate.files import write_whole
 from relisten.evaluate.predictions import Prediction, thinking
 from relisten.evaluate.results import Run, groups_of
 from relisten.evaluate.scoring import Outcome, Rule, grade
+from relisten.files import write_whole
 from relisten.jsonl import dump_row
 from relisten.llm.chat import ChatRequest, Message
 from relisten.llm.errors import EndpointError, StopRunError

@@ -13,9 +13,9 @@ from relisten.evaluate import results
 from relisten.evaluate.benchmarks.base import BadRow, Benchmark, digest, question_to_json, unique
 from relisten.evaluate.benchmarks.questions import find_breakdowns
 from relisten.evaluate.claims import Watch
-from relisten.evaluate.files import cut_torn_line, make_folder, write_once
 from relisten.evaluate.results import RunConfig
 from relisten.evaluate.scoring import Outcome, Rule, Tally, grade
+from relisten.files import cut_torn_line, make_folder, write_once
 from relisten.jsonl import dump_row, parse_row
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, parse_answer, system_prompt
 from relisten.question import Question

@@ -25,9 +25,9 @@ from relisten.engines.base import Engine
 from relisten.engines.drive import Ask, answer, failed_trace, question_seed
 from relisten.errors import EngineError, InputError, RelistenError
 from relisten.evaluate.claims import Claims, Watch, Worker
-from relisten.evaluate.files import LineFile, write_once
 from relisten.evaluate.provenance import git_state, versions
 from relisten.evaluate.run_folder import Progress, RunFolder
+from relisten.files import LineFile, write_once
 from relisten.jsonl import dump_row
 from relisten.protocol import Finish
 from relisten.question import Question

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from relisten.evaluate.files import write_whole
 from relisten.evaluate.results import SUMMARY, Run
 from relisten.evaluate.scoring import (
     Breakdown,
@@ -20,6 +19,7 @@ from relisten.evaluate.scoring import (
     controls,
     scorecard,
 )
+from relisten.files import write_whole
 
 
 class Failure(NamedTuple):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from relisten.errors import InputError, RelistenError
+from relisten.files import lock_folder, write_whole
 from relisten.reproduce.jobs import Job, list_jobs
 from relisten.reproduce.plan import Plan
 
@@ -51,7 +50,7 @@ def reproduce(
         raise InputError(f"workers {workers}: give 1 or more")
     if find_spec("accelerate") is None:  # it would be missed an hour later
         raise InputError('training needs accelerate: pip install "relisten[train]"')
-    with _held(folder):
+    with lock_folder(folder):
         _keep_plan(plan, folder)
         _Runner(list_jobs(plan), folder, workers, on_state).go()
 
@@ -123,30 +122,12 @@ class _Runner:
         return f"{name} failed (exit status {status}); the end of {log}:\n" + "\n".join(lines)
 
 
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Nobody else is at work in the folder meanwhile."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); give another --out") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{folder}: another process is at work here; wait for it, or give another --out"
-            ) from None
-        yield
-
-
 def _keep_plan(plan: Plan, folder: Path) -> None:
     path = folder / "plan.json"
     if not path.exists():
-        if any(each.name != ".lock" for each in folder.iterdir()):
+        if any(each.name[0] != "." for each in folder.iterdir()):
             raise InputError(f"{folder}: holds other files and no reproduction; give a new folder as --out")
-        path.write_text(json.dumps(plan.to_json(), indent=1) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(plan.to_json(), indent=1) + "\n")
         return
     held = json.loads(path.read_text(encoding="utf-8"))
     now = plan.to_json()
@@ -154,4 +135,4 @@ def _keep_plan(plan: Plan, folder: Path) -> None:
         if held[name] != now[name]:
             raise InputError(f"{folder}: was begun with another {name}; give the same, or another --out")
     # Further arms and seeds may be added, and some be left out: jobs that are done stay done.
-    path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(now, indent=1) + "\n")

@@ -15,6 +15,7 @@ from relisten.data.scenes import SceneSpec
 from relisten.data.simulating import MANIFEST, SimulatedSet, SimulateOptions
 from relisten.data.subject import Style
 from relisten.errors import InputError, RelistenError
+from relisten.files import write_whole
 from relisten.jsonl import parse_row
 from relisten.reproduce.arms import WHOLE, WINDOWS
 from relisten.reproduce.plan import LONG_SECONDS, Budget
@@ -95,9 +96,7 @@ def make_set(clips: ClipSet, scenes: SceneSpec, folder: Path, processes: int) ->
                 f"{place}: {len(lines)} questions about {clips.clips} clips, {clips.limit} are wanted; scenes that "
                 "are less dense allow more"
             )
-        part = place / f".{asked}.part"
-        part.write_text("".join(lines[: clips.limit]), encoding="utf-8")
-        part.replace(questions_file(folder, clips.name, asked))
+        write_whole(questions_file(folder, clips.name, asked), "".join(lines[: clips.limit]))
 
 
 def _questions(place: Path, asked: str, seed: int) -> list[str]:

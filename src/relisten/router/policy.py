@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from relisten.errors import InputError
+from relisten.files import write_whole
 from relisten.models.base import Family
 from relisten.router.decision import Decision, Policy
 from relisten.router.routes import DIRECT, Route, check_routes
@@ -82,9 +83,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 def write_about(folder: Path, kind: Kind, routes: Sequence[Route], about: Mapping[str, Any]) -> None:
     """Write `policy.json`; the folder is there already."""
     content = {"version": _VERSION, "kind": kind, "routes": [route.name for route in routes], **about}
-    part = folder / f".{FILE}.part"
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(folder / FILE)
+    write_whole(folder / FILE, json.dumps(content, indent=1) + "\n")
 
 
 def temper(logprobs: Tensor, temperature: float) -> Tensor:

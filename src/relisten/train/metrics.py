@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relisten.errors import InputError
+from relisten.files import write_whole
 from relisten.jsonl import read_rows
 
 _FILE: Final = "metrics.jsonl"
@@ -28,9 +29,7 @@ def last_row(folder: Path) -> dict[str, float]:
 def keep_rows(path: Path, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
     """Drop all other rows of a file, and lines that a kill has torn; nothing where there is no file."""
     if path.exists():
-        part = path.with_name(f".{path.name}.part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in _good_rows(path) if wanted(row)))
-        part.replace(path)
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in _good_rows(path) if wanted(row)))
 
 
 class Metrics:

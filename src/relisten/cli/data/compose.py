@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,6 +15,7 @@ from relisten.cli.outputs import refuse_same
 from relisten.data.compose import GROUPS, ComposeOptions, compose, kinds_named
 from relisten.data.subject import Style
 from relisten.errors import InputError
+from relisten.files import make_folder, replacing
 from relisten.processes import usable_processors
 from relisten.tools.tool import require_tools
 
@@ -60,28 +60,21 @@ def compose_(
     )  # fmt: skip
     refused: Counter[str] = Counter()
     clips = questions = bad = 0
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     cache = out.with_name(f"{out.name}.tools") if chosen else None
     stretches = compose(manifest, out.parent, options, processes or usable_processors(), cache)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            for stretch in counting(stretches, "clips (64 at a time)", sys.stderr):
-                file.writelines(stretch.rows)
-                clips += stretch.clips
-                questions += len(stretch.rows)
-                refused.update(stretch.refused)
-                for error in stretch.bad:
-                    bad += 1
-                    if bad <= _SHOWN:
-                        print(error, file=sys.stderr)
+    make_folder(out.parent)
+    with replacing(out) as file:
+        for stretch in counting(stretches, "clips (64 at a time)", sys.stderr):
+            file.writelines(stretch.rows)
+            clips += stretch.clips
+            questions += len(stretch.rows)
+            refused.update(stretch.refused)
+            for error in stretch.bad:
+                bad += 1
+                if bad <= _SHOWN:
+                    print(error, file=sys.stderr)
         if not questions:
             raise InputError(f"{manifest}: allows no question ({_reasons(refused) or 'it has no good row'})")
-        partial.replace(out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
-    finally:
-        partial.unlink(missing_ok=True)
     if as_json:
         print(
             json.dumps(

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from relisten.cli.router.train import RouterShow
 from relisten.errors import InputError
+from relisten.files import write_whole
 
 if TYPE_CHECKING:
     from relisten.evaluate.routing import Way
@@ -54,7 +55,7 @@ def report(
         asked = read_referenced(str(questions), show.note)
         found = judge_router(run, asked, known=known, latency=latency, device=device, watch=show.watch)
     page = write_routing_report(found, out or run / "report.html")
-    (page.with_suffix(".json")).write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
+    write_whole(page.with_suffix(".json"), json.dumps(found.to_json(), indent=1) + "\n")
     if as_json:
         print(json.dumps(found.to_json(), indent=1))
         return

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TextIO
+from typing import IO, Any, Final
 
 from relisten.data.examples import example_row
 from relisten.data.llm.pipeline import ClipResult
-from relisten.errors import InputError
+from relisten.files import make_folder, replacing, write_whole
 from relisten.jsonl import dump_row
 
 FILES: Final = ("sft", "rl", "discarded", "failed", "captions")
@@ -22,7 +22,7 @@ FILES: Final = ("sft", "rl", "discarded", "failed", "captions")
 class OutcomeFolder:
     """Takes results and writes `sft.jsonl`, `rl.jsonl`, `discarded.jsonl`, `failed.jsonl` and `captions.jsonl`.
 
-    Until the folder is closed the rows stand in `<name>.jsonl.part`, so that files of an earlier run stay whole.
+    Until the folder is closed the rows stand in hidden files, so that files of an earlier run stay whole.
 
     Raises:
         InputError: the folder cannot be written.
@@ -33,16 +33,11 @@ class OutcomeFolder:
         self.rows: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.clips = 0
-        self._open = ExitStack()
-        self._files: dict[str, TextIO] = {}
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            for name in FILES:
-                file = self._part(name).open("w", encoding="utf-8", newline="\n")
-                self._files[name] = self._open.enter_context(file)
-        except OSError as error:
-            self._open.close()
-            raise InputError(f"{self.path}: cannot be written ({error.strerror}); give another folder") from None
+        make_folder(self.path)
+        with ExitStack() as opened:
+            files = {name: opened.enter_context(replacing(self.path / f"{name}.jsonl")) for name in FILES}
+            self._open = opened.pop_all()
+        self._files: dict[str, IO[str]] = files
 
     def add(self, result: ClipResult) -> None:
         """Write what became of one clip; a clip that only waits for the next run leaves no row."""
@@ -63,9 +58,7 @@ class OutcomeFolder:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """A JSON file of the folder, whole or not at all."""
-        part = self.path / f"{name}.part"
-        part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(self.path / name)
+        write_whole(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def __enter__(self) -> OutcomeFolder:
         return self
@@ -73,13 +66,8 @@ class OutcomeFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.close()
-        for name in FILES if error is None else ():
-            self._part(name).replace(self.path / f"{name}.jsonl")
+        self._open.__exit__(kind, error, trace)
 
     def _write(self, name: str, row: Mapping[str, Any]) -> None:
         self.rows[name] += 1
         self._files[name].write(dump_row(row))
-
-    def _part(self, name: str) -> Path:
-        return self.path / f"{name}.jsonl.part"

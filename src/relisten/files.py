@@ -1,34 +1,38 @@
-"""Writing into a run folder: whole or not at all, with errors that say what to do."""
+"""Writing files whole or not at all, with errors that say what to do; a folder for one process alone."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import glob
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any, Final
 
 from relisten.errors import InputError
 
-_CHUNK = 1 << 16
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+LOCK: Final = ".lock"
+_CHUNK: Final = 1 << 16
+_NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
 @contextlib.contextmanager
 def telling(path: Path) -> Iterator[None]:
-    """Turns an OSError into an InputError that names `path` and the remedy; what was written before stays."""
+    """Turns an OSError into an InputError that names `path` and the remedy."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "free some space"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            remedy = "make it writable, or copy the run elsewhere"
+            remedy = "make it writable, or give another place"
         else:
             remedy = "mend that"
         raise InputError(
-            f"{path}: cannot be written ({error.strerror}); all that was finished is kept. "
+            f"{path}: cannot be written ({error.strerror}); what was finished before is kept. "
             f"{remedy[0].upper()}{remedy[1:]} and give the same command again"
         ) from error
 
@@ -39,36 +43,73 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+@contextlib.contextmanager
+def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """A file to write, UTF-8 text unless `binary`: left without an error it takes the place of `path`, complete;
+    else `path` stays as it was.
+
+    For one process at a time, since it removes what a killed one left: another that still writes is told so.
+
+    Raises:
+        InputError: it cannot be written; any OSError inside counts as that.
+    """
+    for left in path.parent.glob(_partial_name(glob.escape(path.name), "[0-9a-f]" * 8)):
+        with contextlib.suppress(OSError):
+            left.unlink()
+    with _partial(path) as partial:
+        with _filling(partial, binary) as file:
+            yield file
+        partial.replace(path)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that it is there complete, or as it was before. One that holds this text is left alone."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if path.read_text(encoding="utf-8") == text:
             return
-    partial = _partial(path, text)
-    with telling(path):
+    with _partial(path) as partial:
+        with _filling(partial) as file:
+            file.write(text)
         partial.replace(path)
 
 
 def write_once(path: Path, text: str) -> bool:
     """Write a file complete unless it is there; returns whether this call wrote it. Of several processes that
     try at once one succeeds."""
-    partial = _partial(path, text)
-    try:
-        with telling(path):
-            try:
-                os.link(partial, path)
-            except FileExistsError:
+    with _partial(path) as partial:
+        with _filling(partial) as file:
+            file.write(text)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # A file system without hard links: here two processes that begin in the same instant could race.
+            if path.exists():
                 return False
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                # A file system without hard links: here two processes that begin in the same instant could race.
-                if path.exists():
-                    return False
-                partial.replace(path)
-            return True
-    finally:
-        partial.unlink(missing_ok=True)
+            partial.replace(path)
+        return True
+
+
+def lock_folder(folder: Path) -> IO[str]:
+    """Make a folder this process's own for as long as the returned file is open, which ends with the process.
+
+    Raises:
+        InputError: another process has it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise InputError(f"{folder}: another run is at work here; wait for it, or give another folder") from None
+    return file
 
 
 class LineFile:
@@ -126,15 +167,25 @@ def cut_torn_line(path: Path) -> None:
             os.truncate(path, kept)
 
 
-def _partial(path: Path, text: str) -> Path:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+@contextlib.contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """A name beside `path`, for nobody else; nothing is left of it."""
+    partial = path.with_name(_partial_name(path.name, secrets.token_hex(4)))
     with telling(path):
         try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
+            yield partial
+        finally:
             partial.unlink(missing_ok=True)
-            raise
-    return partial
+
+
+def _partial_name(name: str, token: str) -> str:
+    return f".{name}.{token}.part"
+
+
+@contextlib.contextmanager
+def _filling(path: Path, binary: bool = False) -> Iterator[IO[Any]]:
+    """A new file that is on the disk when it is left."""
+    with path.open("xb") if binary else path.open("x", encoding="utf-8", newline="\n") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
