@@ -73,8 +73,8 @@ class Clip:
         """Read a sound file: what libsndfile knows (wav, flac, ogg, aiff, ...), else what FFmpeg knows
         (mp3, m4a, webm, the sound track of an mp4, ...). Channels are averaged, the rate becomes 16 kHz.
 
-        While a clip is in use its file gives that very clip again: what questions about one clip have in common is
-        computed once.
+        While a clip is in use, its file gives the same object again, so that engines compute only once what
+        questions about it have in common.
 
         Raises:
             InputError: the file is missing, empty, cut off, not audio, holds NaN, infinite or absurdly loud

@@ -75,7 +75,8 @@ class LookingStream(Stream, Protocol):
     """A stream that shows hidden states of its prompt and goes on from them; not every engine has these."""
 
     async def look(self) -> Look:
-        """Read the prompt, without a word said yet; `decode` then goes on from there, as if nobody had looked.
+        """Run the prompt through the model and show what it makes of it; `decode` then goes on from there, as if
+        nobody had looked.
 
         Raises:
             EngineError: it failed, and the stream is closed; or the prompt was read before, by a look or by

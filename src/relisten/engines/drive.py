@@ -33,7 +33,7 @@ OnEvent = Callable[[Happening], None]
 
 
 class Ask(Protocol):
-    """A way to an answer: `answer` itself, or a router's."""
+    """How answers are made: `answer`, or the method of a router."""
 
     def __call__(
         self,
@@ -87,8 +87,8 @@ def seeded(sampling: Sampling) -> Sampling:
 
 
 async def sound_of(question: Question) -> Clip:
-    """The question's clip; what is in memory needs no thread, so that answers begin in the order in which they were
-    asked for.
+    """The question's clip. Only files are read in a thread, so answers about clips in memory begin in the order in
+    which they were asked for.
 
     Raises:
         InputError: it cannot be read.

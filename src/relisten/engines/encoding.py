@@ -39,7 +39,7 @@ class Encoder:
 
     Args:
         wake: called from the encoder's own thread whenever that has encoded a sound.
-        beside: whether to start the thread; None does where PyTorch leaves a processor unused.
+        beside: whether to start the thread; None: if PyTorch leaves a processor unused.
         cache: what may be reused; cleared by `forget`.
     """
 

@@ -15,7 +15,8 @@ T = TypeVar("T")
 
 
 class BackgroundLoop:
-    """Runs coroutines in a thread of its own; if nobody closes it, that ends with this object or with the process.
+    """Runs coroutines in a thread of its own. The thread ends on `close`, when this object is collected, or when
+    the process exits.
 
     Args:
         owner: whose loop it is, as errors call it.
@@ -24,20 +25,21 @@ class BackgroundLoop:
     def __init__(self, owner: str) -> None:
         self._owner = owner
         self._loop = asyncio.new_event_loop()
-        self._closing = threading.Lock()  # nothing may start behind what is cancelled
-        # The thread knows the loop alone, so that it does not keep this object.
+        self._closing = threading.Lock()  # nothing may start once all that runs was cancelled
+        # The thread refers to the loop only, so that this object can be collected.
         self._thread = threading.Thread(target=_serve, args=(self._loop,), name=f"relisten-{owner}", daemon=True)
         self._thread.start()
         self._finalizer = weakref.finalize(self, _end_soon, self._loop)
-        self._finalizer.atexit = False  # the process ends the thread
+        self._finalizer.atexit = False  # a daemon thread ends with the process
 
     @property
     def inside(self) -> bool:
-        """Whether the caller runs in the loop's own thread, where nobody can wait for what runs there."""
+        """Whether the caller runs in the loop's own thread, where waiting for the loop would stop it for ever."""
         return threading.current_thread() is self._thread
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """
+        """Start a coroutine, from any thread.
+
         Raises:
             EngineError: the loop was closed.
         """
@@ -48,7 +50,8 @@ class BackgroundLoop:
         raise EngineError(f"the {self._owner} was closed")
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """
+        """The result of a coroutine.
+
         Raises:
             EngineError: the loop was closed, before or meanwhile.
         """
@@ -71,7 +74,7 @@ class BackgroundLoop:
             raise EngineError(f"the {self._owner} was closed") from None
 
     def close(self) -> None:
-        """Cancel what is running and end the thread; from inside, that happens behind the caller."""
+        """Cancel what is running and end the thread; called from inside, that happens after the call."""
         with self._closing:
             self._finalizer()
         if not self.inside:
@@ -92,4 +95,4 @@ async def _end(loop: asyncio.AbstractEventLoop) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    loop.call_soon(loop.stop)  # behind what tells the futures of tasks that have just ended
+    loop.call_soon(loop.stop)  # after the callbacks that tell those who wait for these tasks

@@ -41,12 +41,12 @@ class NativeEngine:
         lockstep: take a step only when every answer that is open has said what it wants next. With `together`,
             answers then come out the same to the bit however threads are scheduled. An answer that is left open
             and not read stops all others.
-        encode_beside: encode sound in a thread of its own beside decoding (CPU only; the same to the bit); None
-            does where PyTorch leaves a processor unused.
+        encode_beside: encode sound in a thread of its own beside decoding (CPU only; the same to the bit); None:
+            if PyTorch leaves a processor unused.
         align: widen what is listened to again to the audio tower's grid of chunks (2 s for Qwen2.5-Omni-7B), whose
             inner chunks are then known from the clip and not encoded again; it pays for crops of 10 s and more. The
-            trace has the widened segment. Crops at another speed than 1 stay as they are: no chunk of the clip is
-            one of theirs.
+            trace has the widened segment. Crops at another speed than 1 stay as they are: they share no
+            chunk with the clip.
     """
 
     def __init__(
@@ -86,9 +86,10 @@ class NativeEngine:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """No step is taken inside: what is asked to decode there begins side by side when it ends. Clip objects
-        that answers share are then encoded once, and equal prompts computed once. Who begins later takes over
-        what open answers about the same clip object have computed. Of several at once the last to end counts."""
+        """Nothing is decoded inside: what is asked to decode there begins side by side when the block ends. Clip
+        objects that these answers share are then encoded once, and equal prompts computed once. Without this, an
+        answer that begins later still copies what open answers about the same clip object have computed. When
+        several `together` blocks overlap, decoding starts when the last one ends."""
         self._worker.hold()
         try:
             yield

@@ -1,4 +1,4 @@
-"""Options of an engine: as people write them, and what is no good."""
+"""Options of engines: how people write them, and checks of their values."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Family(Protocol):
         ...
 
     def completing(self, tag: str) -> frozenset[int]:
-        """Ids of the tokens with which `tag` may become complete, whichever tokens it began with."""
+        """Ids of the tokens that may complete `tag`, whichever tokens it began with."""
         ...
 
     def num_audio_tokens(self, num_samples: int) -> int:
@@ -119,8 +119,8 @@ class Family(Protocol):
         ...
 
     def encode_audio(self, clips: Sequence[Clip], cache: ChunkCache | None = None) -> list[Tensor]:
-        """For each clip its (n, hidden) embeddings, n = `num_audio_tokens`; differentiable in the weights outside
-        of inference mode, and inside of it without encoding anew what `cache` holds."""
+        """For each clip its (n, hidden) embeddings, n = `num_audio_tokens`. Outside of inference mode they are
+        differentiable in the weights; inside of it, chunks that are in `cache` are not encoded again."""
         ...
 
     def embed(self, ids: Tensor) -> Tensor:

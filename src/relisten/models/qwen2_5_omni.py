@@ -37,8 +37,8 @@ LANGUAGE_MODEL = "model.language_model" if _NESTED else "model"
 
 
 def count_audio_tokens(frames: int) -> int:
-    """Embeddings of a sound of `frames` mel frames: one convolution and one pooling, each of stride 2. Whole chunks
-    leave no remainder in either."""
+    """Embeddings of a sound of `frames` mel frames: one convolution and one pooling, each of stride 2. Counted
+    chunk by chunk it is the same, since a whole chunk leaves no remainder in either."""
     return (((frames - 1) // 2 + 1) - 2) // 2 + 1
 
 
@@ -251,12 +251,12 @@ class Qwen2_5Omni:  # noqa: N801
         """
         counts = [self.num_audio_tokens(clip.num_samples) for clip in clips]
         heard = [clip for clip, count in zip(clips, counts, strict=True) if count]
+        nothing = self.lm_head.weight.new_zeros(0, self.lm_head.in_features)
         if not heard:
-            return [self.lm_head.weight.new_zeros(0, self.lm_head.in_features) for _ in clips]
+            return [nothing for _ in clips]
         features, lengths = self.mel(heard)
         if torch.is_inference_mode_enabled():
             encoded = iter(encode_features(self.audio_tower, features, lengths.tolist(), cache))
-            nothing = self.lm_head.weight.new_zeros(0, self.lm_head.in_features)
             return [next(encoded) if count else nothing for count in counts]
         embeddings = self.audio_tower(features, feature_lens=lengths).last_hidden_state
         return list(embeddings.split(counts))
@@ -318,10 +318,9 @@ def _fill(
 ) -> None:
     """Give `thinker` the weights of `source`; every one must be there, and none be left over."""
     expected = {name: parameter.shape for name, parameter in thinker.named_parameters()}
-    if thinker.config.tie_word_embeddings:
-        expected.pop("lm_head.weight", None)
     stored = {_module_name(name): name for name in source.files if _is_heard(name)}
-    if thinker.config.tie_word_embeddings:
+    if thinker.config.tie_word_embeddings:  # the same tensor as the embedding
+        expected.pop("lm_head.weight", None)
         stored.pop("lm_head.weight", None)
     missing, unknown = expected.keys() - stored.keys(), stored.keys() - expected.keys()
     for what, names in (("lacks", missing), ("has unknown", unknown)):
@@ -377,7 +376,7 @@ def _is_heard(name: str) -> bool:
 
 
 def _module_name(name: str) -> str:
-    """Stored names are older than the module's: there, `model` was the language model alone."""
+    """The module's name of a stored tensor. Checkpoints keep older names: there, `model` is the language model."""
     name = name.removeprefix(_PREFIX)
     if not _NESTED:
         return name.replace("model.audio_tower.", "audio_tower.").replace("model.language_model.", "model.")

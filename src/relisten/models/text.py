@@ -125,7 +125,7 @@ class TextCodec:
         return TextDecoder(self._table)
 
     def completing(self, tag: str) -> frozenset[int]:
-        """Ids of the tokens with which `tag` may become complete, whichever tokens it began with."""
+        """Ids of the tokens that may complete `tag`, whichever tokens it began with."""
         whole = tag.encode()
 
         def may_complete(token: bytes) -> bool:

@@ -70,10 +70,13 @@ class ChunkCache:
     """States of chunks that were encoded before, by their mel features: what is equal to the bit is not encoded
     again, and nothing else ever is reused. Forgets what was not used for longest beyond `limit` bytes.
 
-    A chunk of a crop has the features of a chunk of its clip where the crop begins on the clip's grid of chunks,
-    and the crop's edges are not near (what stands before and behind a crop is not heard, see `models.mel`) or are
-    the clip's own, and crop and clip put the floor of their values at the same level, or the chunk does not reach
-    down to either. Equal crops have equal features, too: answers to one question often go back to one place.
+    Equal crops have equal features: answers to one question often go back to one place. And a chunk of a crop has
+    the features of a chunk of its clip if all of this holds:
+
+    * the crop begins on the clip's grid of chunks;
+    * the chunk is not at an edge of the crop, since no features hear beyond a crop (`models.mel`), or that edge is
+      the clip's own;
+    * crop and clip floor their values at the same level, or the chunk does not reach down to either floor.
 
     The weights must not change while it holds anything: `clear` it then. Threads may share it.
     """
@@ -86,10 +89,11 @@ class ChunkCache:
         self.found = 0
         """Chunks that needed no encoding."""
         self.made = 0
+        """Chunks that did."""
 
     @staticmethod
     def key(mel: Tensor) -> bytes:
-        """Of a chunk in the memory of the host."""
+        """The key of a chunk, which must be in the memory of the host."""
         return hashlib.blake2b(mel.contiguous().numpy().data, digest_size=16).digest()
 
     def get(self, key: bytes) -> Tensor | None:
@@ -166,7 +170,7 @@ def _split(features: Tensor, lengths: Sequence[int], chunk: int) -> list[tuple[T
 
 
 def encode_chunks(tower: Any, chunks: Sequence[Tensor]) -> list[Tensor]:
-    """The states of each chunk, its own number of them."""
+    """The states of each chunk, without padding."""
     lengths = torch.tensor([chunk.shape[1] for chunk in chunks], device=chunks[0].device)
     longest = max(chunk.shape[1] for chunk in chunks)
     mel = torch.stack([F.pad(chunk, (0, longest - chunk.shape[1])) for chunk in chunks])
@@ -182,7 +186,7 @@ def _layer(layer: Any, x: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Te
         linear(projection, h).view(n, length, attention.num_heads, -1).transpose(1, 2)
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    # Only who learns pays for the fused kernel's backward; in half precision it keeps the scores in float32.
+    # The fused kernel is slow to learn through (`attend`), but in half precision it keeps the scores in float32.
     mixed = attend(q, k, v, mask) if torch.is_grad_enabled() else F.scaled_dot_product_attention(q, k, v, mask)
     mixed = mixed.transpose(1, 2).reshape(n, length, width)
     x = x + linear(attention.out_proj, mixed)
