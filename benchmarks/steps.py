@@ -4,9 +4,9 @@ a long row among them costs, and what sampling does.
     python benchmarks/steps.py [--model MODEL] [--rows 32] [--past 400] [--long 7500] [--threads 1] [--json]
         [--out FILE]
 
-Each row adds one token behind `--past` others, the long one behind `--long`. Shares are what PyTorch's profiler gives
-to kernels; the rest is Python and dispatch. Compiled are the parts between attention and the cache, with the number
-of rows left open; a C++ compiler is needed for that on a CPU, and without one these figures are left out.
+Each row adds one token behind `--past` others, the long one behind `--long`. Shares are what PyTorch's profiler
+gives to kernels; the rest is Python and dispatch. Compiled are the parts between attention and the cache, with the
+number of rows left open; a C++ compiler is needed for that on a CPU, and without one these figures are left out.
 """
 
 from __future__ import annotations

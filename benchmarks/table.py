@@ -23,7 +23,9 @@ def table(result: dict[str, Any]) -> list[str]:
     processors = f"{machine['processors']} x {machine['processor']}"
     where = [processors, f"{machine['threads']} PyTorch threads", f"load {machine['load']} at the start"]
     where += [machine["gpu"]] if "gpu" in machine else []
-    lines += [", ".join(where) + f", torch {machine['versions'].get('torch', '?')}.", ""]
+    where += [f"torch {machine['versions'].get('torch', '?')}"]
+    where += [f"commit {machine['git']['commit'][:7]}"] if machine.get("git") else []
+    lines += [", ".join(where) + ".", ""]
     lines += ["| what | measured | goal |", "|---|---|---|"]
     for row in result["figures"]:
         figure = Figure(**row)
