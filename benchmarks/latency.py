@@ -28,6 +28,7 @@ import torch
 from _measuring import Figure, Run, alternate, arguments, decode, one_answer, question, time_listen
 
 from relisten.engines.native import NativeEngine
+from relisten.models import resolve_device
 from relisten.models.base import Family
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.models.tiny import TinyShape, build
@@ -143,8 +144,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=max(ROWS), help="leaves out more answers at once")
     options = parser.parse_args()
     run = Run(options)
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
-    device = torch.device(name)
+    device = torch.device(resolve_device(options.device))
     half = device.type != "cpu" if options.dtype == "auto" else options.dtype == "bfloat16"
     family = make(options.shape, device, torch.bfloat16 if half else torch.float32)
     weights = sum(

@@ -32,7 +32,7 @@ from relisten.audio import Clip
 from relisten.engines.base import Look
 from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
-from relisten.models import load
+from relisten.models import default_dtype, load, resolve_device
 from relisten.protocol import Format, Segment
 from relisten.question import Question
 from relisten.router.answering import Router
@@ -150,8 +150,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    family = load(options.model, dtype="float32" if device == "cpu" else "bfloat16", device=device)
+    device = resolve_device("auto")
+    family = load(options.model, dtype=default_dtype(device), device=device)
     asked = scene_questions(options.questions)
     with NativeEngine(family) as engine:
         policy = fresh_policy(engine, asked[0])
