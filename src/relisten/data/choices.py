@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def example_of(
-    scene: Subject,
+    subject: Subject,
     rng: Rng,
     kind: str,
     text: str,
@@ -44,21 +44,21 @@ def example_of(
     question = Question(
         text=text,
         choices=tuple(shuffled(rng, choices)),
-        audio=scene.audio,
-        id=f"{scene.name}-{kind}",
+        audio=subject.audio,
+        id=f"{subject.name}-{kind}",
         answer=answer,
-        metadata={"kind": kind, **scene.metadata},
-        findings=tuple(told.line for told in scene.told),
+        metadata={"kind": kind, **subject.metadata},
+        findings=tuple(told.line for told in subject.told),
     )
     return Example(question, response, kind, heard.difficulty())
 
 
-def counted(scene: Subject, rng: Rng, kind: str, text: str, label: str, number: int, heard: Listening) -> Example:
+def counted(subject: Subject, rng: Rng, kind: str, text: str, label: str, number: int, heard: Listening) -> Example:
     """An example whose answer is `number`, among three other numbers that come as often as it does."""
     times = "1 time" if number == 1 else f"{number} times"
-    said = scene.say(label)
+    said = subject.say(label)
     end = pick(rng, (f"so the {said} sounds {times}", f"so the {said} comes {times}", f"so that makes {number}"))
-    return example_of(scene, rng, kind, text, str(number), number_choices(rng, number), heard, "count", end)
+    return example_of(subject, rng, kind, text, str(number), number_choices(rng, number), heard, "count", end)
 
 
 def number_choices(rng: Rng, number: int, least: int = 0) -> list[str]:
@@ -76,19 +76,19 @@ def pick_number(rng: Rng, options: Mapping[int, T]) -> int:
     return int(rng.choice(numbers, p=weights / weights.sum()))
 
 
-def labels_of(scene: Subject, rng: Rng, answer: str) -> tuple[str, ...]:
+def labels_of(subject: Subject, rng: Rng, answer: str) -> tuple[str, ...]:
     """The answer and two or three other labels, those heard in the scene first."""
-    others = {event.label for event in scene.events} - {answer}
-    present = sorted(label for label in others if not scene.alike(label, answer))
-    absent = [label for label in scene.strays if label not in others and label != answer]
+    others = {event.label for event in subject.events} - {answer}
+    present = sorted(label for label in others if not subject.alike(label, answer))
+    absent = [label for label in subject.strays if label not in others and label != answer]
     wrong = [*shuffled(rng, present)[:3], *shuffled(rng, absent)]
     return (answer, *wrong[: int(rng.integers(2, 4))])
 
 
-def firsts_of(scene: Subject) -> list[LabelledEvent]:
+def firsts_of(subject: Subject) -> list[LabelledEvent]:
     """The first event of every label, in order."""
     found: dict[str, LabelledEvent] = {}
-    for event in scene.events:
+    for event in subject.events:
         found.setdefault(event.label, event)
     return list(found.values())
 

@@ -79,9 +79,9 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-def speakers(scene: Subject, rng: Rng) -> Example | None:
+def speakers(subject: Subject, rng: Rng) -> Example | None:
     """How many different people speak."""
-    voices = _voices(scene)
+    voices = _voices(subject)
     if voices is None or len(parts := walk(voices)) > MAX_LISTENS:
         return None
     number = len({event.label for event in voices.events})
@@ -95,9 +95,9 @@ def speakers(scene: Subject, rng: Rng) -> Example | None:
     return _asked(voices, rng, "speakers", str(number), choices, heard, f"so {people}")
 
 
-def speaker_turns(scene: Subject, rng: Rng) -> Example | None:
+def speaker_turns(subject: Subject, rng: Rng) -> Example | None:
     """How many turns one speaker takes."""
-    voices = _voices(scene)
+    voices = _voices(subject)
     if voices is None or len(parts := walk(voices)) > MAX_LISTENS:
         return None
     counts = Counter(event.label for event in voices.events)
@@ -114,9 +114,9 @@ def speaker_turns(scene: Subject, rng: Rng) -> Example | None:
     return _asked(voices, rng, "speaker_turns", str(number), choices, heard, end, one=name)
 
 
-def last_word(scene: Subject, rng: Rng) -> Example | None:
+def last_word(subject: Subject, rng: Rng) -> Example | None:
     """Who speaks last."""
-    voices = _voices(scene)
+    voices = _voices(subject)
     if voices is None or len(names := _names(voices)) < 2:
         return None
     *others, event = voices.events
@@ -127,9 +127,9 @@ def last_word(scene: Subject, rng: Rng) -> Example | None:
     return _asked(voices, rng, "last_word", event.label, names, heard, f"so {event.label} has the last word")
 
 
-def speaks_most(scene: Subject, rng: Rng) -> Example | None:
+def speaks_most(subject: Subject, rng: Rng) -> Example | None:
     """Who speaks longest in all, by a factor of 1.3 at least."""
-    voices = _voices(scene)
+    voices = _voices(subject)
     if voices is None or len(names := _names(voices)) < 2 or len(parts := walk(voices)) > MAX_LISTENS:
         return None
     times = {name: sum(event.duration for event in voices.of(name)) for name in names}
@@ -144,9 +144,9 @@ def speaks_most(scene: Subject, rng: Rng) -> Example | None:
     return _asked(voices, rng, "speaks_most", name, names, heard, f"so it is {sums}, and {name} speaks the longest")
 
 
-def next_speaker(scene: Subject, rng: Rng) -> Example | None:
+def next_speaker(subject: Subject, rng: Rng) -> Example | None:
     """Who speaks right after the first turn of a speaker; among three or more."""
-    voices = _voices(scene)
+    voices = _voices(subject)
     if voices is None or len(names := _names(voices)) < 3:
         return None
     options = []
@@ -172,12 +172,12 @@ def next_speaker(scene: Subject, rng: Rng) -> Example | None:
     return _asked(voices, rng, "next_speaker", late.label, choices, heard, end, one=event.label)
 
 
-def said_by(scene: Subject, rng: Rng) -> Example | None:
+def said_by(subject: Subject, rng: Rng) -> Example | None:
     """Who says certain words."""
-    voices = _voices(scene)
+    voices = _voices(subject)
     if voices is None or len(names := _names(voices)) < 2:
         return None
-    quotes = _quotable(scene.turns)
+    quotes = _quotable(subject.turns)
     if not quotes:
         return None
     turn = pick(rng, quotes)
@@ -188,31 +188,31 @@ def said_by(scene: Subject, rng: Rng) -> Example | None:
     return _asked(voices, rng, "said_by", event.label, names, heard, end, words=turn.text)
 
 
-def said_after(scene: Subject, rng: Rng) -> Example | None:
+def said_after(subject: Subject, rng: Rng) -> Example | None:
     """What is said right after certain words."""
-    quotes = _quotable(scene.turns)
-    options = [(early, late) for early, late in _successions(scene) if early in quotes and late in quotes]
+    quotes = _quotable(subject.turns)
+    options = [(early, late) for early, late in _successions(subject) if early in quotes and late in quotes]
     if not options or len(quotes) < 4:
         return None
     early, late = pick(rng, options)
     others = [turn.text for turn in quotes if turn not in (early, late)]
-    lines = scene.naming(
-        [LabelledEvent(t.start, t.end, f'"{t.text}"' if t.text else "speech") for t in scene.turns]
+    lines = subject.naming(
+        [LabelledEvent(t.start, t.end, f'"{t.text}"' if t.text else "speech") for t in subject.turns]
     )
     heard = listening(lines, rng)
-    if not heard.seek(lines.events[scene.turns.index(early)], lines.events[scene.turns.index(late)]):
+    if not heard.seek(lines.events[subject.turns.index(early)], lines.events[subject.turns.index(late)]):
         return None
     choices = (late.text, *shuffled(rng, others)[:3])
     end = f'so "{late.text}" comes right after it'
     return _asked(lines, rng, "said_after", late.text, choices, heard, end, words=early.text)
 
 
-def asks(scene: Subject, rng: Rng) -> Example | None:
+def asks(subject: Subject, rng: Rng) -> Example | None:
     """Who asks a question, where only one speaker does."""
-    voices = _voices(scene)
-    if voices is None or len(names := _names(voices)) < 2 or not all(turn.text for turn in scene.turns):
+    voices = _voices(subject)
+    if voices is None or len(names := _names(voices)) < 2 or not all(turn.text for turn in subject.turns):
         return None
-    questions = [turn for turn in scene.turns if turn.text.rstrip("\"' ").endswith("?")]
+    questions = [turn for turn in subject.turns if turn.text.rstrip("\"' ").endswith("?")]
     if len({turn.speaker for turn in questions}) != 1:
         return None
     turn = pick(rng, questions)
@@ -222,15 +222,15 @@ def asks(scene: Subject, rng: Rng) -> Example | None:
     return _asked(voices, rng, "asks", event.label, names, heard, f"so it is {event.label} who asks")
 
 
-def answers(scene: Subject, rng: Rng) -> Example | None:
+def answers(subject: Subject, rng: Rng) -> Example | None:
     """Who replies to a question, among three or more speakers."""
-    voices = _voices(scene)
+    voices = _voices(subject)
     if voices is None or len(names := _names(voices)) < 3:
         return None
-    quotes = _quotable(scene.turns)
+    quotes = _quotable(subject.turns)
     options = [
         (early, late)
-        for early, late in _successions(scene)
+        for early, late in _successions(subject)
         if early in quotes and early.text.endswith("?") and early.speaker != late.speaker
     ]
     if not options:
@@ -248,9 +248,9 @@ def answers(scene: Subject, rng: Rng) -> Example | None:
     return _asked(voices, rng, "answers", replied.label, choices, heard, end, words=early.text)
 
 
-def talk_over(scene: Subject, rng: Rng) -> Example | None:
+def talk_over(subject: Subject, rng: Rng) -> Example | None:
     """Do two people ever speak at the same time."""
-    voices = _voices(scene)
+    voices = _voices(subject)
     if voices is None or len(_names(voices)) < 2:
         return None
     pairs = list(itertools.combinations(voices.events, 2))
@@ -281,7 +281,7 @@ DIALOGUE: Final = {
 
 
 def _asked(
-    scene: Subject,
+    subject: Subject,
     rng: Rng,
     kind: str,
     answer: str,
@@ -291,18 +291,18 @@ def _asked(
     **words: str,
 ) -> Example:
     text = pick(rng, QUESTIONS[kind]).format(**words)
-    return example_of(scene, rng, kind, text, answer, choices, heard, "speech", end)
+    return example_of(subject, rng, kind, text, answer, choices, heard, "speech", end)
 
 
-def _voices(scene: Subject) -> Subject | None:
+def _voices(subject: Subject) -> Subject | None:
     """The same clip with turns for events, named by speaker; None where it is in doubt who is first, second, ..."""
-    turns = scene.turns
+    turns = subject.turns
     if not turns or not all(turn.speaker for turn in turns):
         return None
     order = list(dict.fromkeys(turn.speaker for turn in turns))
     firsts = [next(turn for turn in turns if turn.speaker == name) for name in order]
     if len(order) > len(_ORDINALS) or any(
-        late.start - early.start < scene.gap for early, late in itertools.pairwise(firsts)
+        late.start - early.start < subject.gap for early, late in itertools.pairwise(firsts)
     ):
         return None
     names = {name: f"the {_ORDINALS[number]} speaker" for number, name in enumerate(order)}
@@ -313,17 +313,17 @@ def _voices(scene: Subject) -> Subject | None:
             events[-1] = replace(events[-1], offset=max(events[-1].offset, turn.end))
         else:
             events.append(LabelledEvent(turn.start, turn.end, names[turn.speaker]))
-    return replace(scene.naming(events), turns=turns)
+    return replace(subject.naming(events), turns=turns)
 
 
-def _successions(scene: Subject) -> list[tuple[Turn, Turn]]:
+def _successions(subject: Subject) -> list[tuple[Turn, Turn]]:
     """Turns that follow one another beyond doubt: no other starts about when either does."""
-    turns = scene.turns
+    turns = subject.turns
     return [
         (turns[at], turns[at + 1])
         for at in range(len(turns) - 1)
-        if turns[at + 1].start >= turns[at].end - scene.margin
-        and all(b.start - a.start >= scene.gap for a, b in itertools.pairwise(turns[max(0, at - 1) : at + 3]))
+        if turns[at + 1].start >= turns[at].end - subject.margin
+        and all(b.start - a.start >= subject.gap for a, b in itertools.pairwise(turns[max(0, at - 1) : at + 3]))
     ]
 
 

@@ -81,26 +81,26 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-def chord_first(scene: Subject, rng: Rng) -> Example | None:
+def chord_first(subject: Subject, rng: Rng) -> Example | None:
     """Which chord comes first."""
-    return _end_chord(scene, rng, "chord_first")
+    return _end_chord(subject, rng, "chord_first")
 
 
-def chord_last(scene: Subject, rng: Rng) -> Example | None:
+def chord_last(subject: Subject, rng: Rng) -> Example | None:
     """Which chord comes last."""
-    return _end_chord(scene, rng, "chord_last")
+    return _end_chord(subject, rng, "chord_last")
 
 
-def chord_after(scene: Subject, rng: Rng) -> Example | None:
+def chord_after(subject: Subject, rng: Rng) -> Example | None:
     """Which chord follows the only or first X."""
-    chords = _chords(scene)
+    chords = _chords(subject)
     if chords is None:
         return None
     times = Counter(event.label for event in chords.events)
     options = []
     seen: set[str] = set()
     for event, late in itertools.pairwise(chords.events):
-        clear = event.label not in seen and _long(event, scene) and _long(late, scene)
+        clear = event.label not in seen and _long(event, subject) and _long(late, subject)
         if clear and late.onset <= event.offset + 0.05 and not similar(event.label, late.label):
             options.append((event, late))
         seen.add(event.label)
@@ -116,14 +116,14 @@ def chord_after(scene: Subject, rng: Rng) -> Example | None:
     return _asked(chords, rng, "chord_after", late.label, choices, heard, end, one=event.label, nth=nth)
 
 
-def chord_at(scene: Subject, rng: Rng) -> Example | None:
+def chord_at(subject: Subject, rng: Rng) -> Example | None:
     """Which chord is heard at a moment well inside it."""
-    chords = _chords(scene)
+    chords = _chords(subject)
     if chords is None:
         return None
     options = []
     for event in chords.events:
-        room = event.duration - 2 * max(0.3, 3 * scene.margin)
+        room = event.duration - 2 * max(0.3, 3 * subject.margin)
         if room > 0.2:
             options.append(
                 (event, round(event.onset + (event.duration - room) / 2 + room * float(rng.random()), 1))
@@ -138,13 +138,15 @@ def chord_at(scene: Subject, rng: Rng) -> Example | None:
     return _asked(chords, rng, "chord_at", event.label, choices, heard, end, time=f"{time:.1f}")
 
 
-def chord_changes(scene: Subject, rng: Rng) -> Example | None:
+def chord_changes(subject: Subject, rng: Rng) -> Example | None:
     """How many times the chord changes."""
-    chords = _chords(scene)
+    chords = _chords(subject)
     if chords is None or len(parts := walk(chords)) > MAX_LISTENS:
         return None
     pairs = list(itertools.pairwise(chords.events))
-    if not all(_long(event, scene) for event in chords.events) or any(similar(a.label, b.label) for a, b in pairs):
+    if not all(_long(event, subject) for event in chords.events) or any(
+        similar(a.label, b.label) for a, b in pairs
+    ):
         return None
     heard = listening(chords, rng)
     for part in parts:
@@ -154,27 +156,27 @@ def chord_changes(scene: Subject, rng: Rng) -> Example | None:
     return _asked(chords, rng, "chord_changes", str(number), _numbers(rng, number), heard, end)
 
 
-def beats(scene: Subject, rng: Rng) -> Example | None:
+def beats(subject: Subject, rng: Rng) -> Example | None:
     """How many beats fall between two moments that lie between beats."""
-    times = scene.music.beats if scene.music else ()
+    times = subject.music.beats if subject.music else ()
     if len(times) < 4:
         return None
     room = min(late - early for early, late in itertools.pairwise(times)) / 2
-    edge = max(0.08, scene.margin)
+    edge = max(0.08, subject.margin)
     if room < edge:
         return None
     options = []
     for _ in range(12):
-        start = round(float(rng.uniform(0, max(0.1, scene.duration - 2))), 1)
+        start = round(float(rng.uniform(0, max(0.1, subject.duration - 2))), 1)
         end = round(start + float(rng.uniform(1.5, 5)), 1)
         inside = [time for time in times if start <= time < end]
         clear = all(abs(time - limit) >= edge for time in times for limit in (start, end))
-        if end <= min(scene.duration, times[-1] + room) and clear and 2 <= len(inside) <= 12:
+        if end <= min(subject.duration, times[-1] + room) and clear and 2 <= len(inside) <= 12:
             options.append((start, end, inside))
     if not options:
         return None
     start, end, inside = pick(rng, options)
-    pulses = scene.naming([LabelledEvent(time, time, "beat") for time in times])
+    pulses = subject.naming([LabelledEvent(time, time, "beat") for time in times])
     heard = listening(replace(pulses, article=True), rng, "beat")
     heard.listen(Segment(start, end))
     number = len(inside)
@@ -184,9 +186,9 @@ def beats(scene: Subject, rng: Rng) -> Example | None:
     )
 
 
-def meter(scene: Subject, rng: Rng) -> Example | None:
+def meter(subject: Subject, rng: Rng) -> Example | None:
     """How many beats a bar has, where every bar has 3, 4, 5 or 7."""
-    music = scene.music
+    music = subject.music
     if music is None or len(music.downbeats) < 3:
         return None
     bars = [
@@ -196,7 +198,7 @@ def meter(scene: Subject, rng: Rng) -> Example | None:
     if len(set(bars)) != 1 or bars[0] not in (3, 4, 5, 7):
         return None
     number = bars[0]
-    pulses = scene.naming(
+    pulses = subject.naming(
         [LabelledEvent(t, t, "strong beat" if t in music.downbeats else "weak beat") for t in music.beats]
     )
     pulses = replace(pulses, article=True)
@@ -209,9 +211,9 @@ def meter(scene: Subject, rng: Rng) -> Example | None:
     return _asked(pulses, rng, "meter", str(number), ("3", "4", "5", "7"), heard, end)
 
 
-def tempo(scene: Subject, rng: Rng) -> Example | None:
+def tempo(subject: Subject, rng: Rng) -> Example | None:
     """About how many beats a minute the music has."""
-    music = scene.music
+    music = subject.music
     if music is None or music.tempo is None or not 40 <= music.tempo <= 220 or len(music.beats) < 4:
         return None
     steps = [late - early for early, late in itertools.pairwise(music.beats)]
@@ -219,7 +221,7 @@ def tempo(scene: Subject, rng: Rng) -> Example | None:
     span = music.beats[-1] - music.beats[0]
     if abs(60 / steady - music.tempo) > 0.06 * music.tempo or max(steps) > 1.3 * steady:
         return None  # the beats do not bear the number out
-    if 2 * scene.margin > 0.04 * span:
+    if 2 * subject.margin > 0.04 * span:
         return None
     found = [music.tempo]
     for step in shuffled(rng, _TEMPO_STEPS):
@@ -229,19 +231,19 @@ def tempo(scene: Subject, rng: Rng) -> Example | None:
     if len(found) < 3:
         return None
     answer, *wrong = (f"about {round(value)} beats a minute" for value in found)
-    pulses = replace(scene.naming([LabelledEvent(t, t, "beat") for t in music.beats]), article=True)
+    pulses = replace(subject.naming([LabelledEvent(t, t, "beat") for t in music.beats]), article=True)
     heard = listening(pulses, rng, "beat")
     start = pick(rng, music.beats[: max(1, len(music.beats) - 5)])
-    heard.listen(around(pulses, rng, start, min(start + 2.5, scene.duration)))
+    heard.listen(around(pulses, rng, start, min(start + 2.5, subject.duration)))
     end = f"and one beat every {steady:.2f} s is {answer}"
     return _asked(pulses, rng, "tempo", answer, (answer, *wrong), heard, end)
 
 
-def key(scene: Subject, rng: Rng) -> Example | None:
+def key(subject: Subject, rng: Rng) -> Example | None:
     """The key, among others that are neither its relative nor share its root."""
-    music = scene.music
+    music = subject.music
     parsed = _key(music.key) if music and music.key else None
-    chords = _chords(scene)
+    chords = _chords(subject)
     if parsed is None or music is None or music.key is None or chords is None:
         return None
     root, mode = parsed
@@ -303,13 +305,13 @@ def _key(name: str) -> tuple[int, str] | None:
     return (_NATURALS[match[1]] + {"#": 1, "b": -1, "": 0}[match[2]]) % 12, match[3]
 
 
-def _chords(scene: Subject) -> Subject | None:
+def _chords(subject: Subject) -> Subject | None:
     """The same clip with its chords for events, each until the next; repeats are one, silences are left out."""
-    music = scene.music
+    music = subject.music
     if music is None or not music.chords:
         return None
     events: list[LabelledEvent] = []
-    ends = [*(chord.start for chord in music.chords[1:]), scene.duration]
+    ends = [*(chord.start for chord in music.chords[1:]), subject.duration]
     for chord, end in zip(music.chords, ends, strict=True):
         if end <= chord.start or not all(mark not in chord.name for mark in '<>"'):
             continue
@@ -318,30 +320,30 @@ def _chords(scene: Subject) -> Subject | None:
         else:
             events.append(LabelledEvent(chord.start, end, chord.name))
     heard = [event for event in events if event.label not in (NO_CHORD, "X", "N.C.")]
-    return scene.naming(heard) if len(heard) >= 2 else None
+    return subject.naming(heard) if len(heard) >= 2 else None
 
 
-def _end_chord(scene: Subject, rng: Rng, kind: str) -> Example | None:
-    chords = _chords(scene)
+def _end_chord(subject: Subject, rng: Rng, kind: str) -> Example | None:
+    chords = _chords(subject)
     if chords is None:
         return None
     first = kind == "chord_first"
     event, near = (chords.events[0], chords.events[1]) if first else (chords.events[-1], chords.events[-2])
-    if not _long(event, scene) or similar(event.label, near.label):
+    if not _long(event, subject) or similar(event.label, near.label):
         return None
     heard = listening(chords, rng)
     if first:
         heard.listen(Segment(0.0, around(chords, rng, event.onset, min(event.offset, event.onset + 4)).end))
     else:
         start = around(chords, rng, max(event.onset, event.offset - 4), event.offset).start
-        heard.listen(Segment(start, tenth(scene.duration)))
+        heard.listen(Segment(start, tenth(subject.duration)))
     choices = _chord_choices(chords, rng, event.label)
     end = f"so the {'first' if first else 'last'} chord is {event.label}"
     return _asked(chords, rng, kind, event.label, choices, heard, end)
 
 
-def _long(event: LabelledEvent, scene: Subject) -> bool:
-    return event.duration >= max(_SHORTEST, 4 * scene.margin)
+def _long(event: LabelledEvent, subject: Subject) -> bool:
+    return event.duration >= max(_SHORTEST, 4 * subject.margin)
 
 
 def _chord_choices(chords: Subject, rng: Rng, answer: str, but: str = "") -> list[str]:
@@ -373,7 +375,7 @@ def _numbers(rng: Rng, number: int, least: int = 0) -> list[str]:
 
 
 def _asked(
-    scene: Subject,
+    subject: Subject,
     rng: Rng,
     kind: str,
     answer: str,
@@ -386,7 +388,7 @@ def _asked(
     if len(found) < 3:
         return None
     text = pick(rng, QUESTIONS[kind]).format(**words)
-    return example_of(scene, rng, kind, text, answer, found, heard, "music", end)
+    return example_of(subject, rng, kind, text, answer, found, heard, "music", end)
 
 
 def _plain(time: float) -> str:

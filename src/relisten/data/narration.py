@@ -42,7 +42,7 @@ _SHORT: Final = 0.35
 
 
 def listening(
-    scene: Subject,
+    subject: Subject,
     rng: Rng,
     target: str | None = None,
     *,
@@ -51,8 +51,8 @@ def listening(
     notes: Mapping[float, str] | None = None,
 ) -> Listening:
     """The reasoning of one response, still empty, in the subject's style."""
-    kind = Narration if scene.style is Style.FULL else Listening
-    return kind(scene, rng, target, other, gap_after, notes or {})
+    kind = Narration if subject.style is Style.FULL else Listening
+    return kind(subject, rng, target, other, gap_after, notes or {})
 
 
 @dataclass
@@ -70,16 +70,16 @@ class Narration(Listening):
         """Listen where the events are: once where they are near each other, else to the first and to the last."""
         early, late = events[0], events[-1]
         if late.onset - early.onset <= _NEAR:
-            self.listen(around(self.scene, self.rng, early.onset, late.onset + 0.3))
+            self.listen(around(self.subject, self.rng, early.onset, late.onset + 0.3))
         else:
-            one = around(self.scene, self.rng, early.onset, early.onset + 0.3)
-            two = around(self.scene, self.rng, late.onset, late.onset + 0.3)
+            one = around(self.subject, self.rng, early.onset, early.onset + 0.3)
+            two = around(self.subject, self.rng, late.onset, late.onset + 0.3)
             self.listen(one)
             self.listen(two)
         return True
 
     def concluded(self, reason: str, end: str) -> str:
-        one = self.scene.say(self.target) if self.target else ""
+        one = self.subject.say(self.target) if self.target else ""
         opening = pick(self.rng, OPENINGS[reason]).format(one=one)
         said = pick(self.rng, FULL_REASONS[reason]).format(one=one)
         end = end.removeprefix("so ").removeprefix("and ").replace("that makes", "the number is")
@@ -94,11 +94,11 @@ class Narration(Listening):
 
     def _told(self, segment: Segment, counting: bool = False) -> str:
         """What is heard in the segment, in order, with what already goes on when it begins."""
-        starting = self.scene.between(segment.start, segment.end)
+        starting = self.subject.between(segment.start, segment.end)
         # A decay that is still there is hardly heard; what holds its level is.
         before = [
             e
-            for e in self.scene.events
+            for e in self.subject.events
             if e.sustained and e.onset < segment.start and e.offset > segment.start + 0.1
         ]
         told = [self._item(event, segment, counting) for event in self._shown(starting)]
@@ -109,7 +109,7 @@ class Narration(Listening):
         if hidden:
             text += f", besides {hidden} other sound{'s' if hidden > 1 else ''}"
         if before:
-            names = list(dict.fromkeys(self.scene.phrase(event.label) for event in before))
+            names = list(dict.fromkeys(self.subject.phrase(event.label) for event in before))
             goes = "still goes" if len(names) == 1 else "still go"
             text += f", while {_joined(None, names[:3])} {goes} on from before"
         return text
@@ -122,14 +122,14 @@ class Narration(Listening):
         return [event for event in events if id(event) in ends]
 
     def _item(self, event: LabelledEvent, segment: Segment, counting: bool) -> str:
-        word = self.scene.phrase(event.label)
-        speaker = not self.scene.quoted and event.label.endswith(" speaker")
+        word = self.subject.phrase(event.label)
+        speaker = not self.subject.quoted and event.label.endswith(" speaker")
         if counting and event.label == self.target:
             self.count += 1
             word = (
                 f"{word} (turn {self.count})"
                 if speaker
-                else f"the {_ordinal(self.count)} {self.scene.say(event.label)}"
+                else f"the {_ordinal(self.count)} {self.subject.say(event.label)}"
             )
         if counting and event.onset in self.notes:
             word = f"{word} ({self.notes[event.onset]})"
@@ -159,19 +159,19 @@ class Narration(Listening):
             return ""
         outside = [
             event
-            for event in self.scene.of(self.target)
+            for event in self.subject.of(self.target)
             if not any(part.start <= event.onset < part.end for part in self.segments)
         ]
         if not outside or (self.count and reason == "exists") or self.rng.random() < 0.3:
             return ""
         times = _joined(None, [f"{event.onset:.1f} s" for event in outside[:3]])
-        return pick(self.rng, ASIDES[reason]).format(one=self.scene.say(self.target), times=times)
+        return pick(self.rng, ASIDES[reason]).format(one=self.subject.say(self.target), times=times)
 
     def _check(self, reason: str) -> str:
         """One more listen, to a part that was not played yet."""
         if len(self.segments) > 2 or self.rng.random() > _CHECK:
             return ""
-        free = [part for part in walk(self.scene) if not any(_meet(part, other) for other in self.segments)]
+        free = [part for part in walk(self.subject) if not any(_meet(part, other) for other in self.segments)]
         if not free:
             return ""
         segment = pick(self.rng, free)

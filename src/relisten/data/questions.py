@@ -1,6 +1,6 @@
 """Questions with exact answers, and the grounded reasoning that leads there, made from what is known of a clip.
 
-Every kind is a function of (scene, rng) that returns an `Example`, or None where the scene allows no question
+Every kind is a function of (subject, rng) that returns an `Example`, or None where the subject allows no question
 of that kind whose answer is beyond doubt: near ties, onsets closer than 0.12 s where order matters (or closer than
 the labels are exact), sounds that cross the edge of a window, labels that may mean one another's sound. Responses
 follow the grammar of `relisten.protocol`: a reason to listen, a segment, then, within the same sentence, what is

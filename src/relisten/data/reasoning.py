@@ -38,62 +38,62 @@ class Window:
     def segment(self) -> Segment:
         return Segment(self.start, self.end)
 
-    def cuts(self, scene: Subject, label: str | None = None) -> bool:
+    def cuts(self, subject: Subject, label: str | None = None) -> bool:
         """Does a sound (of this label, or any that holds its level) lie across an edge, as far as can be told?"""
         return any(
-            event.onset - scene.margin < edge < event.offset + scene.margin
-            for event in scene.events
+            event.onset - subject.margin < edge < event.offset + subject.margin
+            for event in subject.events
             if (event.sustained if label is None else event.label == label)
             for edge in (self.start, self.end)
         )
 
 
-def windows(scene: Subject, rng: Rng, tries: int = 24) -> list[Window]:
+def windows(subject: Subject, rng: Rng, tries: int = 24) -> list[Window]:
     """Random windows of 1.5 to 5 s on a grid of 0.5 or 0.1 s, whose edges leave every onset in peace."""
     windows: list[Window] = []
-    if not scene.events:
+    if not subject.events:
         return windows
-    onsets = np.array([event.onset for event in scene.events])
+    onsets = np.array([event.onset for event in subject.events])
     for _ in range(tries):
         grid = 0.5 if rng.random() < 0.6 else 0.1
-        length = min(rng.uniform(1.5, 5.0), scene.duration - 0.1)
-        steps = int((scene.duration - length) / grid + 1e-6)
+        length = min(rng.uniform(1.5, 5.0), subject.duration - 0.1)
+        steps = int((subject.duration - length) / grid + 1e-6)
         start = round(int(rng.integers(0, steps + 1)) * grid, 1)
         end = round(start + max(1.5, round(length / grid) * grid), 1)
         window = Window(start, end)
-        if end > scene.duration or end - start > 5.01:
+        if end > subject.duration or end - start > 5.01:
             continue
         near = min(np.abs(onsets - start).min(), np.abs(onsets - end).min())
         # A short response lists what starts in a window and could not tell of what goes on.
-        if near >= scene.edge and not (scene.style is Style.SHORT and window.cuts(scene)):
+        if near >= subject.edge and not (subject.style is Style.SHORT and window.cuts(subject)):
             windows.append(window)
     return windows
 
 
-def around(scene: Subject, rng: Rng, low: float, high: float) -> Segment:
+def around(subject: Subject, rng: Rng, low: float, high: float) -> Segment:
     """A segment on a half-second grid with a random margin around [low, high], edges off every onset if it can."""
-    best, distance = Segment(0.0, scene.duration), -1.0
+    best, distance = Segment(0.0, subject.duration), -1.0
     for _ in range(6):
         start = math.floor((low - rng.uniform(0.15, 0.7)) * 2) / 2
         end = math.ceil((high + rng.uniform(0.15, 0.7)) * 2) / 2
-        segment = Segment(max(0.0, start), min(end, tenth(scene.duration)))
-        gap = min(abs(event.onset - edge) for event in scene.events for edge in (segment.start, segment.end))
+        segment = Segment(max(0.0, start), min(end, tenth(subject.duration)))
+        gap = min(abs(event.onset - edge) for event in subject.events for edge in (segment.start, segment.end))
         if gap > distance:
             best, distance = segment, gap
-        if distance >= scene.edge:
+        if distance >= subject.edge:
             break
     return best
 
 
-def walk(scene: Subject) -> list[Segment]:
+def walk(subject: Subject) -> list[Segment]:
     """Successive segments that cover the clip: one if it is short, else of 3.5 to 5 s, cut between sounds."""
-    total = tenth(scene.duration)
+    total = tenth(subject.duration)
     segments, start = [], 0.0
     while total - start > WHOLE_CLIP:
         cuts = [
             round(start + step / 2, 1) for step in range(7, int(2 * WALK) + 1) if start + step / 2 < total - 0.5
         ]
-        cut = max(cuts, key=lambda t: (min(scene.edge, min(abs(event.onset - t) for event in scene.events)), t))
+        cut = max(cuts, key=lambda t: (min(subject.edge, min(abs(event.onset - t) for event in subject.events)), t))
         segments.append(Segment(start, cut))
         start = cut
     return [*segments, Segment(start, total)]
@@ -113,7 +113,7 @@ class Listening:
     sound that settles the question.
     """
 
-    scene: Subject
+    subject: Subject
     rng: Rng
     target: str | None = None
     other: str | None = None
@@ -131,7 +131,7 @@ class Listening:
         self.segments.append(segment)
         words = []
         end = segment.end if until is None else min(segment.end, until.onset + _INSTANT)
-        for event in self.scene.between(segment.start, end):
+        for event in self.subject.between(segment.start, end):
             word = f"{event.onset - segment.start:.1f} {event.label}"
             if event.label in (self.target, self.other):
                 self._counts[event.label] += 1
@@ -150,9 +150,9 @@ class Listening:
         where that can be told, to their start else; False if that takes more listens than an answer has."""
         late = events[-1]
         until = late.offset if late.onset in self.notes and late.sustained else late.onset
-        for segment in walk(self.scene):
+        for segment in walk(self.subject):
             if segment.start <= late.onset < segment.end < until + 0.1:
-                segment = Segment(segment.start, min(tenth(self.scene.duration), tenth(until + 0.2)))
+                segment = Segment(segment.start, min(tenth(self.subject.duration), tenth(until + 0.2)))
             self.listen(segment, until=late)
             if late.onset < segment.end:
                 break
@@ -165,7 +165,7 @@ class Listening:
 
     def difficulty(self) -> str:
         """Easy, medium or hard, from how much is heard in the segments and how much of it at once."""
-        heard = [event for event in self.scene.events if any(_within(event, part) for part in self.segments)]
+        heard = [event for event in self.subject.events if any(_within(event, part) for part in self.segments)]
         at_once = sum(late.onset < early.offset for early, late in itertools.pairwise(heard))
         points = (len(self.segments) > 1) + (len(heard) > 4) + (len(heard) > 8) + (2 * at_once > len(heard))
         return ("easy", "medium", "medium", "hard", "hard")[points]
