@@ -16,6 +16,7 @@ from relisten.data.choices import example_of, number_choices
 from relisten.data.examples import Example
 from relisten.data.manifest import LabelledEvent, Turn
 from relisten.data.narration import listening
+from relisten.data.phrases import ORDINALS
 from relisten.data.reasoning import Listening, around, walk
 from relisten.data.subject import Subject
 from relisten.data.wording import Rng, pick, shuffled
@@ -25,7 +26,8 @@ TALK_OVER: Final = 0.3
 """Seconds that two people must speak at once to be heard talking over each other."""
 _WORDS: Final = (2, 14)
 """Fewest and most words of a turn that is quoted."""
-_ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth")
+_MOST_SPEAKERS: Final = 6
+"""Speakers that can be told apart by who was heard first, second, ..."""
 
 QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
     "speakers": (
@@ -181,7 +183,7 @@ def said_by(subject: Subject, rng: Rng) -> Example | None:
     if not quotes:
         return None
     turn = pick(rng, quotes)
-    event = next(e for e in voices.events if e.onset <= turn.start <= e.offset and _said(voices, e) == turn.speaker)
+    event = _event_of(voices, turn)
     heard = listening(voices, rng, notes={event.onset: f'with "{turn.text}"'})
     heard.listen(around(voices, rng, turn.start, min(turn.end, turn.start + 5)))
     end = f"so these are the words of {event.label}"
@@ -216,7 +218,7 @@ def asks(subject: Subject, rng: Rng) -> Example | None:
     if len({turn.speaker for turn in questions}) != 1:
         return None
     turn = pick(rng, questions)
-    event = next(e for e in voices.events if e.onset <= turn.start <= e.offset and _said(voices, e) == turn.speaker)
+    event = _event_of(voices, turn)
     heard = listening(voices, rng, notes={event.onset: f'asking "{turn.text}"' if _plain(turn.text) else "asking"})
     heard.listen(around(voices, rng, turn.start, min(turn.end, turn.start + 5)))
     return _asked(voices, rng, "asks", event.label, names, heard, f"so it is {event.label} who asks")
@@ -236,10 +238,7 @@ def answers(subject: Subject, rng: Rng) -> Example | None:
     if not options:
         return None
     early, late = pick(rng, options)
-    asked, replied = (
-        next(e for e in voices.events if e.onset <= t.start <= e.offset and _said(voices, e) == t.speaker)
-        for t in (early, late)
-    )
+    asked, replied = _event_of(voices, early), _event_of(voices, late)
     heard = listening(voices, rng, notes={asked.onset: f'asking "{early.text}"', replied.onset: "replying"})
     if not heard.seek(asked, replied):
         return None
@@ -301,19 +300,20 @@ def _voices(subject: Subject) -> Subject | None:
         return None
     order = list(dict.fromkeys(turn.speaker for turn in turns))
     firsts = [next(turn for turn in turns if turn.speaker == name) for name in order]
-    if len(order) > len(_ORDINALS) or any(
+    if len(order) > _MOST_SPEAKERS or any(
         late.start - early.start < subject.gap for early, late in itertools.pairwise(firsts)
     ):
         return None
-    names = {name: f"the {_ORDINALS[number]} speaker" for number, name in enumerate(order)}
-    events: list[LabelledEvent] = []
+    names = {name: f"the {ORDINALS[number]} speaker" for number, name in enumerate(order)}
+    spoken: list[tuple[LabelledEvent, str]] = []
     for turn in turns:
-        if events and events[-1].label == names[turn.speaker]:
+        if spoken and spoken[-1][1] == turn.speaker:
             # The same voice goes on after a pause: still the same turn.
-            events[-1] = replace(events[-1], offset=max(events[-1].offset, turn.end))
+            event = spoken[-1][0]
+            spoken[-1] = replace(event, offset=max(event.offset, turn.end)), turn.speaker
         else:
-            events.append(LabelledEvent(turn.start, turn.end, names[turn.speaker]))
-    return replace(subject.naming(events), turns=turns)
+            spoken.append((LabelledEvent(turn.start, turn.end, names[turn.speaker]), turn.speaker))
+    return replace(subject.naming([event for event, _ in spoken]), speakers=dict(spoken))
 
 
 def _successions(subject: Subject) -> list[tuple[Turn, Turn]]:
@@ -331,10 +331,13 @@ def _names(voices: Subject) -> list[str]:
     return list(dict.fromkeys(event.label for event in voices.events))
 
 
-def _said(voices: Subject, event: LabelledEvent) -> str:
-    """The speaker as the labels name them."""
-    order = list(dict.fromkeys(turn.speaker for turn in voices.turns))
-    return order[_ORDINALS.index(event.label.split()[1])]
+def _event_of(voices: Subject, turn: Turn) -> LabelledEvent:
+    """The event that a turn is part of."""
+    return next(
+        event
+        for event, speaker in voices.speakers.items()
+        if event.onset <= turn.start <= event.offset and speaker == turn.speaker
+    )
 
 
 def _plain(text: str) -> bool:

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -23,11 +23,12 @@ from relisten.data.reasoning import Listening, around, tenth, walk
 from relisten.data.subject import Subject
 from relisten.data.wording import Rng, pick, shuffled
 from relisten.protocol import MAX_LISTENS, Segment
+from relisten.tools.sections import pitch_class
 
 _NATURALS: Final = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_SHARPS: Final = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+_SIGNS: Final = {"#": 1, "b": -1, "": 0}
 _FLATS: Final = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
-_CHORD: Final = re.compile(r"([A-G])([#b]?)(.*)", re.DOTALL)
+_ROOT: Final = re.compile(r"([A-G])([#b]?)(.*)", re.DOTALL)
 _SHORTEST: Final = 0.8
 """Seconds a chord must last to be asked about."""
 _TEMPO_STEPS: Final = (0.58, 0.63, 0.71, 0.8, 0.86, 1.17, 1.25, 1.41, 1.6, 1.72)
@@ -247,13 +248,12 @@ def key(subject: Subject, rng: Rng) -> Example | None:
     if parsed is None or music is None or music.key is None or chords is None:
         return None
     root, mode = parsed
-    relative = (root + 9) % 12 if mode == "major" else (root + 3) % 12
-    names = _FLATS if "b" in music.key.split()[0] else _SHARPS
+    relative = (root.pitch + 9) % 12 if mode == "major" else (root.pitch + 3) % 12
     pool = [
-        f"{names[pitch]} {kind}"
+        f"{_note(pitch, root.flat)} {kind}"
         for pitch in range(12)
         for kind in ("major", "minor")
-        if pitch != root and not (kind != mode and pitch == relative)
+        if pitch != root.pitch and not (kind != mode and pitch == relative)
     ]
     heard = listening(chords, rng)
     for part in walk(chords)[:2]:
@@ -276,13 +276,35 @@ def similar(one: str, other: str) -> bool:
     return a == b
 
 
-def _parsed(name: str) -> tuple[int, str] | None:
-    """Root as a pitch class and "major", "minor", "dim", "aug" or "sus"; what lies on top does not matter."""
-    match = _CHORD.fullmatch(name)
+class Root(NamedTuple):
+    """What a chord or key is built on."""
+
+    pitch: int
+    """0 to 11, from C."""
+    flat: bool
+    """Is it spelled with a flat?"""
+    rest: str
+    """What follows in the name."""
+
+
+def chord_root(label: str) -> Root | None:
+    """The root that the name of a chord or key begins with; None for a name that begins with none."""
+    match = _ROOT.fullmatch(label)
     if match is None:
         return None
-    root = (_NATURALS[match[1]] + {"#": 1, "b": -1, "": 0}[match[2]]) % 12
-    rest = match[3].lstrip(":")
+    return Root((_NATURALS[match[1]] + _SIGNS[match[2]]) % 12, match[2] == "b", match[3])
+
+
+def _note(pitch: int, flat: bool) -> str:
+    return _FLATS[pitch % 12] if flat else pitch_class(pitch)
+
+
+def _parsed(name: str) -> tuple[int, str] | None:
+    """Root as a pitch class and "major", "minor", "dim", "aug" or "sus"; what lies on top does not matter."""
+    root = chord_root(name)
+    if root is None:
+        return None
+    rest = root.rest.lstrip(":")
     quality = "major"
     for mark, kind in (
         ("maj", "major"),
@@ -295,14 +317,13 @@ def _parsed(name: str) -> tuple[int, str] | None:
         if rest.startswith(mark):
             quality = kind
             break
-    return root, quality
+    return root.pitch, quality
 
 
-def _key(name: str) -> tuple[int, str] | None:
-    match = re.fullmatch(r"([A-G])([#b]?)[: ]+(major|minor)", name)
-    if match is None:
-        return None
-    return (_NATURALS[match[1]] + {"#": 1, "b": -1, "": 0}[match[2]]) % 12, match[3]
+def _key(name: str) -> tuple[Root, str] | None:
+    root = chord_root(name)
+    mode = None if root is None else re.fullmatch(r"[: ]+(major|minor)", root.rest)
+    return None if root is None or mode is None else (root, mode[1])
 
 
 def _chords(subject: Subject) -> Subject | None:
@@ -360,11 +381,8 @@ def _chord_choices(chords: Subject, rng: Rng, answer: str, but: str = "") -> lis
 
 def _moved(name: str, step: int) -> str:
     """The chord `step` semitones higher, in the same spelling."""
-    match = _CHORD.fullmatch(name)
-    if match is None:
-        return ""
-    root = (_NATURALS[match[1]] + {"#": 1, "b": -1, "": 0}[match[2]] + step) % 12
-    return (_FLATS if match[2] == "b" else _SHARPS)[root] + match[3].partition("/")[0]
+    root = chord_root(name)
+    return "" if root is None else _note(root.pitch + step, root.flat) + root.rest.partition("/")[0]
 
 
 def _numbers(rng: Rng, number: int, least: int = 0) -> list[str]:

@@ -123,7 +123,7 @@ class Narration(Listening):
 
     def _item(self, event: LabelledEvent, segment: Segment, counting: bool) -> str:
         word = self.subject.phrase(event.label)
-        speaker = not self.subject.quoted and event.label.endswith(" speaker")
+        speaker = event in self.subject.speakers
         if counting and event.label == self.target:
             self.count += 1
             word = (

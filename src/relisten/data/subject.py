@@ -50,6 +50,8 @@ class Subject:
     """Are labels other people's words, to be set in quotes?"""
     article: bool = True
     """Do labels name things of which there may be several (a snare), unlike a speaker or the chord Am?"""
+    speakers: Mapping[LabelledEvent, str] = field(default_factory=dict)
+    """Who speaks in each event, by the names of `turns`; empty where events are no turns of speech."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     told: tuple[Told, ...] = ()
     """What audio tools say about the clip, as the question shows it."""
