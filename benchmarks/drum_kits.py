@@ -25,7 +25,7 @@ from relisten.audio import SAMPLE_RATE, Clip
 from relisten.data.examples import Example
 from relisten.data.questions import make_examples
 from relisten.data.scenes import Scene, SceneSpec, place_events, plan_events
-from relisten.data.synth import Draw, Sound, finish
+from relisten.data.synth import Draw, SynthSound, finish
 from relisten.data.timbres import DRUMS
 from relisten.errors import InputError
 
@@ -50,7 +50,7 @@ class Hit:
 
     kit: str
     label: str
-    sound: Sound
+    sound: SynthSound
 
 
 def label_of(name: str) -> str | None:
@@ -85,7 +85,7 @@ def kit_scenes(
     folder: Path = FOLDER, count: int = 200, seed: int = 0, kinds: Sequence[str] = KINDS, per_scene: int = 4
 ) -> Iterator[tuple[Scene, tuple[Example, ...]]]:
     """8 s scenes of recorded hits with their questions; three in four keep to one kit, the others mix kits."""
-    kits: dict[str, dict[str, list[Sound]]] = defaultdict(lambda: defaultdict(list))
+    kits: dict[str, dict[str, list[SynthSound]]] = defaultdict(lambda: defaultdict(list))
     for hit in read_kits(folder):
         kits[hit.kit][hit.label].append(hit.sound)
         kits[""][hit.label].append(hit.sound)
@@ -97,7 +97,7 @@ def kit_scenes(
         yield scene, make_examples(scene, draw.rng, kinds, per_scene)
 
 
-def _scene(draw: Draw, kit: Mapping[str, Sequence[Sound]], index: int) -> Scene:
+def _scene(draw: Draw, kit: Mapping[str, Sequence[SynthSound]], index: int) -> Scene:
     spec = replace(SPEC, labels=tuple(label for label in DRUMS if label in kit))
     plan = plan_events(draw, spec, spec.duration[0])
     takes = {label: [draw.choice(sounds) for _ in range(2)] for label, sounds in kit.items()}

@@ -18,7 +18,7 @@ from relisten.data.scenes import (
     simulate,
     simulate_many,
 )
-from relisten.data.synth import BAND_OWNER, BANDS, SPLITS, Draw, Sound
+from relisten.data.synth import BAND_OWNER, BANDS, SPLITS, Draw, SynthSound
 from relisten.data.timbres import DRUMS, LABELS, SYNTHESIS
 from relisten.errors import InputError
 
@@ -117,8 +117,8 @@ def test_labels_can_be_chosen() -> None:
 
 
 def test_a_faint_sound_is_lifted_out_of_a_loud_one_s_tail() -> None:
-    tone = Sound(np.sin(np.arange(32_000) * 0.3).astype(np.float32), sustained=True)
-    tick = Sound(np.full(800, 0.05, np.float32))
+    tone = SynthSound(np.sin(np.arange(32_000) * 0.3).astype(np.float32), sustained=True)
+    tick = SynthSound(np.full(800, 0.05, np.float32))
     spec = replace(ALONE, overlap_share=1, mixed_share=0, gain=(0.0, 0.0))
     draw = Draw("train", np.random.default_rng(0))
     _, (loud, faint) = place_events(draw, spec, 4.0, [(0.5, "low beep", [tone]), (1.0, "kick", [tick])])

@@ -20,7 +20,7 @@ import soxr
 from numpy.typing import NDArray
 
 from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
-from relisten.data.manifest import LabelledEvent, Turn
+from relisten.data.manifest import LabelledEvent
 from relisten.errors import InputError
 
 SOUND_ENDINGS: Final = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".m4a")
@@ -156,21 +156,22 @@ class Mixed:
 
     samples: Samples
     events: tuple[LabelledEvent, ...]
-    turns: tuple[Turn, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     """Recordings that could not be used, and why; the clip does without them."""
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A sound to put into a clip: what it is called and where it starts."""
+class PlacedSound:
+    """Samples to add to a clip, and the second at which they start."""
 
     samples: Samples
     onset: float
 
 
-def mix_scene(sources: Sources, spec: MixSpec, rng: np.random.Generator, speech: Sequence[Placed] = ()) -> Mixed:
+def mix_scene(
+    sources: Sources, spec: MixSpec, rng: np.random.Generator, speech: Sequence[PlacedSound] = ()
+) -> Mixed:
     """One clip: foregrounds at random over a background, and over speech that is already placed."""
     least = max((placed.onset + len(placed.samples) / SAMPLE_RATE + 0.3 for placed in speech), default=0.0)
     duration = round(max(float(rng.uniform(*spec.duration)), least), 1)

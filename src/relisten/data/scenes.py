@@ -19,7 +19,7 @@ from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
 from relisten.data.loudness import LEVEL_SAMPLES, levels_of, rms_db
 from relisten.data.parallel import ordered_map
 from relisten.data.recording import record
-from relisten.data.synth import SPLITS, Draw, Sound
+from relisten.data.synth import SPLITS, Draw, SynthSound
 from relisten.data.timbres import DRUMS, LABELS, SYNTHESIS
 from relisten.data.told import Told
 from relisten.errors import InputError
@@ -231,7 +231,7 @@ def _with_pause(draw: Draw, onsets: list[float], gap: float, room: float) -> lis
     return [onset * shrink + (pause if number > at else 0.0) for number, onset in enumerate(onsets)]
 
 
-def _voiced(draw: Draw, label: str) -> list[Sound]:
+def _voiced(draw: Draw, label: str) -> list[SynthSound]:
     """A stock of takes for one label in one scene: drums repeat one or two, others change each time."""
     if label in DRUMS:
         return [SYNTHESIS[label](draw) for _ in range(1 if draw.chance(0.6) else 2)]
@@ -239,7 +239,7 @@ def _voiced(draw: Draw, label: str) -> list[Sound]:
 
 
 def place_events(
-    draw: Draw, spec: SceneSpec, duration: float, plan: Sequence[tuple[float, str, Sequence[Sound]]]
+    draw: Draw, spec: SceneSpec, duration: float, plan: Sequence[tuple[float, str, Sequence[SynthSound]]]
 ) -> tuple[NDArray[np.float32], tuple[Event, ...]]:
     """Mix sounds into a dry clip.
 

@@ -41,7 +41,7 @@ _ONSET_LEVEL: Final = 0.03
 
 
 @dataclass(frozen=True)
-class Sound:
+class SynthSound:
     """A dry event: samples (n,) float32 with peak 1, onset at sample 0."""
 
     samples: NDArray[np.float32]
@@ -157,7 +157,7 @@ def unit(samples: Array) -> Array:
     return samples / (float(np.abs(samples).max()) + 1e-9)
 
 
-def finish(samples: Array, pitch: float | None = None, sustained: bool = False) -> Sound:
+def finish(samples: Array, pitch: float | None = None, sustained: bool = False) -> SynthSound:
     """Cuts what lies before the audible onset and after -60 dB, and sets the peak to 1."""
     samples = unit(samples)
     loud = np.abs(samples)
@@ -167,7 +167,7 @@ def finish(samples: Array, pitch: float | None = None, sustained: bool = False) 
     fade = min(len(kept) // 4, 80)
     if fade:
         kept[-fade:] *= np.linspace(1, 0, fade)
-    return Sound(kept.astype(np.float32), pitch, sustained)
+    return SynthSound(kept.astype(np.float32), pitch, sustained)
 
 
 def coloured(draw: Draw, samples: Array, amount: float = 1.0) -> Array:

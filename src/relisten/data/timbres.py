@@ -1,7 +1,8 @@
 """Synthesis of single sound events: one function per label, from random parameters to a dry sound.
 
-Every function takes a `Draw` (the random source that also knows the split) and returns a `Sound` that starts at
-its onset and has peak 1. Ranges are wide on purpose: a model that hears only these must also know a recorded kit.
+Every function takes a `Draw` (the random source that also knows the split) and returns a `SynthSound` that starts
+at its onset and has peak 1. Ranges are wide on purpose: a model that hears only these must also know a recorded
+kit.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from relisten.data.synth import (
     NYQUIST,
     Array,
     Draw,
-    Sound,
+    SynthSound,
     biquad,
     clock,
     coloured,
@@ -32,7 +33,7 @@ from relisten.data.synth import (
 # Drums
 
 
-def kick(draw: Draw) -> Sound:
+def kick(draw: Draw) -> SynthSound:
     long_tail = draw.chance(0.15)
     tau = draw.banded_log(0.12, 0.45) if long_tail else draw.banded_log(0.012, 0.13)
     count = samples_of(min(1.6, 6.5 * tau) + 0.03)
@@ -60,7 +61,7 @@ def kick(draw: Draw) -> Sound:
     return finish(coloured(draw, mix, 0.8))
 
 
-def snare(draw: Draw) -> Sound:
+def snare(draw: Draw) -> SynthSound:
     noise_tau = draw.banded_log(0.02, 0.2)
     count = samples_of(min(1.2, 6.5 * noise_tau) + 0.05)
     t = clock(count)
@@ -104,7 +105,7 @@ def snare(draw: Draw) -> Sound:
     return finish(coloured(draw, mix))
 
 
-def hi_hat(draw: Draw) -> Sound:
+def hi_hat(draw: Draw) -> SynthSound:
     low, high = draw.choice(((0.008, 0.05), (0.008, 0.05), (0.04, 0.14), (0.1, 0.35), (0.3, 0.8)))
     tau = draw.banded_log(low, high)
     count = samples_of(min(2.2, 5 * tau) + 0.03)
@@ -167,7 +168,7 @@ def _grounded(draw: Draw, samples: Array) -> Array:
     return samples + draw.log(0.005, 0.4) * unit(rumble)
 
 
-def clap(draw: Draw) -> Sound:
+def clap(draw: Draw) -> SynthSound:
     single = draw.chance(0.25)
     tail_tau = draw.banded_log(0.003, 0.03) if single else draw.banded_log(0.01, 0.12)
     count = samples_of(min(1.0, 6 * tail_tau) + 0.12)
@@ -195,7 +196,7 @@ def clap(draw: Draw) -> Sound:
 # Tones
 
 
-def _beep(draw: Draw, low: float, high: float) -> Sound:
+def _beep(draw: Draw, low: float, high: float) -> SynthSound:
     pitch = draw.banded_log(low, high)
     count = samples_of(draw.banded_log(0.12, 1.6))
     t = clock(count)
@@ -215,15 +216,15 @@ def _beep(draw: Draw, low: float, high: float) -> Sound:
     return finish(wave * envelope, pitch, sustained=True)
 
 
-def low_beep(draw: Draw) -> Sound:
+def low_beep(draw: Draw) -> SynthSound:
     return _beep(draw, 200, 600)
 
 
-def high_beep(draw: Draw) -> Sound:
+def high_beep(draw: Draw) -> SynthSound:
     return _beep(draw, 1000, 4000)
 
 
-def chirp(draw: Draw) -> Sound:
+def chirp(draw: Draw) -> SynthSound:
     count = samples_of(draw.banded_log(0.15, 1.4))
     span = draw.log(2.2, 9)
     low = draw.banded_log(250, min(1800, 6500 / span))
@@ -238,7 +239,7 @@ def chirp(draw: Draw) -> Sound:
     return finish(wave * edges(count, draw.uniform(0.003, 0.015), draw.uniform(0.005, 0.04)), sustained=True)
 
 
-def bell(draw: Draw) -> Sound:
+def bell(draw: Draw) -> SynthSound:
     pitch = draw.banded_log(350, 1800)
     tau = draw.banded_log(0.12, 0.7)
     count = samples_of(min(2.2, 5 * tau))
@@ -265,7 +266,7 @@ def bell(draw: Draw) -> Sound:
 # Noise, voice, music
 
 
-def noise_burst(draw: Draw) -> Sound:
+def noise_burst(draw: Draw) -> SynthSound:
     count = samples_of(draw.banded_log(0.18, 1.5))
     noise = draw.noise(count)
     low = draw.banded_log(60, 2500)
@@ -282,7 +283,7 @@ _VOWELS: Final = (
 )  # fmt: skip
 
 
-def voice(draw: Draw) -> Sound:
+def voice(draw: Draw) -> SynthSound:
     syllables = draw.integer(1, 5)
     seconds = draw.banded_log(0.3, 1.5)
     count = samples_of(seconds)
@@ -315,7 +316,7 @@ def voice(draw: Draw) -> Sound:
     return finish(mixed * edges(count, draw.uniform(0.005, 0.02), 0.04), sustained=True)
 
 
-def chord(draw: Draw) -> Sound:
+def chord(draw: Draw) -> SynthSound:
     root = draw.banded_log(105, 420)
     seconds = draw.banded_log(0.35, 1.8)
     count = samples_of(seconds)
@@ -344,7 +345,7 @@ LABELS: Final = (
     "kick", "snare", "hi-hat", "clap", "low beep", "high beep", "chirp", "bell", "noise burst", "voice", "chord",
 )  # fmt: skip
 DRUMS: Final = LABELS[:4]
-SYNTHESIS: Final[dict[str, Callable[[Draw], Sound]]] = {
+SYNTHESIS: Final[dict[str, Callable[[Draw], SynthSound]]] = {
     "kick": kick, "snare": snare, "hi-hat": hi_hat, "clap": clap, "low beep": low_beep, "high beep": high_beep,
     "chirp": chirp, "bell": bell, "noise burst": noise_burst, "voice": voice, "chord": chord,
 }  # fmt: skip

@@ -13,7 +13,7 @@ import soundfile
 
 from relisten.audio import SAMPLE_RATE, Clip
 from relisten.data.manifest import Turn
-from relisten.data.mixing import Placed, Samples, trim
+from relisten.data.mixing import PlacedSound, Samples, trim
 from relisten.errors import InputError
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class Conversation:
     """Who says what, and the sound of it."""
 
     turns: tuple[Turn, ...]
-    sounds: tuple[Placed, ...]
+    sounds: tuple[PlacedSound, ...]
     voices: tuple[Voice, ...]
 
 
@@ -109,7 +109,7 @@ def converse(program: str, rng: np.random.Generator, longest: float = 14.0) -> C
     """
     voices = _voices(rng, int(rng.choice([2, 2, 2, 3, 3, 4])))
     turns: list[Turn] = []
-    sounds: list[Placed] = []
+    sounds: list[PlacedSound] = []
     time = float(rng.uniform(0.1, 0.8))
     speaker = 0
     queue: list[str] = []
@@ -126,7 +126,7 @@ def converse(program: str, rng: np.random.Generator, longest: float = 14.0) -> C
         gain = np.float32(10 ** (float(rng.uniform(-4, 0)) / 20))
         onset = round(time, 2)
         turns.append(Turn(onset, round(onset + length, 4), "abcd"[speaker], text))
-        sounds.append(Placed(sound * gain, onset))
+        sounds.append(PlacedSound(sound * gain, onset))
         early = float(rng.uniform(0.4, 0.8)) if rng.random() < 0.08 and length > 1.6 else 0.0
         time = onset + length - early if early else onset + length + float(rng.uniform(0.15, 0.9))
     if len(turns) < 2:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from relisten.audio import Clip, write_clip
-from relisten.data.labels import FORMATS, Finding, ImportOptions, import_labels
+from relisten.data.labels import FORMATS, ImportOptions, LabelProblem, import_labels
 from relisten.data.manifest import ClipRecord
 
-Imported = tuple[list[ClipRecord], list[Finding]]
+Imported = tuple[list[ClipRecord], list[LabelProblem]]
 Run = Callable[..., Imported]
 
 
@@ -45,6 +45,6 @@ def run(tmp_path: Path) -> Run:
             path = labels
         found = list(import_labels(FORMATS[format], path, audio, names, ImportOptions(**options)))  # type: ignore[arg-type]
         clips = [item for item in found if isinstance(item, ClipRecord)]
-        return clips, [item for item in found if isinstance(item, Finding)]
+        return clips, [item for item in found if isinstance(item, LabelProblem)]
 
     return run

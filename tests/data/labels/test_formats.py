@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from relisten.data.labels import Finding, read_names
+from relisten.data.labels import LabelProblem, read_names
 from relisten.data.manifest import Chord, ClipRecord, LabelledEvent, Music, Turn
 from relisten.errors import InputError
 
 Sounds = Callable[..., Path]
-Run = Callable[..., tuple[list[ClipRecord], list[Finding]]]
+Run = Callable[..., tuple[list[ClipRecord], list[LabelProblem]]]
 
 
-def _reasons(findings: list[Finding]) -> list[str]:
+def _reasons(findings: list[LabelProblem]) -> list[str]:
     return [f"{Path(finding.where).name}: {finding.message}" for finding in findings]
 
 

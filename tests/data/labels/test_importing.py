@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relisten.data.labels import FORMATS, Finding, ImportOptions, import_labels
+from relisten.data.labels import FORMATS, ImportOptions, LabelProblem, import_labels
 from relisten.data.manifest import ClipRecord
 from relisten.errors import InputError
 
@@ -28,7 +28,7 @@ def clips(labels: Path, audio: Path, measures: Path, stop_after: int | None = No
     items = import_labels(FORMATS["audioset"], labels, audio, {}, ImportOptions(measures=measures))
     found = list(itertools.islice(items, stop_after))
     items.close()  # type: ignore[attr-defined]
-    assert not [item for item in found if isinstance(item, Finding)]
+    assert not [item for item in found if isinstance(item, LabelProblem)]
     return [item for item in found if isinstance(item, ClipRecord)]
 
 

@@ -13,7 +13,7 @@ import typer
 
 from relisten.cli.data.progress import counting
 from relisten.cli.outputs import refuse_same
-from relisten.data.labels import FORMATS, Finding, ImportOptions, import_labels, read_names
+from relisten.data.labels import FORMATS, ImportOptions, LabelProblem, import_labels, read_names
 from relisten.data.manifest import ClipRecord, write_manifest
 from relisten.data.synth import OTHER_NAMES
 from relisten.errors import InputError
@@ -56,7 +56,7 @@ def import_(
         if target is not None:
             refuse_same(target, *read)
     codes = {} if names is None else read_names(names)
-    if isinstance(codes, Finding):
+    if isinstance(codes, LabelProblem):
         raise InputError(str(codes))
     if resolution is not None and not 0 <= resolution <= 10:
         raise InputError(f"--resolution {resolution:g}: give 0 to 10 seconds")
@@ -68,7 +68,7 @@ def import_(
 
     def clips() -> Iterator[ClipRecord]:
         for item in counting(import_labels(FORMATS[format], labels, audio, codes, options), "clips", sys.stderr):
-            if isinstance(item, Finding):
+            if isinstance(item, LabelProblem):
                 found.add(item)
                 continue
             counts["clips"] += 1
@@ -130,7 +130,7 @@ class _Findings:
             listed = "" if self._path is not None else "; --report FILE lists all of them"
             print(f"... and {hidden} more{listed}", file=sys.stderr)
 
-    def add(self, finding: Finding) -> None:
+    def add(self, finding: LabelProblem) -> None:
         self.first = self.first or str(finding)
         if finding.bad and self._strict:
             raise InputError(f"{finding} (--strict stops here)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from relisten.data.labels.base import Finding, LabelFormat
+from relisten.data.labels.base import LabelFormat, LabelProblem
 from relisten.data.labels.importing import ImportOptions, import_labels
 from relisten.data.labels.musicbench import read_musicbench
 from relisten.data.labels.scenes import read_scenes
@@ -26,4 +26,4 @@ FORMATS: Final[dict[str, LabelFormat]] = {
     "scenes": LabelFormat(read_scenes, "a manifest of ours (relisten data simulate)", 0.0),
 }
 
-__all__ = ["FORMATS", "Finding", "ImportOptions", "LabelFormat", "import_labels", "read_names"]
+__all__ = ["FORMATS", "ImportOptions", "LabelFormat", "LabelProblem", "import_labels", "read_names"]

@@ -21,7 +21,7 @@ _CHUNK: Final = 1 << 16
 
 
 @dataclass(frozen=True)
-class Finding:
+class LabelProblem:
     """Something wrong in a label file; `bad` where it had to be left out, else it was only noticed."""
 
     where: str
@@ -62,7 +62,7 @@ class Labelled:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-Reader = Callable[[Path, Mapping[str, str]], Iterator[Labelled | Finding]]
+Reader = Callable[[Path, Mapping[str, str]], Iterator[Labelled | LabelProblem]]
 """Reads a label file or a folder of them, given the names of labels that are written as codes."""
 
 
@@ -94,7 +94,7 @@ def files_of(labels: Path, *endings: str) -> list[Path]:
     return [labels]
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, str] | Finding]:
+def read_lines(path: Path) -> Iterator[tuple[str, str] | LabelProblem]:
     """Lines that are not blank, each with where it stands; a line that is not UTF-8 is a finding.
 
     Raises:
@@ -110,25 +110,25 @@ def read_lines(path: Path) -> Iterator[tuple[str, str] | Finding]:
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
-                yield Finding(where, f"is not UTF-8 text ({error.reason}); save the file as UTF-8")
+                yield LabelProblem(where, f"is not UTF-8 text ({error.reason}); save the file as UTF-8")
                 continue
             if line.strip():
                 yield where, line
 
 
-def read_text(path: Path) -> str | Finding:
+def read_text(path: Path) -> str | LabelProblem:
     """A small file as a whole."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        return Finding(str(path), f"cannot be read ({error.strerror}); check its permissions")
+        return LabelProblem(str(path), f"cannot be read ({error.strerror}); check its permissions")
     except UnicodeDecodeError as error:
-        return Finding(str(path), f"is not UTF-8 text ({error.reason}); save the file as UTF-8")
+        return LabelProblem(str(path), f"is not UTF-8 text ({error.reason}); save the file as UTF-8")
 
 
 def read_table(
     path: Path, columns: Mapping[str, tuple[str, ...]]
-) -> Iterator[tuple[str, dict[str, str]] | Finding]:
+) -> Iterator[tuple[str, dict[str, str]] | LabelProblem]:
     """Rows of a tab-separated table by column, cells stripped; a first line without known names is a row itself.
 
     Args:
@@ -136,7 +136,7 @@ def read_table(
     """
     order: list[str | None] = []
     for line in read_lines(path):
-        if isinstance(line, Finding):
+        if isinstance(line, LabelProblem):
             yield line
             continue
         where, text = line
@@ -151,14 +151,16 @@ def read_table(
                     raise InputError(f"{where}: the header {cells} has no {', '.join(missing)}; add the column")
                 continue
         if len(cells) > len(order):
-            yield Finding(where, f"has {len(cells)} cells where {len(order)} are expected; separate them by tabs")
+            yield LabelProblem(
+                where, f"has {len(cells)} cells where {len(order)} are expected; separate them by tabs"
+            )
             continue
         row = dict.fromkeys(columns, "")
         row.update({column: cell for column, cell in zip(order, cells, strict=False) if column is not None})
         yield where, row
 
 
-def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]] | Finding]:
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]] | LabelProblem]:
     """The objects of a JSON file, one at a time, with their lines; the file is one list, or has one object a line.
 
     Raises:
@@ -175,12 +177,12 @@ def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]] | Finding]:
     for row in read_rows(path):
         if isinstance(row, InputError):
             where, _, message = str(row).partition(": ")
-            yield Finding(where, message)
+            yield LabelProblem(where, message)
         else:
             yield row
 
 
-def _list_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]] | Finding]:
+def _list_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]] | LabelProblem]:
     """The objects of one JSON list; only one of them is held at a time. What follows a broken one is lost."""
     decoder = json.JSONDecoder()
     number, buffer = 1, ""
@@ -205,11 +207,11 @@ def _list_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]] | Finding]:
                 if isinstance(item, dict):
                     yield f"{path}:{number}", item
                 else:
-                    yield Finding(f"{path}:{number}", f"got {type(item).__name__}; the list must hold objects")
+                    yield LabelProblem(f"{path}:{number}", f"got {type(item).__name__}; the list must hold objects")
                 number += buffer[:end].count("\n")
                 buffer = buffer[end:]
             if not chunk:
-                yield Finding(f"{path}:{number}", "is cut off or not JSON from here on; copy the file again")
+                yield LabelProblem(f"{path}:{number}", "is cut off or not JSON from here on; copy the file again")
                 return
 
 
@@ -277,6 +279,6 @@ def stem(name: str) -> str:
     return Path(name.replace("\\", "/")).stem
 
 
-def no_times(where: str, values: Iterable[str]) -> Finding:
+def no_times(where: str, values: Iterable[str]) -> LabelProblem:
     """The finding for a row whose times are no numbers."""
-    return Finding(where, f"times {', '.join(map(repr, values))} are not seconds; write them as 1.25")
+    return LabelProblem(where, f"times {', '.join(map(repr, values))} are not seconds; write them as 1.25")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from relisten.audio import Clip
-from relisten.data.labels.base import Finding, LabelFormat, Labelled, Placed, stem
+from relisten.data.labels.base import LabelFormat, Labelled, LabelProblem, Placed, stem
 from relisten.data.manifest import SLACK, ClipRecord, LabelledEvent, Music, Turn
 from relisten.data.parallel import ordered_map
 from relisten.data.synth import SPLITS
@@ -52,7 +52,7 @@ class ImportOptions:
 
 def import_labels(
     format: LabelFormat, labels: Path, audio: Path, names: Mapping[str, str], options: ImportOptions
-) -> Iterator[ClipRecord | Finding]:
+) -> Iterator[ClipRecord | LabelProblem]:
     """Clips with their labels in the label file's order, and between them what was found wrong.
 
     Every sound is read once, for its length and hash.
@@ -62,9 +62,9 @@ def import_labels(
     """
     with SoundIndex(audio) as sounds, Measures(options.measures) as measures:
 
-        def placed() -> Iterator[_Found | Finding]:
+        def placed() -> Iterator[_Found | LabelProblem]:
             for item in format.read(labels, names):
-                if isinstance(item, Finding):
+                if isinstance(item, LabelProblem):
                     yield item
                     continue
                 paths = sounds.find(item.names or (item.clip,))
@@ -213,23 +213,23 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _checked(
-    format: LabelFormat, folder: Path, options: ImportOptions, item: _Found | Finding
-) -> tuple[list[ClipRecord | Finding], Measured | None]:
+    format: LabelFormat, folder: Path, options: ImportOptions, item: _Found | LabelProblem
+) -> tuple[list[ClipRecord | LabelProblem], Measured | None]:
     """What becomes of a clip's labels, and what was measured of its sound."""
-    if isinstance(item, Finding):
+    if isinstance(item, LabelProblem):
         return [item], None
     labelled = item.labelled
     if len(item.paths) != 1:
-        return [Finding(labelled.where, _not_one(labelled, item.paths, folder))], None
+        return [LabelProblem(labelled.where, _not_one(labelled, item.paths, folder))], None
     (path,) = item.paths
     sound = item.known
     if sound is None:
         try:
             clip = Clip.load(path)
         except InputError as error:
-            return [Finding(labelled.where, str(error))], None
+            return [LabelProblem(labelled.where, str(error))], None
         sound = Measured(path, *_state(path), clip.duration, clip.hash)
-    findings: list[Finding] = []
+    findings: list[LabelProblem] = []
     resolution = next(
         value for value in (options.resolution, labelled.resolution, format.resolution) if value is not None
     )
@@ -277,7 +277,7 @@ def _name(item: LabelledEvent | Turn) -> str:
 
 
 def _inside(
-    items: Sequence[Placed[L]], what: str, duration: float, resolution: float, findings: list[Finding]
+    items: Sequence[Placed[L]], what: str, duration: float, resolution: float, findings: list[LabelProblem]
 ) -> list[Placed[L]]:
     """The items that lie in the clip, sorted; ends a trifle past it are cut, the rest is reported."""
     kept = []
@@ -286,13 +286,13 @@ def _inside(
         start, end = _span(placed.item)
         name = _name(placed.item)
         if isinstance(placed.item, LabelledEvent) and not placed.item.label.strip():
-            findings.append(Finding(placed.where, f"the label at {start:g} s is empty; name the sound"))
+            findings.append(LabelProblem(placed.where, f"the label at {start:g} s is empty; name the sound"))
         elif not 0 <= start <= end:
             message = f"{what} {name!r} spans {start:g} to {end:g} s; it needs 0 <= start <= end"
-            findings.append(Finding(placed.where, message))
+            findings.append(LabelProblem(placed.where, message))
         elif start >= duration or end > duration + slack:
             message = f"{what} {name!r} spans {start:g} to {end:g} s of a clip of {duration:.3f} s; mend its times"
-            findings.append(Finding(placed.where, message))
+            findings.append(LabelProblem(placed.where, message))
         else:
             last: dict[str, Any] = {
                 "offset" if isinstance(placed.item, LabelledEvent) else "end": min(end, round(duration, 6))
@@ -301,7 +301,7 @@ def _inside(
     return sorted(kept, key=lambda placed: (*_span(placed.item), _name(placed.item)))
 
 
-def _untangled(events: list[Placed[LabelledEvent]], findings: list[Finding]) -> list[Placed[LabelledEvent]]:
+def _untangled(events: list[Placed[LabelledEvent]], findings: list[LabelProblem]) -> list[Placed[LabelledEvent]]:
     """Without exact repeats; labels that overlap one of the same name stay, and are told of."""
     kept: list[Placed[LabelledEvent]] = []
     latest: dict[str, Placed[LabelledEvent]] = {}
@@ -310,7 +310,7 @@ def _untangled(events: list[Placed[LabelledEvent]], findings: list[Finding]) -> 
         before = latest.get(event.label)
         if before is not None and _span(before.item) == _span(event):
             findings.append(
-                Finding(placed.where, f"repeats {event.label!r} of {before.where}; kept once", bad=False)
+                LabelProblem(placed.where, f"repeats {event.label!r} of {before.where}; kept once", bad=False)
             )
             continue
         if before is not None and event.onset < before.item.offset - _OVERLAP:
@@ -318,14 +318,14 @@ def _untangled(events: list[Placed[LabelledEvent]], findings: list[Finding]) -> 
                 f"{event.label!r} from {event.onset:g} s begins before the one of {before.where} ends at "
                 f"{before.item.offset:g} s; both kept, and not counted in questions"
             )
-            findings.append(Finding(placed.where, message, bad=False))
+            findings.append(LabelProblem(placed.where, message, bad=False))
         kept.append(placed)
         if before is None or event.offset >= before.item.offset:
             latest[event.label] = placed
     return kept
 
 
-def _music_inside(labelled: Labelled, duration: float, findings: list[Finding]) -> Music | None:
+def _music_inside(labelled: Labelled, duration: float, findings: list[LabelProblem]) -> Music | None:
     music = labelled.music
     if music is None:
         return None
@@ -333,7 +333,7 @@ def _music_inside(labelled: Labelled, duration: float, findings: list[Finding]) 
     if not times or max(times) <= duration + SLACK:
         return music
     findings.append(
-        Finding(
+        LabelProblem(
             labelled.where,
             f"a beat or chord at {max(times):g} s lies past the end of a clip of {duration:.3f} s; "
             "its musical times are left out",

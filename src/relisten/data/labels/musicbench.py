@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from relisten.data.labels.base import Finding, Labelled, files_of, read_objects, stem
+from relisten.data.labels.base import Labelled, LabelProblem, files_of, read_objects, stem
 from relisten.data.manifest import NO_CHORD, Chord, Music
 
 _COPY: Final = re.compile(r"_\d+$")
@@ -16,23 +16,23 @@ _SURE_KEY: Final = 0.5
 """A key that its detector believes in less than this is left out: a wrong key makes a wrong question."""
 
 
-def read_musicbench(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Finding]:
+def read_musicbench(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """MusicBench JSON, one object a clip: `location`, `beats` ([times], [numbers in the bar]), `bpm`, `chords` with
     `chords_time`, `key` ([root, mode]) with `keyprob`; the captions go into the metadata."""
     for path in files_of(labels, ".json", ".jsonl"):
         for row in read_objects(path):
-            if isinstance(row, Finding):
+            if isinstance(row, LabelProblem):
                 yield row
                 continue
             where, item = row
             location = item.get("location")
             if not isinstance(location, str) or not stem(location):
-                yield Finding(where, f"'location' is {location!r}; it must be the path of the sound")
+                yield LabelProblem(where, f"'location' is {location!r}; it must be the path of the sound")
                 continue
             try:
                 music = _music(item)
             except (TypeError, ValueError, IndexError) as error:
-                yield Finding(where, f"{location}: {error}")
+                yield LabelProblem(where, f"{location}: {error}")
                 continue
             captions = {key: item[key] for key in ("main_caption", "alt_caption") if isinstance(item.get(key), str)}
             # Pitch and tempo copies of one recording end in their number and belong to one source.

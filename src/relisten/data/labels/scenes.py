@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from relisten.data.labels.base import Finding, Labelled, Placed, files_of
+from relisten.data.labels.base import Labelled, LabelProblem, Placed, files_of
 from relisten.data.manifest import read_manifest
 from relisten.errors import InputError
 
 
-def read_scenes(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Finding]:
+def read_scenes(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """A manifest: its labels are taken over, the sound is looked for in the folder given."""
     for path in files_of(labels, ".jsonl"):
         for record in read_manifest(path):
             if isinstance(record, InputError):
                 where, _, message = str(record).partition(": ")
-                yield Finding(where, message)
+                yield LabelProblem(where, message)
                 continue
             where = f"{path}: {record.id}"
             events = None

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from relisten.data.labels.base import (
-    Finding,
     Grouped,
     Labelled,
+    LabelProblem,
     Placed,
     files_of,
     no_times,
@@ -33,12 +33,12 @@ _SPEAKER: Final = re.compile(r"(?:-\s*)?(?:\[([^\]]{1,40})\]|([A-Z][A-Z0-9 .'-]{
 _SOUND: Final = re.compile(r"\[[^\]]*\]|\([^)]*\)|♪[^♪]*♪?|♫[^♫]*♫?")
 
 
-def read_rttm(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Finding]:
+def read_rttm(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """RTTM: `SPEAKER file channel start duration <NA> <NA> speaker <NA> <NA>`; other line types are passed over."""
     for path in files_of(labels, ".rttm"):
         with Grouped[tuple[float, float, str] | None]() as rows:
             for line in read_lines(path):
-                if isinstance(line, Finding):
+                if isinstance(line, LabelProblem):
                     yield line
                     continue
                 where, text = line
@@ -46,7 +46,7 @@ def read_rttm(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Fin
                 if text.startswith(";;") or fields[0] in _OTHER_RTTM:
                     continue
                 if fields[0] != "SPEAKER" or len(fields) < 8:
-                    yield Finding(
+                    yield LabelProblem(
                         where, f"is no SPEAKER line with 8 fields or more: {text[:60]!r}; mend or remove it"
                     )
                     continue
@@ -66,21 +66,21 @@ def read_rttm(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Fin
                 yield Labelled(held[0].where, clip, turns=turns, source=clip, complete=len(turns) == len(held))
 
 
-def read_subtitles(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Finding]:
+def read_subtitles(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """SRT and WebVTT: one file a clip, of the same name. Speakers are taken from `<v Name>`, `NAME:` and `[Name]:`.
 
     Cues that only describe sound ("[door slams]", "♪") are no speech and are passed over.
     """
     for path in files_of(labels, ".srt", ".vtt"):
         text = read_text(path)
-        if isinstance(text, Finding):
+        if isinstance(text, LabelProblem):
             yield text
             continue
         turns: list[Placed[Turn]] = []
         complete = True
         for where, block in _blocks(path, text):
             cue = _cue(where, block, names)
-            if isinstance(cue, Finding):
+            if isinstance(cue, LabelProblem):
                 complete = False
                 yield cue
             else:
@@ -105,10 +105,10 @@ def _blocks(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
         block = []
 
 
-def _cue(where: str, block: list[str], names: Mapping[str, str]) -> list[Placed[Turn]] | Finding:
+def _cue(where: str, block: list[str], names: Mapping[str, str]) -> list[Placed[Turn]] | LabelProblem:
     match = _CUE.fullmatch(block[0])
     if match is None:
-        return Finding(where, f"is no time line: {block[0][:60]!r}; write 00:00:01,000 --> 00:00:02,500")
+        return LabelProblem(where, f"is no time line: {block[0][:60]!r}; write 00:00:01,000 --> 00:00:02,500")
     start, end = (_clock(match.groups()[at : at + 4]) for at in (0, 4))
     said: list[tuple[str, list[str]]] = []
     for line in block[1:]:
@@ -132,7 +132,7 @@ def _cue(where: str, block: list[str], names: Mapping[str, str]) -> list[Placed[
     if len(said) > 1:
         # Two people share one cue: who spoke when inside it is not known, only that both did.
         speakers = " / ".join(dict.fromkeys(speaker or "?" for speaker, _ in said))
-        return Finding(where, f"holds the words of several speakers ({speakers}); give each a cue of its own")
+        return LabelProblem(where, f"holds the words of several speakers ({speakers}); give each a cue of its own")
     return [Placed(where, Turn(start, end, speaker, " ".join(words))) for speaker, words in said]
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from relisten.data.labels.base import (
-    Finding,
     Grouped,
     Labelled,
+    LabelProblem,
     Placed,
     files_of,
     no_times,
@@ -40,7 +40,7 @@ Row = tuple[str, str, str, bool]
 """Onset, offset, label, and whether the label is known."""
 
 
-def read_audioset(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Finding]:
+def read_audioset(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """AudioSet-Strong: `segment_id start_time_seconds end_time_seconds label`, labels as codes such as /m/09x0r.
 
     A segment id is the video's id, then its start in milliseconds. The sound may be named after the segment, or
@@ -49,17 +49,17 @@ def read_audioset(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled |
     for path in files_of(labels, ".tsv", ".csv"):
         with Grouped[Row]() as rows:
             for row in read_table(path, _AUDIOSET):
-                if isinstance(row, Finding):
+                if isinstance(row, LabelProblem):
                     yield row
                     continue
                 where, cells = row
                 clip, label = cells["segment"], cells["label"]
                 if not clip:
-                    yield Finding(where, "names no segment; fill in the first column")
+                    yield LabelProblem(where, "names no segment; fill in the first column")
                     continue
                 known = label in names or not _CODE.fullmatch(label)
                 if not known:
-                    yield Finding(
+                    yield LabelProblem(
                         where, f"label {label} has no name; give --names mid_to_display_name.tsv with a line for it"
                     )
                 rows.add(clip, where, (cells["onset"], cells["offset"], names.get(label, label), known))
@@ -67,17 +67,17 @@ def read_audioset(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled |
                 yield from _events(clip, held, _audioset_names(clip), _video(clip))
 
 
-def read_desed(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Finding]:
+def read_desed(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """DESED and DCASE: `filename onset offset event_label`. A row with a name alone is a clip without events."""
     for path in files_of(labels, ".tsv", ".csv", ".txt"):
         with Grouped[Row]() as rows:
             for row in read_table(path, _DESED):
-                if isinstance(row, Finding):
+                if isinstance(row, LabelProblem):
                     yield row
                     continue
                 where, cells = row
                 if not cells["filename"]:
-                    yield Finding(where, "names no file; fill in the first column")
+                    yield LabelProblem(where, "names no file; fill in the first column")
                     continue
                 label = cells["event_label"]
                 rows.add(cells["filename"], where, (cells["onset"], cells["offset"], names.get(label, label), True))
@@ -88,7 +88,7 @@ def read_desed(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Fi
 
 def _events(
     clip: str, rows: Sequence[Placed[Row]], names: tuple[str, ...], source: str
-) -> Iterator[Labelled | Finding]:
+) -> Iterator[Labelled | LabelProblem]:
     events = []
     complete = True
     for row in rows:
@@ -120,14 +120,16 @@ def _audioset_names(segment: str) -> tuple[str, ...]:
     return (*bare, *(f"Y{name}" for name in bare))
 
 
-def read_names(path: Path) -> dict[str, str] | Finding:
+def read_names(path: Path) -> dict[str, str] | LabelProblem:
     """Label names by code from a table `code<TAB>name`, as AudioSet's mid_to_display_name.tsv."""
     names = {}
     for row in read_table(path, {"mid": ("id", "code"), "name": ("display_name", "label")}):
-        if isinstance(row, Finding):
+        if isinstance(row, LabelProblem):
             return row
         where, cells = row
         if not cells["mid"] or not cells["name"]:
-            return Finding(where, f"got {cells['mid']!r} and {cells['name']!r}; write a code, a tab and its name")
+            return LabelProblem(
+                where, f"got {cells['mid']!r} and {cells['name']!r}; write a code, a tab and its name"
+            )
         names[cells["mid"]] = cells["name"]
     return names

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from relisten.data.labels.base import (
-    Finding,
     Labelled,
+    LabelProblem,
     Placed,
     files_of,
     no_times,
@@ -23,13 +23,13 @@ from relisten.data.manifest import NO_CHORD, Chord, LabelledEvent, Music
 _EVENTS: Final = ("scaper", "sound_event", "segment_open", "tag_open")
 
 
-def read_audacity(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Finding]:
+def read_audacity(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """Audacity label track: `start<TAB>end<TAB>label` in a file named as the clip; frequency lines are ignored."""
     for path in files_of(labels, ".txt"):
         events: list[Placed[LabelledEvent]] = []
         complete = True
         for line in read_lines(path):
-            if isinstance(line, Finding):
+            if isinstance(line, LabelProblem):
                 complete = False
                 yield line
                 continue
@@ -48,14 +48,14 @@ def read_audacity(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled |
         yield Labelled(f"{path}:1", path.stem, events=tuple(events), source=path.stem, complete=complete)
 
 
-def read_jams(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Finding]:
+def read_jams(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """JAMS: Scaper's foreground events, or open tags; beats, chords, key and tempo where there are any.
 
     The sound is looked for under the name of the JAMS file, then under the one that Scaper noted.
     """
     for path in files_of(labels, ".jams", ".json"):
         text = read_text(path)
-        if isinstance(text, Finding):
+        if isinstance(text, LabelProblem):
             yield text
             continue
         try:
@@ -63,7 +63,9 @@ def read_jams(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Fin
             annotations = jams["annotations"]
             namespaces = [(item["namespace"], _observations(item["data"])) for item in annotations]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            yield Finding(str(path), f"is not a JAMS file ({error}); it needs annotations with namespace and data")
+            yield LabelProblem(
+                str(path), f"is not a JAMS file ({error}); it needs annotations with namespace and data"
+            )
             continue
         noted = _noted_name(jams, annotations)
         events: list[Placed[LabelledEvent]] | None = None
@@ -76,7 +78,7 @@ def read_jams(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Fin
             events = events or []
             for at, row in enumerate(rows):
                 found = _jams_event(f"{path}:annotation {number + 1}, row {at + 1}", row, names)
-                if isinstance(found, Finding):
+                if isinstance(found, LabelProblem):
                     complete = False
                     yield found
                 elif found is not None:
@@ -85,7 +87,9 @@ def read_jams(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Fin
             music = _jams_music(facts)
         except (KeyError, TypeError, ValueError) as error:
             music = None
-            yield Finding(str(path), f"has a beat, chord, key or tempo that is none ({error!r}); facts left out")
+            yield LabelProblem(
+                str(path), f"has a beat, chord, key or tempo that is none ({error!r}); facts left out"
+            )
         yield Labelled(
             str(path),
             path.stem,
@@ -116,14 +120,16 @@ def _noted_name(jams: Any, annotations: Any) -> str:
 
 def _jams_event(
     where: str, row: dict[str, Any], names: Mapping[str, str]
-) -> Placed[LabelledEvent] | Finding | None:
+) -> Placed[LabelledEvent] | LabelProblem | None:
     value = row.get("value")
     if isinstance(value, dict) and value.get("role") == "background":
         return None
     label = value.get("label") if isinstance(value, dict) else value
     onset, length = row.get("time"), row.get("duration")
     if not isinstance(onset, (int, float)) or not isinstance(length, (int, float)) or not isinstance(label, str):
-        return Finding(where, f"has time {onset!r}, duration {length!r}, label {label!r}; mend the observation")
+        return LabelProblem(
+            where, f"has time {onset!r}, duration {length!r}, label {label!r}; mend the observation"
+        )
     confidence = row.get("confidence")
     sure = confidence if isinstance(confidence, (int, float)) and 0 <= confidence <= 1 else None
     return Placed(where, LabelledEvent(float(onset), float(onset + length), names.get(label, label), sure))
