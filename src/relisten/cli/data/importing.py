@@ -51,10 +51,10 @@ def import_(
     if format not in FORMATS:
         known = "".join(f"\n  {name:<11}{kind.about}" for name, kind in FORMATS.items())
         raise InputError(f"label format {format!r} is unknown; use one of{known}")
-    read = [labels] if names is None else [labels, names]
+    read = FORMATS[format].files_of(labels)
     for target in (out, report):
         if target is not None:
-            refuse_same(target, *read)
+            refuse_same(target, *read, *([] if names is None else [names]))
     codes = {} if names is None else read_names(names)
     if isinstance(codes, LabelProblem):
         raise InputError(str(codes))

@@ -7,7 +7,7 @@ import json
 import math
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -62,8 +62,8 @@ class Labelled:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-Reader = Callable[[Path, Mapping[str, str]], Iterator[Labelled | LabelProblem]]
-"""Reads a label file or a folder of them, given the names of labels that are written as codes."""
+Reader = Callable[[Sequence[Path], Mapping[str, str]], Iterator[Labelled | LabelProblem]]
+"""Reads label files, given the names of labels that are written as codes."""
 
 
 @dataclass(frozen=True)
@@ -71,27 +71,31 @@ class LabelFormat:
     """One format that can be imported."""
 
     read: Reader
+    endings: tuple[str, ...]
+    """Of the files that are read in a folder."""
     about: str
     """What the labels look like, for people."""
     resolution: float
     """How exact its times usually are, in seconds."""
     label_set: str = ""
 
+    def files_of(self, labels: Path) -> list[Path]:
+        """The label file itself, or the files with one of the endings under a folder, sorted.
 
-def files_of(labels: Path, *endings: str) -> list[Path]:
-    """The label file itself, or the files with one of these endings under a folder, sorted.
-
-    Raises:
-        InputError: there is none.
-    """
-    if labels.is_dir():
-        found = sorted(path for path in labels.rglob("*") if path.suffix.lower() in endings and path.is_file())
-        if not found:
-            raise InputError(f"{labels}: holds no {' or '.join(endings)} file; name the folder with the labels")
-        return found
-    if not labels.exists():
-        raise InputError(f"{labels}: no such file; check the path")
-    return [labels]
+        Raises:
+            InputError: there is none.
+        """
+        if labels.is_dir():
+            tree = labels.rglob("*")
+            found = sorted(path for path in tree if path.suffix.lower() in self.endings and path.is_file())
+            if not found:
+                raise InputError(
+                    f"{labels}: holds no {' or '.join(self.endings)} file; name the folder with the labels"
+                )
+            return found
+        if not labels.exists():
+            raise InputError(f"{labels}: no such file; check the path")
+        return [labels]
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str] | LabelProblem]:

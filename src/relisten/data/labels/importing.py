@@ -63,7 +63,7 @@ def import_labels(
     with SoundIndex(audio) as sounds, Measures(options.measures) as measures:
 
         def placed() -> Iterator[_Found | LabelProblem]:
-            for item in format.read(labels, names):
+            for item in format.read(format.files_of(labels), names):
                 if isinstance(item, LabelProblem):
                     yield item
                     continue

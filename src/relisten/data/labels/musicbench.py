@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from relisten.data.labels.base import Labelled, LabelProblem, files_of, read_objects, stem
+from relisten.data.labels.base import Labelled, LabelProblem, read_objects, stem
 from relisten.data.manifest import NO_CHORD, Chord, Music
 
 _COPY: Final = re.compile(r"_\d+$")
@@ -16,10 +16,10 @@ _SURE_KEY: Final = 0.5
 """A key that its detector believes in less than this is left out: a wrong key makes a wrong question."""
 
 
-def read_musicbench(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
+def read_musicbench(files: Sequence[Path], names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """MusicBench JSON, one object a clip: `location`, `beats` ([times], [numbers in the bar]), `bpm`, `chords` with
     `chords_time`, `key` ([root, mode]) with `keyprob`; the captions go into the metadata."""
-    for path in files_of(labels, ".json", ".jsonl"):
+    for path in files:
         for row in read_objects(path):
             if isinstance(row, LabelProblem):
                 yield row

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from relisten.data.labels.base import Labelled, LabelProblem, Placed, files_of
+from relisten.data.labels.base import Labelled, LabelProblem, Placed
 from relisten.data.manifest import read_manifest
 from relisten.errors import InputError
 
 
-def read_scenes(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
+def read_scenes(files: Sequence[Path], names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """A manifest: its labels are taken over, the sound is looked for in the folder given."""
-    for path in files_of(labels, ".jsonl"):
+    for path in files:
         for record in read_manifest(path):
             if isinstance(record, InputError):
                 where, _, message = str(record).partition(": ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,6 @@ from relisten.data.labels.base import (
     Labelled,
     LabelProblem,
     Placed,
-    files_of,
     no_times,
     read_lines,
     read_text,
@@ -33,9 +32,9 @@ _SPEAKER: Final = re.compile(r"(?:-\s*)?(?:\[([^\]]{1,40})\]|([A-Z][A-Z0-9 .'-]{
 _SOUND: Final = re.compile(r"\[[^\]]*\]|\([^)]*\)|♪[^♪]*♪?|♫[^♫]*♫?")
 
 
-def read_rttm(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
+def read_rttm(files: Sequence[Path], names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """RTTM: `SPEAKER file channel start duration <NA> <NA> speaker <NA> <NA>`; other line types are passed over."""
-    for path in files_of(labels, ".rttm"):
+    for path in files:
         with Grouped[tuple[float, float, str] | None]() as rows:
             for line in read_lines(path):
                 if isinstance(line, LabelProblem):
@@ -66,12 +65,12 @@ def read_rttm(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | Lab
                 yield Labelled(held[0].where, clip, turns=turns, source=clip, complete=len(turns) == len(held))
 
 
-def read_subtitles(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
+def read_subtitles(files: Sequence[Path], names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """SRT and WebVTT: one file a clip, of the same name. Speakers are taken from `<v Name>`, `NAME:` and `[Name]:`.
 
     Cues that only describe sound ("[door slams]", "♪") are no speech and are passed over.
     """
-    for path in files_of(labels, ".srt", ".vtt"):
+    for path in files:
         text = read_text(path)
         if isinstance(text, LabelProblem):
             yield text

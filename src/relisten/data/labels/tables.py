@@ -12,7 +12,6 @@ from relisten.data.labels.base import (
     Labelled,
     LabelProblem,
     Placed,
-    files_of,
     no_times,
     read_table,
     seconds,
@@ -40,13 +39,13 @@ Row = tuple[str, str, str, bool]
 """Onset, offset, label, and whether the label is known."""
 
 
-def read_audioset(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
+def read_audioset(files: Sequence[Path], names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """AudioSet-Strong: `segment_id start_time_seconds end_time_seconds label`, labels as codes such as /m/09x0r.
 
     A segment id is the video's id, then its start in milliseconds. The sound may be named after the segment, or
     after the video with or without the times in seconds, as the common download tools do.
     """
-    for path in files_of(labels, ".tsv", ".csv"):
+    for path in files:
         with Grouped[Row]() as rows:
             for row in read_table(path, _AUDIOSET):
                 if isinstance(row, LabelProblem):
@@ -67,9 +66,9 @@ def read_audioset(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled |
                 yield from _events(clip, held, _audioset_names(clip), _video(clip))
 
 
-def read_desed(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
+def read_desed(files: Sequence[Path], names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """DESED and DCASE: `filename onset offset event_label`. A row with a name alone is a clip without events."""
-    for path in files_of(labels, ".tsv", ".csv", ".txt"):
+    for path in files:
         with Grouped[Row]() as rows:
             for row in read_table(path, _DESED):
                 if isinstance(row, LabelProblem):

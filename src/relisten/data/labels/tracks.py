@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,6 @@ from relisten.data.labels.base import (
     Labelled,
     LabelProblem,
     Placed,
-    files_of,
     no_times,
     read_lines,
     read_text,
@@ -23,9 +22,9 @@ from relisten.data.manifest import NO_CHORD, Chord, LabelledEvent, Music
 _EVENTS: Final = ("scaper", "sound_event", "segment_open", "tag_open")
 
 
-def read_audacity(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
+def read_audacity(files: Sequence[Path], names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """Audacity label track: `start<TAB>end<TAB>label` in a file named as the clip; frequency lines are ignored."""
-    for path in files_of(labels, ".txt"):
+    for path in files:
         events: list[Placed[LabelledEvent]] = []
         complete = True
         for line in read_lines(path):
@@ -48,12 +47,12 @@ def read_audacity(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled |
         yield Labelled(f"{path}:1", path.stem, events=tuple(events), source=path.stem, complete=complete)
 
 
-def read_jams(labels: Path, names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
+def read_jams(files: Sequence[Path], names: Mapping[str, str]) -> Iterator[Labelled | LabelProblem]:
     """JAMS: Scaper's foreground events, or open tags; beats, chords, key and tempo where there are any.
 
     The sound is looked for under the name of the JAMS file, then under the one that Scaper noted.
     """
-    for path in files_of(labels, ".jams", ".json"):
+    for path in files:
         text = read_text(path)
         if isinstance(text, LabelProblem):
             yield text
