@@ -54,17 +54,8 @@ def test_half_a_character_stays_what_it_is(
     code, _, err = data(capsys, "filter", tmp_path / "cut.jsonl", "--out", kept, "--dropped", gone)
     assert (code, err) == (0, "")
     assert [row["question"] for row in lines(kept)] == ["cut off \ud83d"]
-    data(
-        capsys,
-        "filter",
-        kept,
-        "--out",
-        tmp_path / "none.jsonl",
-        "--dropped",
-        gone,
-        "--not-in",
-        tmp_path / "cut.jsonl",
-    )
+    other = ("--not-in", tmp_path / "cut.jsonl")
+    data(capsys, "filter", kept, "--out", tmp_path / "none.jsonl", "--dropped", gone, *other)
     assert [row["question"] for row in lines(gone)] == ["cut off \ud83d"]
 
 

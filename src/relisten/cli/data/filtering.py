@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any
 
 import typer
 
@@ -55,38 +55,12 @@ def filter_(
     for target in (out, dropped):
         if target is not None:
             refuse_same(target, examples, *(not_in or ()))
+    outcome = _Outcome(dropped, tag)
     filters: list[Filter] = [drop_duplicates] if duplicates else []
-    bad: list[InputError] = []
-    not_asked = 0
-    first_note = ""
-    counts: Counter[str] = Counter()
-
-    def good(path: Path) -> Iterator[Example]:
-        for row in read_examples(path):
-            if isinstance(row, InputError):
-                bad.append(row)
-                if len(bad) <= _SHOWN:
-                    print(row, file=sys.stderr)
-            else:
-                yield row
-
     for other in not_in or ():
         if other.resolve() == examples.resolve():
             raise InputError(f"{other}: is the file to be filtered; --not-in names another split")
-        filters.append(drop_shared(good(other)))
-
-    def staying(rows: Iterator[Sifted], gone: TextIO | None) -> Iterator[Example]:
-        nonlocal not_asked, first_note
-        for row in rows:
-            if row.note:
-                not_asked += 1
-                first_note = first_note or f"question {row.example.question.id!r}: {row.note}"
-            counts[row.reason.partition(" ")[0] or "kept"] += 1
-            if row.reason and gone is not None and dropped is not None:
-                gone.write(dump_row(example_row(row.tagged(), dropped.parent)))
-            if tag or not row.reason:
-                yield row.tagged()
-
+        filters.append(drop_shared(outcome.good(other)))
     with ExitStack() as stack:
         if silent is not None:
             listener = stack.enter_context(Listener.load(silent, device=device))
@@ -96,27 +70,79 @@ def filter_(
                     seed=seed,
                 )
             )  # fmt: skip
-        rows: Iterator[Sifted] = (Sifted(row) for row in counting(good(examples), "examples", sys.stderr))
+        rows: Iterator[Sifted] = (Sifted(row) for row in counting(outcome.good(examples), "examples", sys.stderr))
         for one in filters:
             rows = one(rows)
-        gone = None if dropped is None else stack.enter_context(_opened(dropped))
-        written = write_examples(out, staying(rows, gone))
-    kept = counts.pop("kept", 0)
-    problems = {"bad_rows": len(bad), "not_asked": not_asked}
+        stack.enter_context(outcome)
+        written = write_examples(out, outcome.staying(rows))
     if as_json:
-        print(json.dumps({"kept": kept, "written": written, "dropped": dict(counts), **problems}))
-        return
-    what = "tagged" if tag else "dropped"
-    reasons = ", ".join(f"{name} {number}" for name, number in counts.most_common())
-    print(f"{kept} kept, {sum(counts.values())} {what}{f' ({reasons})' if reasons else ''} -> {out}")
-    if bad:
-        print(f"{len(bad)} bad rows left out", file=sys.stderr)
-    if not_asked:
-        print(f"{not_asked} questions kept that could not be asked in silence; {first_note}", file=sys.stderr)
+        print(json.dumps(outcome.summary(written)))
+    else:
+        outcome.tell(out)
 
 
-def _opened(path: Path) -> TextIO:
-    try:
-        return path.open("w", encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give another --dropped file") from None
+class _Outcome:
+    """Counts what stays and what goes, shows the first bad rows, and writes what goes to a file where asked."""
+
+    def __init__(self, dropped: Path | None, tag: bool) -> None:
+        self._path = dropped
+        self._tag = tag
+        self._counts: Counter[str] = Counter()
+        self._kept = self._bad = self._not_asked = 0
+        self._first_note = ""
+
+    def __enter__(self) -> None:
+        try:
+            self._file = None if self._path is None else self._path.open("w", encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise InputError(
+                f"{self._path}: cannot be written ({error.strerror}); give another --dropped file"
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def good(self, path: Path) -> Iterator[Example]:
+        """The good rows of a file; bad ones are told."""
+        for row in read_examples(path):
+            if isinstance(row, InputError):
+                self._bad += 1
+                if self._bad <= _SHOWN:
+                    print(row, file=sys.stderr)
+            else:
+                yield row
+
+    def staying(self, rows: Iterator[Sifted]) -> Iterator[Example]:
+        """What is to be written."""
+        for row in rows:
+            if row.note:
+                self._not_asked += 1
+                self._first_note = self._first_note or f"question {row.example.question.id!r}: {row.note}"
+            if row.reason:
+                self._counts[row.reason.partition(" ")[0]] += 1
+            else:
+                self._kept += 1
+            if row.reason and self._path is not None and self._file is not None:
+                self._file.write(dump_row(example_row(row.tagged(), self._path.parent)))
+            if self._tag or not row.reason:
+                yield row.tagged()
+
+    def summary(self, written: int) -> dict[str, Any]:
+        return {
+            "kept": self._kept,
+            "written": written,
+            "dropped": dict(self._counts),
+            "bad_rows": self._bad,
+            "not_asked": self._not_asked,
+        }
+
+    def tell(self, out: Path) -> None:
+        what = "tagged" if self._tag else "dropped"
+        reasons = ", ".join(f"{name} {number}" for name, number in self._counts.most_common())
+        print(f"{self._kept} kept, {self._counts.total()} {what}{f' ({reasons})' if reasons else ''} -> {out}")
+        if self._bad:
+            print(f"{self._bad} bad rows left out", file=sys.stderr)
+        if self._not_asked:
+            asked = f"{self._not_asked} questions kept that could not be asked in silence"
+            print(f"{asked}; {self._first_note}", file=sys.stderr)
