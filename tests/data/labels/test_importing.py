@@ -1,4 +1,4 @@
-"""An import that was stopped goes on without reading sounds again."""
+"""An import that was stopped goes on without reading sounds again; none writes over what it reads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.cli import data
 
 from relisten.data.labels import FORMATS, ImportOptions, LabelProblem, import_labels
 from relisten.data.manifest import ClipRecord
@@ -67,3 +68,16 @@ def test_a_file_of_measures_that_is_none_is_refused(
     measures.write_text("not a database, but something else that lies there")
     with pytest.raises(InputError, match="measures: cannot be used"):
         clips(labels, sounds(*NAMES), measures)
+
+
+def test_a_manifest_in_the_folder_is_written_over_only_where_it_is_not_read(
+    labels: Path, sounds: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, rest = tmp_path / "m.jsonl", ("--audio", sounds(*NAMES), "--processes", 1)
+    for _ in range(2):
+        assert data(capsys, "import", "audioset", tmp_path, "--out", out, *rest)[0] == 0
+    before = out.read_bytes()
+    code, _, told = data(capsys, "import", "scenes", tmp_path, "--out", out, *rest)
+    assert (code, told) == (2, f"relisten: {out}: is the input; give another file\n")
+    assert out.read_bytes() == before
+    assert data(capsys, "import", "scenes", tmp_path, "--out", tmp_path / "again.jsonl", *rest)[0] == 0
