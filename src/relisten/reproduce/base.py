@@ -21,7 +21,7 @@ from relisten.errors import InputError
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.reproduce.plan import CLIP_SECONDS, LONG_SECONDS, Plan
-from relisten.train.scratch.config import SftConfig, Stage
+from relisten.train.scratch.config import ScratchConfig, Stage
 from relisten.train.scratch.pool import PoolConfig
 from relisten.train.scratch.trainer import train
 
@@ -41,7 +41,7 @@ def pools(plan: Plan) -> tuple[PoolConfig, PoolConfig]:
     )
 
 
-def base_config(plan: Plan) -> SftConfig:
+def base_config(plan: Plan) -> ScratchConfig:
     """The run of the scratch trainer."""
     budget = plan.budget
     training, validation = pools(plan)
@@ -49,7 +49,7 @@ def base_config(plan: Plan) -> SftConfig:
         "answer", budget.base_steps, lr=1e-3, mix=_MIX, rows=budget.rows, longest=LONG_SECONDS,
         warmup=min(20, budget.base_steps), onsets=5.0, traits=0.05,
     )  # fmt: skip
-    return SftConfig(
+    return ScratchConfig(
         stages=(stage,),
         pool=training,
         validation=validation,

@@ -14,7 +14,7 @@ from relisten.data.scenes import Event
 from relisten.data.told import Told
 from relisten.errors import InputError
 from relisten.tools.finding import Moment
-from relisten.train.scratch.config import PRESETS, SftConfig, Stage
+from relisten.train.scratch.config import PRESETS, ScratchConfig, Stage
 from relisten.train.scratch.pool import PoolConfig, ScenePool
 from relisten.train.scratch.tasks import TASKS
 from relisten.train.scratch.trainer import train
@@ -48,20 +48,20 @@ def test_weights_move_in_every_part(finished: Path) -> None:
 def test_a_killed_run_goes_on_to_the_same_weights(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from relisten.train.scratch import trainer as sft
+    from relisten.train.scratch import trainer as scratch
 
     class KilledError(Exception):
         pass
 
-    taken, step = [], sft._Run._train_step
+    taken, step = [], scratch._Run._train_step
 
-    def dies(run: sft._Run, number: int, stage: Stage, at: int) -> object:
+    def dies(run: scratch._Run, number: int, stage: Stage, at: int) -> object:
         if len(taken) == 3:
             raise KilledError
         taken.append(at)
         return step(run, number, stage, at)
 
-    monkeypatch.setattr(sft._Run, "_train_step", dies)
+    monkeypatch.setattr(scratch._Run, "_train_step", dies)
     with pytest.raises(KilledError):
         train(SMOKE, tmp_path)
     monkeypatch.undo()
@@ -132,6 +132,6 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 def test_presets_say_who_they_are() -> None:
     assert PRESETS["echo-tiny"].digest != SMOKE.digest
     assert (
-        SftConfig(SMOKE.stages, SMOKE.pool, SMOKE.validation).digest
-        == SftConfig(SMOKE.stages, SMOKE.pool, SMOKE.validation).digest
+        ScratchConfig(SMOKE.stages, SMOKE.pool, SMOKE.validation).digest
+        == ScratchConfig(SMOKE.stages, SMOKE.pool, SMOKE.validation).digest
     )

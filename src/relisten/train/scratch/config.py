@@ -66,7 +66,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class SftConfig:
+class ScratchConfig:
     """One run from an untrained model to a checkpoint."""
 
     stages: tuple[Stage, ...]
@@ -172,8 +172,8 @@ _REREAD = (
     ("read text", 0.02),
 )
 
-PRESETS: Final[Mapping[str, SftConfig]] = {
-    "echo-tiny": SftConfig(
+PRESETS: Final[Mapping[str, ScratchConfig]] = {
+    "echo-tiny": ScratchConfig(
         pool=PoolConfig(
             counts=((4.0, 1200), (5.0, 1500), (6.0, 2000), (7.0, 1500), (8.0, 4500), (9.0, 1500), (10.0, 3500),
                     (14.0, 1600), (20.0, 1300), (28.0, 1000)),
@@ -200,7 +200,7 @@ PRESETS: Final[Mapping[str, SftConfig]] = {
         ),
     ),
     # Seconds long: shows that everything runs, learns next to nothing.
-    "smoke": SftConfig(
+    "smoke": ScratchConfig(
         shape=TinyShape(audio_width=32, audio_layers=1, width=32, layers=1, feed_forward=64, vocabulary=400),
         pool=PoolConfig(counts=((4.0, 6),)),
         validation=PoolConfig(counts=((4.0, 2),), split="validation"),

@@ -42,7 +42,7 @@ from relisten.train import forward
 from relisten.train.batches import Batcher, Target
 from relisten.train.metrics import keep_rows
 from relisten.train.scratch import encoder
-from relisten.train.scratch.config import PRESETS, SftConfig, Stage
+from relisten.train.scratch.config import PRESETS, ScratchConfig, Stage
 from relisten.train.scratch.listening import answer
 from relisten.train.scratch.pool import ScenePool
 from relisten.train.scratch.tasks import TASKS
@@ -51,7 +51,7 @@ COMPUTE = torch.bfloat16
 """Of matrix products; weights, norms and losses are float32."""
 
 
-def train(config: SftConfig, out: Path) -> Path:
+def train(config: ScratchConfig, out: Path) -> Path:
     """Run or go on with a training run in `out`; returns the folder of the trained checkpoint.
 
     Raises:
@@ -82,7 +82,7 @@ def train(config: SftConfig, out: Path) -> Path:
     return out / "checkpoint"
 
 
-def _corpus(pool: ScenePool, config: SftConfig) -> Iterator[str]:
+def _corpus(pool: ScenePool, config: ScratchConfig) -> Iterator[str]:
     """Questions and responses from which the tokenizer learns its words, and rarer forms of what choices say."""
     named = [name for pairs in NAMES.values() for pair in pairs for name in pair]
     for word in (*named, *NUMBERS):
@@ -95,7 +95,7 @@ def _corpus(pool: ScenePool, config: SftConfig) -> Iterator[str]:
             yield target.response
 
 
-def _work(rank: int, config: SftConfig, out: Path) -> None:
+def _work(rank: int, config: ScratchConfig, out: Path) -> None:
     torch.set_num_threads(1 if config.processes > 1 else max(1, os.cpu_count() or 1))
     if config.processes > 1:
         end_with_parent()
@@ -113,7 +113,7 @@ def _work(rank: int, config: SftConfig, out: Path) -> None:
 class _Run:
     """One process of a run."""
 
-    def __init__(self, rank: int, config: SftConfig, out: Path) -> None:
+    def __init__(self, rank: int, config: ScratchConfig, out: Path) -> None:
         self.rank = rank
         self.config = config
         self.out = out
