@@ -24,7 +24,7 @@ from relisten.models import check_device, resolve_device
 T = TypeVar("T")
 
 
-class Group(Protocol):
+class ProcessGroup(Protocol):
     """Some processes, or one, as those see it who only have to wait for each other."""
 
     @property

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
-from relisten.train.parallel import Group
+from relisten.train.parallel import ProcessGroup
 
 _TRAINED: Final = StateDictOptions(ignore_frozen_params=True, strict=False)
 """Not strict: what is frozen is missing. That nothing else is, reading the files makes sure of."""
@@ -31,7 +31,7 @@ class States:
     """
 
     def __init__(
-        self, folder: Path, module: nn.Module, optimizer: Optimizer, processes: Group, keep: int = 1
+        self, folder: Path, module: nn.Module, optimizer: Optimizer, processes: ProcessGroup, keep: int = 1
     ) -> None:
         self.folder = folder
         self._module = module

@@ -12,7 +12,7 @@ from relisten.protocol import Format
 from relisten.question import Question
 from relisten.train.sft import sequence_loss
 from relisten.train.sft.sequence_loss import SequenceLoss
-from relisten.train.sft.sequences import Layout, Sequence
+from relisten.train.sft.sequences import Layout, TrainingSequence
 
 RESPONSES = (
     "<think>I count in <seg>0.5, 1.5</seg> that makes 2 and <seg>0.0, 0.7</seg> too.</think><answer>2</answer>",
@@ -22,7 +22,7 @@ RESPONSES = (
 
 
 @pytest.fixture
-def sequences(family: Qwen2_5Omni) -> list[Sequence]:
+def sequences(family: Qwen2_5Omni) -> list[TrainingSequence]:
     layout = Layout(family, Format.INTERLEAVED, answer_weight=2.0)
     clips = [noise_clip(seconds, seed) for seed, seconds in enumerate((4.0, 2.0, 33.0))]  # the last has two chunks
     return [
@@ -31,7 +31,7 @@ def sequences(family: Qwen2_5Omni) -> list[Sequence]:
     ]
 
 
-def stock(family: Qwen2_5Omni, laid: Sequence) -> torch.Tensor:
+def stock(family: Qwen2_5Omni, laid: TrainingSequence) -> torch.Tensor:
     ids = torch.tensor(laid.ids)
     embeddings = family.embed(ids)
     embeddings = embeddings.masked_scatter(
@@ -46,7 +46,7 @@ def stock(family: Qwen2_5Omni, laid: Sequence) -> torch.Tensor:
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_loss_and_gradients_equal_the_stock_forward(
-    family: Qwen2_5Omni, sequences: list[Sequence], packed: bool, monkeypatch: pytest.MonkeyPatch
+    family: Qwen2_5Omni, sequences: list[TrainingSequence], packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sequence_loss, "LOGITS_AT_ONCE", 10)
     names = ("model.audio_tower.conv1.weight", "model.language_model.embed_tokens.weight", "lm_head.weight")
@@ -59,13 +59,13 @@ def test_loss_and_gradients_equal_the_stock_forward(
         torch.testing.assert_close(gradient, want, rtol=1e-3, atol=1e-4 * float(want.abs().max()), msg=name)
 
 
-def test_a_frozen_tower_gets_no_gradient(family: Qwen2_5Omni, sequences: list[Sequence]) -> None:
+def test_a_frozen_tower_gets_no_gradient(family: Qwen2_5Omni, sequences: list[TrainingSequence]) -> None:
     SequenceLoss(family, hears_trained=False)(sequences).backward()
     assert family.lm_head.weight.grad is not None
     assert all(p.grad is None for p in family.audio_tower.parameters())
 
 
-def test_checkpointed_layers_give_the_same_gradient(family: Qwen2_5Omni, sequences: list[Sequence]) -> None:
+def test_checkpointed_layers_give_the_same_gradient(family: Qwen2_5Omni, sequences: list[TrainingSequence]) -> None:
     weight = family.thinker.get_parameter("model.audio_tower.conv1.weight")
     plain = torch.autograd.grad(SequenceLoss(family)(sequences), weight)[0]
     family.thinker.train()

@@ -7,7 +7,7 @@ computed from its first token; what is saved is memory: logits exist only where 
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Final
 
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from relisten.audio import Clip
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.train.sft.sequences import Sequence
+from relisten.train.sft.sequences import TrainingSequence
 
 LOGITS_AT_ONCE: Final = 1024
 
@@ -38,7 +38,7 @@ class SequenceLoss(nn.Module):
         self._packed = packed
         self._hears_trained = hears_trained
 
-    def forward(self, sequences: Many[Sequence]) -> Tensor:
+    def forward(self, sequences: Sequence[TrainingSequence]) -> Tensor:
         """Summed cross-entropy, each token times its weight: a float32 scalar."""
         rows = [[*range(len(sequences))]] if self._packed else [[i] for i in range(len(sequences))]
         ids, weights, positions = self._laid_out(sequences, rows)
@@ -47,7 +47,9 @@ class SequenceLoss(nn.Module):
         learned = weights[:, 1:] > 0
         return self._loss(states[:, :-1][learned], ids[:, 1:][learned], weights[:, 1:][learned])
 
-    def _laid_out(self, sequences: Many[Sequence], rows: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    def _laid_out(
+        self, sequences: Sequence[TrainingSequence], rows: list[list[int]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Ids, loss weights and positions, each (rows, longest)."""
         longest = max(sum(len(sequences[i].ids) for i in row) for row in rows)
         ids = torch.zeros(len(rows), longest, dtype=torch.int64)

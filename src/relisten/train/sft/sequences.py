@@ -27,7 +27,7 @@ from relisten.train.batches import Batcher, Target
 
 
 @dataclass(frozen=True)
-class Sequence:
+class TrainingSequence:
     """Token ids from the system turn to the end of the response; placeholders where sound is heard."""
 
     ids: tuple[int, ...]
@@ -51,7 +51,7 @@ class Layout:
         self.format = format
         self._batcher = Batcher(family, answer_weight, heard_weight)
 
-    def sequence(self, example: Example, clip: Clip) -> Sequence:
+    def sequence(self, example: Example, clip: Clip) -> TrainingSequence:
         """
         Raises:
             InputError: no response, or a clip too short to be heard.
@@ -63,7 +63,9 @@ class Layout:
         assert isinstance(head, tuple)
         prefix = (*head, *self.family.audio_ids(heard))
         branch = self._batcher.branch(clip, Target(example.question, need_response(example)), self.format)
-        return Sequence((*prefix, *branch.ids), (0.0,) * len(prefix) + branch.weights, (clip, *branch.crops))
+        return TrainingSequence(
+            (*prefix, *branch.ids), (0.0,) * len(prefix) + branch.weights, (clip, *branch.crops)
+        )
 
 
 @dataclass
@@ -159,10 +161,10 @@ def _absolute(example: Example) -> Example:
 
 def _laid_out(
     examples: Iterable[Example | InputError], layout: Layout, threads: int
-) -> Iterator[tuple[Example, Sequence | InputError]]:
+) -> Iterator[tuple[Example, TrainingSequence | InputError]]:
     """The examples in order, sounds being read by several threads ahead."""
 
-    def one(example: Example | InputError) -> tuple[Any, Sequence | InputError]:
+    def one(example: Example | InputError) -> tuple[Any, TrainingSequence | InputError]:
         try:
             if isinstance(example, InputError):
                 return None, example
@@ -171,7 +173,7 @@ def _laid_out(
         except InputError as error:
             return example, error
 
-    waiting: deque[Future[tuple[Any, Sequence | InputError]]] = deque()
+    waiting: deque[Future[tuple[Any, TrainingSequence | InputError]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for example in examples:
             waiting.append(pool.submit(one, example))

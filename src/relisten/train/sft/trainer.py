@@ -44,7 +44,7 @@ from relisten.train.planning import divide, members_of_step, steps_of_epoch
 from relisten.train.settings import begin_run
 from relisten.train.sft.config import MAY_CHANGE, FinetuneConfig
 from relisten.train.sft.reading import TRAIN, read_dataset
-from relisten.train.sft.sequences import Counts, Layout, ReadySet, Sequence, make_ready
+from relisten.train.sft.sequences import Counts, Layout, ReadySet, TrainingSequence, make_ready
 from relisten.train.states import States
 from relisten.train.trained_model import TrainedModel, half_precision
 
@@ -249,7 +249,7 @@ class _Run:
 
     # Steps
 
-    def _step(self, step: int, passes: list[list[Sequence]]) -> dict[str, float]:
+    def _step(self, step: int, passes: list[list[TrainingSequence]]) -> dict[str, float]:
         """One update. The loss is the mean over all learned tokens of the step, whoever computes them."""
         config, count = self.config, self.processes.count
         members = members_of_step(len(self.train), config.batch_size, config.seed, step)
@@ -294,11 +294,11 @@ class _Run:
         self.model.module.train()
         return float(self.processes.total(total)) / float(self.validation.weights.sum())
 
-    def _passes(self, first: int) -> Iterator[tuple[int, list[list[Sequence]]]]:
+    def _passes(self, first: int) -> Iterator[tuple[int, list[list[TrainingSequence]]]]:
         """This process's share of every step to come; sounds of the next one are read meanwhile."""
         with ThreadPoolExecutor(self.config.threads) as pool:
 
-            def begin(step: int) -> list[list[Future[Sequence]]]:
+            def begin(step: int) -> list[list[Future[TrainingSequence]]]:
                 members = members_of_step(len(self.train), self.config.batch_size, self.config.seed, step)
                 groups = self._divide(members.tolist(), self.train)
                 return [
@@ -345,7 +345,7 @@ class _Run:
         return folder
 
 
-def _laid(layout: Layout, ready: ReadySet, index: int, learned: bool) -> Sequence:
+def _laid(layout: Layout, ready: ReadySet, index: int, learned: bool) -> TrainingSequence:
     example = ready.example(index)
     laid = layout.sequence(example, example.question.clip())
     return laid if learned else replace(laid, weights=(0.0,) * len(laid.weights))
