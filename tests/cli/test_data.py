@@ -315,7 +315,8 @@ def test_stats_of_both_kinds_of_files_as_table_json_and_page(
     assert asked["reasoning"]["segments"]["min"] >= 1
     assert 0 < asked["reasoning"]["distinct_1"] < asked["reasoning"]["distinct_3"] <= 1
     text = page.read_text()
-    assert "http" not in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert "Content-Security-Policy" in text
     svgs = [part.partition("</svg>")[0] + "</svg>" for part in text.split("<svg")[1:]]
     assert len(svgs) >= 8
     for svg in svgs:

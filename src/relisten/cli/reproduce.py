@@ -13,7 +13,8 @@ from rich.table import Table as Grid
 
 from relisten.cli.bars import noted_bar
 from relisten.cli.statuses import FAILED, INTERRUPTED
-from relisten.models import ECHO_TINY, locate
+from relisten.files import write_whole
+from relisten.models import ECHO_TINY
 from relisten.models.checkpoint import find_folder
 from relisten.processes import usable_processors
 
@@ -69,11 +70,11 @@ def reproduce(
     count = chosen.seeds if seeds is None else seeds
     if workers < 0:
         raise InputError(f"--workers {workers}: give 1 or more, or 0 for as many as there are processors")
-    find_folder(locate(start))  # before anything is written: a folder keeps to the start that it was begun with
+    find_folder(start)  # before anything is written: a folder keeps to the start that it was begun with
     names = tuple(arm.name for arm in find_arms(name for name in arms.split(",") if name.strip()))
     plan = Plan(chosen, tuple(range(count)), names, start)
 
-    from relisten.reproduce.page import notes, write_page
+    from relisten.reproduce.page import notes, write_reproduction
     from relisten.reproduce.runner import JobError, State
     from relisten.reproduce.runner import reproduce as run
     from relisten.reproduce.table import collect
@@ -102,8 +103,8 @@ def reproduce(
             raise typer.Exit(FAILED) from None
     table = collect(plan, out)
     result = {"notes": notes(plan, table), "plan": plan.to_json(), **table.to_json()}
-    (out / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    write_page(plan, table, out, out / "index.html")
+    write_whole(out / "results.json", json.dumps(result, indent=1) + "\n")
+    write_reproduction(plan, table, out, out / "index.html")
     if as_json:
         print(json.dumps(result, indent=1))
         return

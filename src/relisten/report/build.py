@@ -6,7 +6,6 @@ import base64
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,13 +15,13 @@ from relisten.evaluate.results import Run
 from relisten.evaluate.scoring import Rule
 from relisten.report.html import Child, Markup, join, script_json, tag
 from relisten.report.listening import listening
+from relisten.report.page import asset, head, heading, save
 from relisten.report.rows import Entry, entry_json, merge
 from relisten.report.sections import Shown, comparison, details, overview, skills
 from relisten.report.sound import AudioMode, Sound, prepare
 
 MAX_AUDIO: Final = 64.0
 """MB of sound that a page holds by default."""
-_STYLE: Final = ("page.css",)
 _SCRIPTS: Final = (
     "vendor/wavesurfer.min.js",
     "vendor/wavesurfer-regions.min.js",
@@ -83,15 +82,11 @@ def write_report(
     entries = merge(runs)
     sounds = _sounds(entries, audio, int(max_audio * 1e6), path, on_progress)
     notes, problems = _notes(sounds, audio, max_audio)
-    page = _page(shown, entries, sounds, audio, notes)
-    try:
-        written = path.write_text(page, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give another --out") from None
+    save(path, *_page(shown, entries, sounds, audio, notes))
     ready = [sound for sound in sounds.values() if isinstance(sound, Sound)]
     return Written(
         path=path,
-        bytes=path.stat().st_size if written else 0,
+        bytes=path.stat().st_size,
         entries=len(entries),
         sounds=len(ready),
         playable=sum(sound.opus is not None or sound.link is not None for sound in ready),
@@ -152,7 +147,8 @@ def _page(
     sounds: dict[str, Sound | InputError],
     audio: AudioMode,
     notes: Sequence[str],
-) -> str:
+) -> tuple[Markup, Markup]:
+    """Head and body."""
     title = " and ".join(shown.name for shown in runs) if len(runs) < 3 else f"{len(runs)} runs"
     benchmarks = ", ".join(dict.fromkeys(shown.run.config.benchmark for shown in runs))
     parts = [
@@ -170,26 +166,16 @@ def _page(
         f"default-src 'none'; script-src 'sha256-{allowed}'; style-src 'unsafe-inline'; img-src data: blob:; "
         f"media-src {media}; base-uri 'none'; form-action 'none'"
     )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{title}: {benchmarks}"),
-        tag("style", Markup("\n".join(_asset(name) for name in _STYLE))),
-    )
-    heading = tag("div", tag("p", benchmarks, class_="kicker"), tag("h1", title), class_="heading")
     body = tag(
         "body",
         _top(parts),
-        tag("main", heading, parts, id="main"),
+        tag("main", heading(title, benchmarks), parts, id="main"),
         tag("script", script_json(_data(runs, entries, sounds)), type="application/json", id="report-data"),
         tag("script", Markup(script)),
         # Behind the script, so that the page is usable before megabytes of sound are parsed.
         join(_sound_script(number, sound) for number, sound in enumerate(sounds.values())),
     )
-    return "<!doctype html>\n" + tag("html", head, body, lang="en")
+    return head(f"{title}: {benchmarks}", policy), body
 
 
 def _top(parts: Sequence[Markup | None]) -> Markup:
@@ -252,11 +238,7 @@ def _sound_script(number: int, sound: Sound | InputError) -> Child:
 
 def _script() -> str:
     """All scripts as one, our own in a scope of their own, below the licence of what is not ours."""
-    vendor = [_asset(name) for name in _SCRIPTS if name.startswith("vendor/")]
-    own = [_asset(name) for name in _SCRIPTS if not name.startswith("vendor/")]
-    licence = "/*! wavesurfer.js\n" + _asset("vendor/LICENSE-wavesurfer.txt") + "*/"
+    vendor = [asset(name) for name in _SCRIPTS if name.startswith("vendor/")]
+    own = [asset(name) for name in _SCRIPTS if not name.startswith("vendor/")]
+    licence = "/*! wavesurfer.js\n" + asset("vendor/LICENSE-wavesurfer.txt") + "*/"
     return "\n".join([licence, *vendor, '(() => {\n"use strict";', *own, "})();"])
-
-
-def _asset(name: str) -> str:
-    return (files("relisten.report") / "page" / name).read_text(encoding="utf-8")

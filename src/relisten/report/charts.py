@@ -14,6 +14,7 @@ WIDTH: Final = 380
 HEIGHT: Final = 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 40
 _LETTER, _LINE = 6.2, 13  # of a tick's text
+_LONGEST = 48  # letters of a bar's name
 SERIES: Final = 6
 """Colours that the page has; further runs begin again."""
 
@@ -131,6 +132,41 @@ def bar_chart(
                 )
             )
     return frame.svg(label, _named_ticks(frame, names), marks)
+
+
+def histogram(label: str, x: Axis, counts: Sequence[int]) -> Markup:
+    """Bars over equal parts of a numeric axis."""
+    frame = _Frame(x, Axis(0, round_up(max(counts)), "", "{:,.10g}".format))
+    edges = [x.low + number * (x.high - x.low) / len(counts) for number in range(len(counts) + 1)]
+    marks = [
+        tag(
+            "rect",
+            tag("title", f"{low:g} to {high:g}: {count:,}"),
+            x=f"{frame.x(low) + 0.5:.1f}",
+            y=f"{frame.y(count):.1f}",
+            width=f"{frame.x(high) - frame.x(low) - 1:.1f}",
+            height=f"{frame.y(0) - frame.y(count):.1f}",
+            class_="bar s0",
+        )
+        for (low, high), count in zip(pairwise(edges), counts, strict=True)
+    ]
+    return frame.svg(label, [(frame.x(value), x.format(value)) for value in x.ticks], marks)
+
+
+def count_bars(label: str, counts: Sequence[tuple[str, int]]) -> Markup:
+    """A horizontal bar for each name, with the name and the number above it."""
+    most = max(count for _, count in counts) or 1
+    marks = []
+    for number, (name, count) in enumerate(counts):
+        top = 28 * number
+        shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        marks += [
+            tag("text", shown, x=0, y=top + 12, class_="name"),
+            tag("text", f"{count:,}", x=WIDTH, y=top + 12, text_anchor="end"),
+            tag("rect", x=0, y=top + 17, width=f"{WIDTH * count / most:.1f}", height=7, class_="bar s0"),
+        ]
+    box = f"0 0 {WIDTH} {28 * len(counts)}"
+    return tag("svg", marks, viewBox=box, role="img", aria_label=label, class_="chart")
 
 
 def whiskers(label: str, rows: Sequence[tuple[int, Point]], axis: Axis, marks: Sequence[float] = ()) -> Markup:

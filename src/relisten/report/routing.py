@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
-from relisten.errors import InputError
 from relisten.evaluate.routing import RoutingScores, Way
 from relisten.evaluate.routing_run import RoutingReport
 from relisten.report import figures
 from relisten.report.charts import Axis, Line, Point, bar_chart, dot_chart, line_chart, percent
 from relisten.report.html import Child, Markup, tag
+from relisten.report.page import write_page
 from relisten.report.sections import section
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def write_routing_report(report: RoutingReport, path: Path) -> Path:
@@ -32,28 +29,6 @@ def write_routing_report(report: RoutingReport, path: Path) -> Path:
         _confidence(report.scores),
     ]
     return write_page(path, title, "When to call an audio tool", parts)
-
-
-def write_page(path: Path, title: str, kicker: str, parts: Sequence[Markup]) -> Path:
-    """One page of sections, with the look of the other reports."""
-    style = (files("relisten.report") / "page" / "page.css").read_text(encoding="utf-8")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", Markup(style)),
-    )
-    heading = tag("div", tag("p", kicker, class_="kicker"), tag("h1", title), class_="heading")
-    page = "<!doctype html>\n" + tag("html", head, tag("body", tag("main", heading, parts, id="main")), lang="en")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give another --out") from None
-    return path
 
 
 def _overview(report: RoutingReport) -> Markup:

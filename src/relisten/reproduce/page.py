@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from relisten.evaluate.analysis import Mean
@@ -12,6 +11,7 @@ from relisten.evaluate.scoring import Interval
 from relisten.report import figures
 from relisten.report.charts import SERIES, Axis, Line, Point, dot_chart, line_chart, percent, round_up
 from relisten.report.html import Child, Markup, tag
+from relisten.report.page import write_page
 from relisten.report.sections import section
 from relisten.reproduce.arms import ARMS
 from relisten.reproduce.curves import QUANTITIES, Curve, curves, losses
@@ -23,39 +23,23 @@ _SAMPLED = "means over seeds, of answers that were sampled for training, but for
 _SHARES = ("right", "val_right", "overlap")
 
 
-def write_page(plan: Plan, table: Table, folder: Path, path: Path) -> None:
+def write_reproduction(plan: Plan, table: Table, folder: Path, path: Path) -> None:
     """Write the page of a finished reproduction.
 
     Raises:
-        OSError: it cannot be written.
+        InputError: it cannot be written.
     """
     reinforced = curves(plan, folder)
-    style = (files("relisten.report") / "page" / "page.css").read_text(encoding="utf-8")
-    title = f"Ablation, budget {plan.budget.name}"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", Markup(style)),
-    )
-    body = tag(
-        "body",
-        tag(
-            "main",
-            tag("div", tag("p", "relisten reproduce", class_="kicker"), tag("h1", title), class_="heading"),
-            _results(plan, table),
-            _comparisons(table),
-            _kinds(table),
-            _curves("steps", "Reinforcement at equal steps", reinforced, _SAMPLED.capitalize()),
-            _at_equal_time(table, reinforced),
-            _curves("losses", "Supervised training", losses(plan, folder), "Means over seeds."),
-            _about(plan),
-            id="main",
-        ),
-    )
-    path.write_text("<!doctype html>\n" + tag("html", head, body, lang="en"), encoding="utf-8")
+    parts = [
+        _results(plan, table),
+        _comparisons(table),
+        _kinds(table),
+        _curves("steps", "Reinforcement at equal steps", reinforced, _SAMPLED.capitalize()),
+        _at_equal_time(table, reinforced),
+        _curves("losses", "Supervised training", losses(plan, folder), "Means over seeds."),
+        _about(plan),
+    ]
+    write_page(path, f"Ablation, budget {plan.budget.name}", "relisten reproduce", parts)
 
 
 def notes(plan: Plan, table: Table) -> list[str]:

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from relisten.cli.data.progress import counting
 from relisten.cli.outputs import refuse_same
-from relisten.data.statistics import FileStatistics, page
-from relisten.errors import InputError
+from relisten.data.statistics import FileStatistics
+from relisten.report.statistics import write_statistics
 
 _MOST = 25
 
@@ -39,10 +39,7 @@ def stats(
             print(f"... and {measured.num_bad - len(measured.bad)} more bad rows", file=sys.stderr)
         found.append(measured.to_json())
     if html is not None:
-        try:
-            html.write_text(page(found), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{html}: cannot be written ({error.strerror}); give another --html") from None
+        write_statistics(found, html)
     if as_json:
         for row in found:
             print(json.dumps(row, ensure_ascii=False))
