@@ -89,12 +89,13 @@ def evaluate(
     # Slow to import, and needless for --help.
     from relisten.evaluate.benchmarks.registry import find_benchmark
     from relisten.evaluate.predictions import write_predictions
-    from relisten.evaluate.provenance import model_folder, model_hash, router_name
+    from relisten.evaluate.provenance import model_hash, router_name
     from relisten.evaluate.results import read_run
     from relisten.evaluate.run_folder import Settings, Subject, prepare
     from relisten.evaluate.runner import AT_ONCE, work
     from relisten.evaluate.summary import summarize_run, write_summary
     from relisten.models import default_dtype
+    from relisten.models.checkpoint import model_folder
 
     bench = find_benchmark(benchmark)
     settings = Settings(format, temperature, top_p, seed, max_tokens, max_listens, silent, crop_speed)

@@ -88,8 +88,9 @@ def report(
 
 def _measure_attention(run: Run, sample: int, device: str) -> None:
     from relisten.evaluate.attention import measure
-    from relisten.evaluate.provenance import model_folder, model_hash
+    from relisten.evaluate.provenance import model_hash
     from relisten.models import load, resolve_device
+    from relisten.models.checkpoint import model_folder
 
     folder = model_folder(run.config.model)
     if model_hash(folder) != run.config.model_hash:

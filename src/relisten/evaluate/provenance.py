@@ -24,20 +24,6 @@ _FILES: Final = (
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
-def model_folder(model: str | Path) -> Path:
-    """The checkpoint folder that `relisten.models.load` would read.
-
-    Raises:
-        InputError: there is none.
-    """
-    from relisten import models
-    from relisten.models.checkpoint import find_folder
-
-    if model == models.ECHO_TINY and not Path(model).is_dir():
-        return Path(models.__file__).parent / "checkpoints" / models.ECHO_TINY
-    return find_folder(model, lambda _: True)
-
-
 def model_hash(folder: Path) -> str:
     """SHA-256 (hex) over the names and contents of weights, configuration and tokenizer in a checkpoint folder.
 

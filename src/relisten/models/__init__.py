@@ -9,21 +9,11 @@ import torch
 
 from relisten.errors import InputError
 from relisten.models.base import Family, Prompt
-from relisten.models.checkpoint import find_folder, read_json
+from relisten.models.checkpoint import ECHO_TINY, find_folder, locate, read_json
 
 __all__ = ["ECHO_TINY", "Family", "Prompt", "default_dtype", "load", "locate", "resolve_device"]
 
-ECHO_TINY = "echo-tiny"
-"""Name of the checkpoint that comes with the package."""
-
 _FAMILIES = ("qwen2_5_omni", "qwen2_5_omni_thinker")
-
-
-def locate(name: str | Path) -> str | Path:
-    """The folder of a shipped checkpoint for its name; anything else is what it is."""
-    if name == ECHO_TINY and not Path(name).is_dir():
-        return Path(__file__).parent / "checkpoints" / ECHO_TINY
-    return name
 
 
 def load(

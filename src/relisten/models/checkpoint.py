@@ -18,6 +18,8 @@ from torch import Tensor
 
 from relisten.errors import InputError
 
+ECHO_TINY = "echo-tiny"
+"""Name of the checkpoint that comes with the package."""
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -61,8 +63,21 @@ class Checkpoint:
                 ) from error
 
 
+def locate(name: str | Path) -> str | Path:
+    """The folder of a shipped checkpoint for its name; anything else is what it is."""
+    if name == ECHO_TINY and not Path(name).is_dir():
+        return Path(__file__).parent / "checkpoints" / ECHO_TINY
+    return name
+
+
+def model_folder(name: str | Path) -> Path:
+    """The checkpoint folder that `name` means, with all its weights; see `find_folder`."""
+    return find_folder(name, lambda tensor: True)
+
+
 def find_folder(name: str | Path, wanted: Callable[[str], bool] | None = None) -> Path:
-    """The checkpoint folder that `name` means: a local folder, else a hub id like `Qwen/Qwen2.5-Omni-7B`.
+    """The checkpoint folder that `name` means: a local folder, a shipped checkpoint, else a hub id like
+    `Qwen/Qwen2.5-Omni-7B`.
 
     A hub id is downloaded to the hub's cache: configuration, tokenizer, and of the weights those files that hold
     a tensor whose name is `wanted` (None: no weights).
@@ -70,6 +85,7 @@ def find_folder(name: str | Path, wanted: Callable[[str], bool] | None = None) -
     Raises:
         InputError: neither a folder nor a hub id, a training run around its checkpoint, or the download failed.
     """
+    name = locate(name)
     folder = Path(name)
     if folder.is_dir():
         trained = folder / "checkpoint"
