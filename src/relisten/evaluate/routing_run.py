@@ -18,7 +18,7 @@ from relisten.models import default_dtype, load, resolve_device
 from relisten.question import Question
 from relisten.router.answering import Router
 from relisten.router.decision import Policy
-from relisten.router.policy import load_policy
+from relisten.router.policy import find_policy, load_policy, read_about
 from relisten.router.routes import DIRECT
 from relisten.router.training.config import RouterConfig
 from relisten.router.training.prepare import Watch, learn_about, sampling_of
@@ -114,15 +114,15 @@ def judge_router(
         if latency:
             timed = asyncio.run(_latency(engine, policy, questions[:latency], config, watch))
     kinds = [str(question.metadata.get("kind", "")) for question in questions]
-    about: dict[str, Any] = getattr(policy, "about", {})
+    about = read_about(find_policy(folder))
     return RoutingReport(
         run=str(folder),
         model=config.model,
         policy=config.policy,
         weights=int(about.get("weights", 0)),
         reasoner_weights=count_weights(family),
-        temperature=float(getattr(policy, "temperature", 1.0)),
-        threshold=float(getattr(policy, "threshold", 0.0)),
+        temperature=float(about["temperature"]),
+        threshold=float(about["threshold"]),
         scores=score_routing(seen.outcomes, decisions, kinds),
         latency=timed,
     )

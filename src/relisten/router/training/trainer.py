@@ -33,11 +33,12 @@ from numpy.typing import NDArray
 from relisten.engines.base import Engine
 from relisten.engines.native import NativeEngine
 from relisten.errors import DivergedError
+from relisten.files import replacing, write_whole
 from relisten.models import default_dtype, load, resolve_device
 from relisten.models.base import Family
 from relisten.router.head import HeadPolicy, Reads
 from relisten.router.lm import Adapters, LmPolicy, with_adapters
-from relisten.router.policy import temper
+from relisten.router.policy import decide, temper
 from relisten.router.routes import DIRECT, Route
 from relisten.router.training.calibration import fit_temperature, fit_threshold
 from relisten.router.training.config import MAY_CHANGE, RouterConfig
@@ -121,7 +122,7 @@ def train_router(
     trained = replace(trained, reasoner=after, seconds=seconds)
     told = {"command": "relisten router train", "versions": {n: version(n) for n in ("relisten", "torch")}}
     told |= {"result": asdict(trained) | {"policy": "policy"}, "reasoner_before": before, "reasoner_after": after}
-    (out / _TOLD).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    write_whole(out / _TOLD, json.dumps(told, indent=1) + "\n")
     return trained
 
 
@@ -239,7 +240,7 @@ class _Run:
             return tuple(json.loads(path.read_text())["layers"])
         tried = try_layers(self.known, self.rewards, self.routes, self.config)
         best = max(tried, key=lambda layer: tried[layer])
-        path.write_text(json.dumps({"layers": [best], "validation_reward": tried}, indent=1) + "\n")
+        write_whole(path, json.dumps({"layers": [best], "validation_reward": tried}, indent=1) + "\n")
         told = ", ".join(f"{layer}: {reward:+.3f}" for layer, reward in tried.items())
         self.watch.on_note(f"reads layer {best}; reward in validation by layer: {told}")
         return (best,)
@@ -261,9 +262,8 @@ class _Run:
         return int(state["step"])
 
     def _save(self) -> None:
-        part = self.out / f".{_STATE}.part"
-        torch.save({"step": self.done, **self.learning.state()}, part)
-        part.replace(self.out / _STATE)
+        with replacing(self.out / _STATE, binary=True) as file:
+            torch.save({"step": self.done, **self.learning.state()}, file)
 
     def _warn(self, values: dict[str, float]) -> None:
         for warning in warnings(values):
@@ -310,8 +310,7 @@ class _Run:
 
     def _validation(self, chances: torch.Tensor, threshold: float) -> dict[str, float]:
         direct = self.routes.index(DIRECT)
-        most, best = chances.max(1)
-        best = torch.where((most < threshold) | (1 - chances.sum(1) > most), direct, best)
+        best = [self.routes.index(decide(self.routes, row, threshold).route) for row in chances.numpy()]
         correct = torch.from_numpy(self.known[1].correct)
         calls = torch.tensor([float(len(route.tools)) for route in self.routes])
         return {
