@@ -12,10 +12,12 @@ from relisten.errors import InputError
 from relisten.models import Family, load
 from relisten.protocol import Format
 from relisten.question import Question
-from relisten.router.lm import Adapters, LmPolicy, routing_question, with_adapters, with_malformed
+from relisten.router.lm import LmPolicy, routing_question, with_malformed
 from relisten.router.policy import load_policy, temper
 from relisten.router.routes import DIRECT, Route
 from relisten.router.weights import weights_hash
+from relisten.train.shared_settings import LoraSettings
+from relisten.train.trainable import add_adapters
 
 ROUTES = (DIRECT, Route(("pitch",)), Route(("pitch", "silence")), Route(("loudness",), listen=False))
 QUESTION = Question("Which is higher?", ("first", "second"), answer="first")
@@ -25,7 +27,7 @@ QUESTION = Question("Which is higher?", ("first", "second"), answer="first")
 def policy(tiny_folder: Path) -> LmPolicy:
     pytest.importorskip("peft")
     family = load(tiny_folder, "float32")
-    adapted = with_adapters(family, Adapters(rank=2, alpha=4), seed=0)
+    adapted = add_adapters(family.thinker, LoraSettings(rank=2, alpha=4), seed=0)
     for number, parameter in enumerate(p for p in family.thinker.parameters() if p.requires_grad):
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(number))
     return LmPolicy(ROUTES, family, adapted, model=str(tiny_folder), threshold=0.0)
@@ -97,10 +99,3 @@ def test_a_clip_that_does_not_fit_is_refused(policy: LmPolicy) -> None:
     policy.family.context_size = 60
     with pytest.raises(InputError, match="the routing model takes fewer than"):
         policy.logprobs(QUESTION, noise_clip(2.0))
-
-
-def test_adapters_out_of_bounds_are_refused() -> None:
-    with pytest.raises(InputError, match="rank 0"):
-        Adapters(rank=0)
-    with pytest.raises(InputError, match="'fc1' is unknown"):
-        Adapters(layers=("fc1",))

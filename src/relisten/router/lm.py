@@ -9,10 +9,7 @@ out.
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +21,6 @@ from relisten.engines.base import Look
 from relisten.errors import InputError
 from relisten.models import default_dtype, load
 from relisten.models.base import Family
-from relisten.models.qwen2_5_omni import LANGUAGE_MODEL
 from relisten.protocol import Format, user_text
 from relisten.question import Question
 from relisten.router.decision import Decision
@@ -32,29 +28,9 @@ from relisten.router.policy import decide, temper, write_about
 from relisten.router.routes import Route
 from relisten.router.weights import weights_hash
 from relisten.tools.tool import all_tools
+from relisten.train.trainable import need_peft, quiet_peft, save_adapters
 
 _ADAPTER: Final = "adapter"
-_LINEAR: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_LAYERS: Final = rf"{re.escape(LANGUAGE_MODEL)}\.layers\.\d+\..*"
-
-
-@dataclass(frozen=True)
-class Adapters:
-    """LoRA on the linear layers of the language model.
-
-    Raises:
-        InputError: a rank or scale that is not positive, or layers that are not there.
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-    layers: tuple[str, ...] = _LINEAR
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0:
-            raise InputError(f"adapters of rank {self.rank} and alpha {self.alpha:g}: both must be more than 0")
-        if unknown := [name for name in self.layers if name not in _LINEAR]:
-            raise InputError(f"lora_layers: {unknown[0]!r} is unknown; use some of {', '.join(_LINEAR)}")
 
 
 def routing_question(question: Question, routes: Sequence[Route]) -> Question:
@@ -77,7 +53,8 @@ class LmPolicy:
     folder.
 
     Args:
-        family: a model with adapters (`with_adapters`).
+        family: a model with adapters (`train.trainable.add_adapters`).
+        adapted: peft's model around its thinker.
         threshold: least probability of a route other than direct.
         temperature: log-probs of names are divided by it when it decides.
     """
@@ -172,15 +149,12 @@ class LmPolicy:
     def save(self, folder: Path) -> None:
         """Write the policy into a folder, which is made if need be. The model itself is named, not copied."""
         folder.mkdir(parents=True, exist_ok=True)
-        config = self.adapted.peft_config["default"]
-        config.base_model_name_or_path = self.model
-        # The embedding is not adapted; asked to find out itself, peft looks for the base model on the hub.
-        self.adapted.save_pretrained(folder / _ADAPTER, save_embedding_layers=False)
+        save_adapters(self.adapted, folder / _ADAPTER, self.model)
         about = {
             "threshold": self.threshold,
             "temperature": self.temperature,
             "model": self.model,
-            "rank": config.r,
+            "rank": self.adapted.peft_config["default"].r,
             "weights": sum(p.numel() for p in self.trained.values()),
         }
         write_about(folder, "lm", self.routes, {**about, **self.about})
@@ -188,7 +162,7 @@ class LmPolicy:
     @classmethod
     def load(cls, folder: Path, about: Mapping[str, Any], device: str = "cpu") -> LmPolicy:
         """See `load_policy`."""
-        peft = _peft()
+        peft = need_peft()
         family = load(about["model"], default_dtype(device), device)
         if weights_hash(family, exact=False) != about["base"]:
             raise InputError(
@@ -196,8 +170,7 @@ class LmPolicy:
                 "back, or train it again"
             )
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
+            with quiet_peft():
                 adapted = peft.PeftModel.from_pretrained(family.thinker, folder / _ADAPTER)
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"{folder}: is no whole policy ({error}); train it again") from None
@@ -218,35 +191,3 @@ def with_malformed(logprobs: Tensor) -> Tensor:
     to be a name this is kept finite."""
     total = logprobs.exp().sum(-1, keepdim=True).clamp(max=1 - 1e-6)
     return torch.cat([logprobs, torch.log1p(-total)], dim=-1)
-
-
-def with_adapters(family: Family, adapters: Adapters, seed: int) -> Any:
-    """Put fresh adapters on a family, all else frozen; returns peft's model.
-
-    Raises:
-        InputError: peft is not installed.
-    """
-    peft = _peft()
-    config = peft.LoraConfig(
-        r=adapters.rank,
-        lora_alpha=adapters.alpha,
-        target_modules=rf"{_LAYERS}\.({'|'.join(adapters.layers)})",
-    )
-    family.thinker.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        torch.manual_seed(seed)
-        # peft asks transformers by a name that is going away.
-        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
-        adapted = peft.get_peft_model(family.thinker, config)
-    for parameter in family.thinker.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return adapted
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ModuleNotFoundError:
-        raise InputError('an lm policy needs peft: pip install "relisten[train]"') from None
-    return peft

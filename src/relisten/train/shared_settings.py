@@ -13,6 +13,26 @@ Decay = Annotated[float, "Of matrices; vectors have none."]
 Betas = Annotated[tuple[float, float], "Of AdamW."]
 
 
+@dataclass(frozen=True)
+class LoraSettings:
+    """Adapters beside linear layers.
+
+    Raises:
+        InputError: a rank or scale that is not positive.
+    """
+
+    rank: int
+    alpha: float
+    """What an adapter computes is added times this over the rank."""
+    layers: tuple[str, ...] = ()
+    """Names of layers in the language model; empty: all its linear layers."""
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0:
+            raise InputError(f"adapters of rank {self.rank} and alpha {self.alpha:g}: both must be more than 0")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """What is trained and how it is kept. Fields whose default differs stand in each stage's own settings."""
@@ -34,6 +54,14 @@ class TrainSettings:
     tensorboard: Annotated[bool, "Write event files, if it is installed."] = True
     tracker: Annotated[Literal["none", "trackio", "wandb"], "Also log there; may use the network."] = "none"
     device: Annotated[str, "cpu, cuda, ...; auto takes a GPU if there is one."] = "auto"
+
+    @property
+    def lora(self) -> LoraSettings | None:
+        """The adapters that are trained; None where the weights themselves are."""
+        if not self.lora_rank:
+            return None
+        layers = tuple(name.strip() for name in self.lora_layers.split(",")) if self.lora_layers else ()
+        return LoraSettings(self.lora_rank, self.lora_alpha, layers)
 
 
 def check_numbers(

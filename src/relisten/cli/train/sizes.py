@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from relisten.errors import InputError
 
 if TYPE_CHECKING:
-    from relisten.train.sft.dryrun import DryRun
+    from relisten.train.sizes import DryRun
 
 
 def positive(processes: int) -> int:

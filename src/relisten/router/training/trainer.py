@@ -37,7 +37,7 @@ from relisten.files import replacing, write_whole
 from relisten.models import default_dtype, load, resolve_device
 from relisten.models.base import Family
 from relisten.router.head import HeadPolicy, Reads
-from relisten.router.lm import Adapters, LmPolicy, with_adapters
+from relisten.router.lm import LmPolicy
 from relisten.router.policy import decide, temper
 from relisten.router.routes import DIRECT, Route
 from relisten.router.training.calibration import fit_temperature, fit_threshold
@@ -49,6 +49,8 @@ from relisten.router.training.prepare import Known, Watch, learn_about, read_set
 from relisten.router.weights import count_weights, weights_hash
 from relisten.train.metrics import Metrics, has_metrics
 from relisten.train.settings import begin_run
+from relisten.train.shared_settings import LoraSettings
+from relisten.train.trainable import add_adapters
 
 _CHOSEN, _STATE, _TOLD = "chosen.json", "state.pt", "training.json"
 
@@ -250,7 +252,8 @@ class _Run:
         name = config.lm or config.model
         family = load(name, default_dtype(device), device)
         base = weights_hash(family, exact=False)
-        adapted = with_adapters(family, Adapters(config.lora_rank, config.lora_alpha), config.seed)
+        lora = LoraSettings(config.lora_rank, config.lora_alpha)
+        adapted = add_adapters(family.thinker, lora, config.seed)
         return LmPolicy(self.routes, family, adapted, model=name, about={"base": base})
 
     def _restore(self) -> int:

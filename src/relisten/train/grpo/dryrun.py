@@ -8,12 +8,11 @@ import torch
 
 from relisten.models.qwen2_5_omni import AUDIO_TOWER
 from relisten.train.grpo.config import GrpoConfig
-from relisten.train.grpo.policy import as_stage_one
 from relisten.train.grpo.trainer import read_referenced
 from relisten.train.planning import steps_of_epoch
 from relisten.train.rewards import Reward
-from relisten.train.sft.dryrun import DryRun, count_parameters, outline, pass_memory
-from relisten.train.trained_model import freeze, half_precision
+from relisten.train.sizes import DryRun, count_parameters, outline, pass_memory
+from relisten.train.trainable import freeze, half_precision
 
 PROMPT: Final = 512
 """Tokens of a prompt: the instruction, a question, and 10 to 15 s of sound."""
@@ -32,13 +31,19 @@ def dry_run_grpo(config: GrpoConfig, processes: int, device: str = "cuda") -> Dr
     """
     Reward.parse(config.reward)
     family, thinker = outline(config.model)
-    like = as_stage_one(config)
-    freeze(thinker, like)
-    half = half_precision(like, torch.device(device)) is not None
+    freeze(thinker, config.lora, config.train_audio, config.seed)
+    half = half_precision(config.precision, torch.device(device)) is not None
     divided = config.divided and processes > 1
     # What is divided is kept in the precision of the run but for what is trained; what is not, in float32.
     compute = 2 if divided and half else 4
-    memory = pass_memory(like, thinker, processes if divided else 1, half)
+    memory = pass_memory(
+        thinker,
+        config.pass_tokens,
+        processes if divided else 1,
+        half,
+        gradient_checkpointing=config.gradient_checkpointing,
+        masked=True,
+    )
     if divided:
         memory["answering"] = compute * _size(thinker)
     else:

@@ -21,8 +21,7 @@ from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.logprobs import Part, Scorer, scored
 from relisten.train.grpo.team import Team
 from relisten.train.parallel import Gathered
-from relisten.train.sft.config import FinetuneConfig
-from relisten.train.trained_model import (
+from relisten.train.trainable import (
     checkpoint_activations,
     freeze,
     half_precision,
@@ -53,7 +52,7 @@ class Policy:
         self._team = team or Team()
         self.divided = config.divided and self._team.count > 1
         device = resolve_device(config.device)
-        half = half_precision(as_stage_one(config), torch.device(device))
+        half = half_precision(config.precision, torch.device(device))
         stored = "auto" if self.divided and half is not None else "float32"
         # What will be divided is read beside the device, which need not have room for all of it at once.
         family = load(config.model, stored, "cpu" if self.divided else device)
@@ -65,7 +64,7 @@ class Policy:
             self.answering.thinker.to(torch.device(device), half or torch.float32).requires_grad_(False)
             self.answering.mel = family.mel.to(device)
         self._whole = _is_whole(family, config.layout)
-        self._adapters = freeze(family.thinker, as_stage_one(config))
+        self._adapters = freeze(family.thinker, config.lora, config.train_audio, config.seed)
         frozen = self._frozen_copy()
         if config.gradient_checkpointing:
             checkpoint_activations(family.thinker)
@@ -87,8 +86,7 @@ class Policy:
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """The thinker's tensors by the names that they have without adapters, those merged in, whole, one after the
         other."""
-        rank = max(1, self._config.lora_rank)
-        return merge_adapters(self.family.thinker.state_dict(), self._config.lora_alpha / rank)
+        return merge_adapters(self.family.thinker.state_dict(), self._config.lora)
 
     def publish(self) -> None:
         """Give `answering` the weights of now; no answer is open meanwhile."""
@@ -175,20 +173,3 @@ def _is_whole(family: Qwen2_5Omni, layout: str) -> bool:
     except InputError:
         return False
     return True
-
-
-def as_stage_one(config: GrpoConfig) -> FinetuneConfig:
-    """What is trained, and how much at once, said as in stage 1, which chooses and counts it."""
-    return FinetuneConfig(
-        model=config.model,
-        train_audio=config.train_audio,
-        lora_rank=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_layers=config.lora_layers,
-        precision=config.precision,
-        gradient_checkpointing=config.gradient_checkpointing,
-        pass_tokens=config.pass_tokens,
-        max_length=1,
-        packing=True,
-        seed=config.seed,
-    )

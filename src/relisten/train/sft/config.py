@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final, Literal
 
 from relisten.errors import InputError
 from relisten.protocol import Format
-from relisten.train.shared_settings import Betas, Decay, TrainsAudio, TrainSettings, check_numbers
+from relisten.train.shared_settings import Betas, Decay, LoraSettings, TrainsAudio, TrainSettings, check_numbers
 
 MAY_CHANGE: Final = ("log_every", "save_every", "keep_states", "export_every", "tensorboard", "tracker", "threads")
 """What may differ when a run goes on: none of it touches a number of the model."""
@@ -67,6 +67,11 @@ class FinetuneConfig(TrainSettings):
                 f"pass_tokens {self.pass_tokens} is less than max_length {self.max_length}: one example must fit "
                 "into a pass; raise the one or lower the other"
             )
+
+    @property
+    def lora(self) -> LoraSettings | None:
+        found = super().lora
+        return found and replace(found, dropout=self.lora_dropout)
 
     def lr_at(self, step: int, steps: int) -> float:
         """Learning rate of step 0 .. steps - 1."""

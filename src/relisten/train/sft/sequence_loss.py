@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from relisten.audio import Clip
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.train.sft.sequences import TrainingSequence
-
-LOGITS_AT_ONCE: Final = 1024
+from relisten.train.sizes import LOGITS_AT_ONCE
 
 
 class SequenceLoss(nn.Module):

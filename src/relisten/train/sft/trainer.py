@@ -45,8 +45,9 @@ from relisten.train.settings import begin_run
 from relisten.train.sft.config import MAY_CHANGE, FinetuneConfig
 from relisten.train.sft.reading import TRAIN, read_dataset
 from relisten.train.sft.sequences import Counts, Layout, ReadySet, TrainingSequence, make_ready
+from relisten.train.sft.trained_model import TrainedModel
 from relisten.train.states import States
-from relisten.train.trained_model import TrainedModel, half_precision
+from relisten.train.trainable import half_precision
 
 VALIDATION: Final = "validation"
 _COUNTED: Final = ".counted"
@@ -116,7 +117,7 @@ def begin(config: FinetuneConfig, out: Path) -> None:
 
 def load_family(config: FinetuneConfig, device: torch.device) -> Qwen2_5Omni:
     """The model as it is stored, in float32 where everything is computed in it."""
-    family = load(config.model, "auto" if half_precision(config, device) else "float32")
+    family = load(config.model, "auto" if half_precision(config.precision, device) else "float32")
     assert isinstance(family, Qwen2_5Omni)
     return family
 
