@@ -7,6 +7,7 @@ text and the end-of-turn token) is learned. Prompt and inserted sound have no lo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -54,6 +55,10 @@ class Branch:
     crop_speed: float = 1.0
 
 
+_ANSWER = re.compile("<answer>(.*?)(?:</answer>|$)", re.DOTALL)
+_SEGMENT = re.compile("<seg>.*?(?:</seg>|$)", re.DOTALL)
+
+
 class Batcher:
     """Lays out batches for one model.
 
@@ -71,7 +76,6 @@ class Batcher:
         self.answer_weight = answer_weight
         self.heard_weight = heard_weight
         self.groups = groups
-        self._tags = {tag: self._single(tag) for tag in ("<seg>", "</seg>", "<answer>", "</answer>")}
 
     def batch(self, clips: Sequence[Clip], targets: Sequence[Sequence[Target]], format: Format) -> Batch:
         """One step's tensors: `targets[i]` are asked about `clips[i]`. Clips must be equally long."""
@@ -136,7 +140,9 @@ class Batcher:
                 for text, known in _pieces(part, begun, target.given):
                     written = family.encode_response(text)
                     ids += written
-                    weights += self._weights(written, plain, target.chooses) if known else [0.0] * len(written)
+                    weights += (
+                        self._weights(text, written, plain, target.chooses) if known else [0.0] * len(written)
+                    )
                 begun += len(part)
         if target.ends:
             ids.append(family.end_of_turn_id)
@@ -175,22 +181,21 @@ class Batcher:
             )
         return tuple(crops)
 
-    def _weights(self, ids: Sequence[int], plain: float, chooses: bool) -> list[float]:
-        weights, inside_tag, inside_answer = [], False, False
+    def _weights(self, text: str, ids: Sequence[int], plain: float, chooses: bool) -> list[float]:
+        """Of the tokens `ids` of `text`; a tag may be one token or several."""
+        answers = [match.span(1) for match in _ANSWER.finditer(text)] if self.answer_weight != plain else []
+        segments = [] if chooses else [match.span() for match in _SEGMENT.finditer(text)]
+        if not answers and not segments:
+            return [plain] * len(ids)
+        decoder, begin, weights = self.family.decoder(), 0, []
         for token in ids:
-            inside_tag |= token == self._tags["<seg>"]
-            inside_answer &= token != self._tags["</answer>"]
-            if inside_tag and not chooses:
+            if any(first <= begin < end for first, end in segments):
                 weights.append(0.0)
             else:
-                weights.append(self.answer_weight if inside_answer else plain)
-            inside_tag &= token != self._tags["</seg>"]
-            inside_answer |= token == self._tags["<answer>"]
+                inside = any(first <= begin < end for first, end in answers)
+                weights.append(self.answer_weight if inside else plain)
+            begin += len(decoder.push(token))
         return weights
-
-    def _single(self, tag: str) -> int | None:
-        ids = self.family.encode_response(tag)
-        return ids[0] if len(ids) == 1 else None
 
 
 def _pieces(text: str, begun: int, given: Sequence[tuple[int, int]]) -> list[tuple[str, bool]]:

@@ -41,10 +41,12 @@ from __future__ import annotations
 import importlib
 import math
 import re
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Final
 
 from relisten.errors import InputError
@@ -178,6 +180,8 @@ def _find(name: str) -> Part:
         known = ", ".join((*SUMS, *PARTS))
         raise InputError(f"reward {name!r} is not known; use some of {known}, or module:function")
     module, _, attribute = name.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:  # as with `python -m`: a file in this folder is found either way
+        sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

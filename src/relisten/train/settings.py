@@ -85,16 +85,28 @@ def begin_run(config: Any, out: Path, may_change: Collection[str], begun: bool) 
         begun: whether anything was done there; else other settings take the place of those that did not work.
 
     Raises:
-        InputError: another run is there, or the folder cannot be written.
+        InputError: another run or other files are there, or the folder cannot be written.
     """
     written = out / "config.toml"
+    if out.is_dir() and any(out.iterdir()) and not written.exists():
+        raise InputError(f"{out}: holds other files and no run; give a new folder as --out")
     if begun and written.exists():
         _refuse_others(config, written, may_change)
+    elif written.exists() and not _is_dump(type(config), written):
+        raise InputError(f"{written}: is a file of your own, which a run would replace; give another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
         written.write_text(dump_settings(config), encoding="utf-8")
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
+
+
+def _is_dump(kind: type, path: Path) -> bool:
+    """Whether a file is as a run writes it."""
+    try:
+        return dump_settings(make_config(kind, read_settings(path), str(path))) == path.read_text(encoding="utf-8")
+    except InputError:
+        return False
 
 
 def _refuse_others(config: Any, written: Path, may_change: Collection[str]) -> None:

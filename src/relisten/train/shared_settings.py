@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from relisten.errors import InputError
@@ -69,6 +70,10 @@ def check_numbers(
 ) -> None:
     """Raises InputError for the first setting out of its range, of those named and of the shared ones; `shares` are
     at least 0 and less than 1."""
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{each.name} {value}: it must be a finite number")
     for name in (*positive, "lora_alpha"):
         if not getattr(settings, name) > 0:
             raise InputError(f"{name} {getattr(settings, name)}: it must be more than 0")

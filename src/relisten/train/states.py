@@ -70,7 +70,18 @@ class States:
                 shutil.rmtree(old)
         self._processes.wait()
 
+    def drop(self, done: int) -> None:
+        """Delete the state after `done` steps, if there is one. Every process calls this."""
+        if self._processes.first:
+            shutil.rmtree(self.folder / f"step-{done:06d}", ignore_errors=True)
+        self._processes.wait()
+
     def _state(self) -> dict[str, Any]:
+        if not self._optimizer.state:
+            # torch makes the moments by a step without gradients, which must not count as one.
+            get_state_dict(self._module, self._optimizer, options=_TRAINED)
+            for moments in self._optimizer.state.values():
+                moments["step"].zero_()
         model, optimizer = get_state_dict(self._module, self._optimizer, options=_TRAINED)
         return {"model": cast(Any, model), "optimizer": cast(Any, optimizer)}
 

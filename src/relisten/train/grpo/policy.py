@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +13,7 @@ from torch import Tensor, nn
 from relisten.errors import InputError
 from relisten.models import load, resolve_device
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.train.exporting import replace_checkpoint
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.logprobs import Part, Scorer, scored
 from relisten.train.grpo.team import Team
@@ -109,16 +106,10 @@ class Policy:
     def _write(self, weights: Mapping[str, Tensor], folder: Path, steps: int) -> None:
         dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32}
         dtype = dtypes.get(self._config.saved_as, self.family.stored_dtype)
-        if folder.exists():
-            shutil.rmtree(folder)
-        self.family.save(folder, self._whole, weights=weights, dtype=dtype)
-        made: dict[str, Any] = {
-            "trainer": "relisten train grpo",
-            "steps": steps,
-            "versions": {name: version(name) for name in ("relisten", "torch", "transformers")},
-            "config": vars(self._config),
-        }
-        (folder / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+        made = {"trainer": "relisten train grpo", "steps": steps, "config": vars(self._config)}
+        replace_checkpoint(
+            folder, lambda new: self.family.save(new, self._whole, weights=weights, dtype=dtype), made
+        )
 
     def _scorer(self, family: Qwen2_5Omni, half: torch.dtype | None) -> Scorer:
         """Scores under `family`, which is divided first where the policy is."""

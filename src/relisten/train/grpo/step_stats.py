@@ -71,7 +71,7 @@ def warnings(values: Mapping[str, float], config: GrpoConfig, exact: bool) -> li
     if config.format is Format.INTERLEAVED and config.max_listens:
         if values["listens_none"] > 0.9:
             found.append("hardly any answer listens again; start from a model that does, or reward it more")
-        if values["listens_full"] > 0.5:
+        if values["listens_full"] > 0.5 and config.max_listens > 1:
             found.append("most answers listen as often as they may; reward listening less, or lower max_listens")
     if values["unfinished"] > 0.5:
         found.append("most answers are cut off; raise max_tokens, or lower the learning rate")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from relisten.errors import InputError
 from relisten.train.parallel import Processes
 
 T = TypeVar("T")
+
+
+_BUCKET = 1 << 25
+"""Numbers sent at once: few messages, and little memory beside the gradients."""
 
 
 class Team:
@@ -45,13 +50,13 @@ class Team:
         """Leave every process with the sum of all processes' gradients."""
         if self.count == 1:
             return
-        listed = list(parameters)
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in listed]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        sizes = [p.numel() for p in listed]
-        for parameter, part in zip(listed, torch.split(flat, sizes), strict=True):
-            parameter.grad = part.view_as(parameter)
+        bucket: list[nn.Parameter] = []
+        for parameter in parameters:
+            bucket.append(parameter)
+            if sum(p.numel() for p in bucket) >= _BUCKET:
+                _sum_together(bucket)
+                bucket = []
+        _sum_together(bucket)
 
     def shard(self, module: nn.Module, units: Iterable[nn.Module], dtype: torch.dtype | None) -> None:
         """Leave each process a part of every weight; see `Processes.shard`."""
@@ -66,6 +71,19 @@ class Team:
         """The largest of all processes' numbers."""
         return self._reduce([value], dist.ReduceOp.MAX)[0] if self.count > 1 else value
 
+    def agree(self, check: Callable[[], None]) -> None:
+        """Have the first process check something; every one raises the InputError that it found."""
+        problem = None
+        if self.first:
+            try:
+                check()
+            except InputError as error:
+                problem = error
+        if self._processes is not None:
+            self._processes.agree(problem)
+        elif problem is not None:
+            raise problem
+
     def wait(self) -> None:
         """Until every process is here."""
         if self._processes is not None:
@@ -77,3 +95,14 @@ class Team:
         dist.all_reduce(summed, how)
         numbers: list[float] = summed.tolist()
         return numbers
+
+
+def _sum_together(parameters: Sequence[nn.Parameter]) -> None:
+    if not parameters:
+        return
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+    dist.all_reduce(flat)
+    for parameter, part in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        parameter.grad.copy_(part.view_as(parameter))

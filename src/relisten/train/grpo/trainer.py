@@ -36,13 +36,14 @@ from typing import Final
 
 import torch
 
-from relisten.engines.base import Engine
+from relisten.engines.base import NO_NUMBERS, Engine
 from relisten.engines.native import NativeEngine
 from relisten.errors import DivergedError, EngineError, InputError
 from relisten.jsonl import write_rows
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.question import Question, read_questions
 from relisten.trace import Sampling
+from relisten.train.exporting import check_model_outside
 from relisten.train.grpo.config import MAY_CHANGE, GrpoConfig
 from relisten.train.grpo.policy import Policy
 from relisten.train.grpo.rollouts import Rollout, TakesWeights, make_engine, roll_out
@@ -111,14 +112,17 @@ def train_grpo(
         raise InputError(f"engine vllm with {team.count} processes: train in one process, or with engine native")
     if processes is not None:
         config = replace(config, device=str(processes.device))
-    if team.first:
-        begin_run(config, out, MAY_CHANGE, begun=has_metrics(out))
-    team.wait()
+    team.agree(partial(_begin, config, out))
     run = _Run(config, out, engine, watch or Watch(), team)
     try:
         return run.go()
     finally:
         run.close()
+
+
+def _begin(config: GrpoConfig, out: Path) -> None:
+    check_model_outside(config.model, out)
+    begin_run(config, out, MAY_CHANGE, begun=has_metrics(out))
 
 
 def read_referenced(path: str, on_note: Callable[[str], None]) -> list[Question]:
@@ -163,7 +167,8 @@ class _Run:
         self.validation = self.validation[: config.validation_size or None]
         self.steps = config.steps or config.epochs * steps_of_epoch(len(self.questions), config.batch_size)
         self.policy = Policy(config, team)
-        self.states = States(out / "states", self.policy.family.thinker, self.policy.optimizer, team)
+        # Two, since it is the next step's answers that tell whether the weights of one are any good.
+        self.states = States(out / "states", self.policy.family.thinker, self.policy.optimizer, team, keep=2)
         self.done = self.states.restore()
         self.metrics: Metrics | None = None
         if team.first:
@@ -225,6 +230,8 @@ class _Run:
         for parameters in self.policy.optimizer.param_groups:
             parameters["lr"] = lr
         groups = self._roll_out(step)
+        if all(one.trace.error == NO_NUMBERS for group in groups for one in group):
+            raise self._gone_bad(step)
         rolled = time.perf_counter()
         values = answers_stats([one for group in groups for one in group], config.max_listens)
         taught = [group for group in groups if any(one.advantage is not None for one in group)]
@@ -251,6 +258,16 @@ class _Run:
             "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
 
+    def _gone_bad(self, step: int) -> DivergedError:
+        """No weights of now give an answer: what is kept are those of a state before them, if there is one."""
+        self.states.drop(step)
+        self.done = self.states.restore()
+        kept = f"The last good weights are in {self._export_now()}" if self.done else "None before them were kept"
+        return DivergedError(
+            f"step {step + 1}: every answer came to no number, so step {step} spoilt the weights. {kept}: go on "
+            "from them, or from the model at the start, with --model, a lower lr or a higher kl, and another --out"
+        )
+
     def _publish(self) -> None:
         """Whoever answers takes over the weights of now."""
         self.policy.publish()
@@ -270,7 +287,7 @@ class _Run:
         if self.team.first:
             rows = (one.to_json(config.record == "full") for one in everyone)
             write_rows(self.out / "rollouts" / f"step-{step + 1:06}.jsonl", rows)
-        if all(one.score is None for one in everyone):
+        if all(one.score is None for one in everyone) and any(one.trace.error != NO_NUMBERS for one in everyone):
             raise EngineError(
                 f"step {step + 1}: every answer failed, the first with: {everyone[0].trace.error}. Mend that and "
                 "give the same command again"

@@ -21,12 +21,10 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +36,7 @@ from relisten.data.examples import Example
 from relisten.errors import DivergedError, InputError
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.train.exporting import check_model_outside, replace_checkpoint
 from relisten.train.metrics import Metrics, has_metrics, last_row
 from relisten.train.parallel import Processes, whole
 from relisten.train.planning import divide, members_of_step, steps_of_epoch
@@ -105,8 +104,7 @@ def begin(config: FinetuneConfig, out: Path) -> None:
     """
     if not config.data:
         raise InputError("no data: give --data, a JSONL file or a folder that `relisten data export` wrote")
-    if out.is_dir() and any(out.iterdir()) and not (out / "config.toml").exists():
-        raise InputError(f"{out}: holds other files and no run; give a new folder as --out")
+    check_model_outside(config.model, out)
     begun = has_metrics(out) or any((out / "states").glob("step-*"))
     begin_run(config, out, MAY_CHANGE, begun)
     if not begun:  # what an attempt that failed has counted may not be what this one needs
@@ -325,23 +323,17 @@ class _Run:
         folder = self.out / f"checkpoint{suffix}"
         weights = self.model.gather()
         if self.processes.first:
-            shutil.rmtree(folder, ignore_errors=True)
-            self.model.save(weights, folder, self.whole)
-            (folder / "metrics.json").unlink(missing_ok=True)  # figures of the model that it was trained from
             if self.model.adapters is not None:
                 self.model.save_adapters(weights, self.out / f"adapter{suffix}")
             made = {
                 "trainer": "relisten train sft",
-                "relisten": version("relisten"),
-                "torch": torch.__version__,
-                "transformers": version("transformers"),
                 "processes": self.processes.count,
                 "steps": self.done,
                 "examples": len(self.train),
                 "result": result,
                 "config": asdict(self.config),
             }
-            (folder / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+            replace_checkpoint(folder, lambda new: self.model.save(weights, new, self.whole), made)
         self.processes.wait()
         return folder
 
