@@ -1,0 +1,41 @@
+"""Checkpoints that runs write."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from relisten.errors import InputError
+
+_OF_ITS_START = ("metrics.json", "training.jsonl")
+"""Figures of the model that a run started from; they are not the new one's."""
+
+
+def replace_checkpoint(folder: Path, save: Callable[[Path], None], made: Mapping[str, Any]) -> None:
+    """Write a checkpoint into `folder`; what was there before goes once the new one is complete.
+
+    Args:
+        save: writes the model into a new folder.
+        made: how it came about, for `training.json`.
+    """
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    save(new)
+    for name in _OF_ITS_START:
+        (new / name).unlink(missing_ok=True)
+    versions = {name: version(name) for name in ("relisten", "torch", "transformers")}
+    content = json.dumps({**made, "versions": versions}, indent=2)
+    (new / "training.json").write_text(content + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
+
+
+def check_model_outside(model: str, out: Path) -> None:
+    """Raises InputError where a run in `out` would write over the model that it starts from."""
+    source = Path(model)
+    if source.is_dir() and out.resolve() in source.resolve().parents:
+        raise InputError(f"{model}: lies in {out}, where the run writes; give another --out")
