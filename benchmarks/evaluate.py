@@ -34,7 +34,7 @@ from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
 from relisten.evaluate.benchmarks.scenes import Scenes
 from relisten.evaluate.results import read_run
-from relisten.evaluate.run_folder import Settings, Subject, prepare
+from relisten.evaluate.run_folder import Evaluated, Settings, prepare
 from relisten.evaluate.runner import work
 from relisten.evaluate.summary import summarize_run
 from relisten.models import load
@@ -135,8 +135,8 @@ def whole_way(engine: NativeEngine, count: int, sampling: Sampling) -> dict[str,
     """`relisten eval scenes` without loading the model."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(max_tokens=sampling.max_tokens)
-        run = prepare(Scenes(), Path(folder) / "run", Subject(engine.model, ""), settings, limit=count)
+        settings = Settings(sampling=replace(sampling, seed=0))
+        run = prepare(Scenes(), Path(folder) / "run", Evaluated(engine.model, ""), settings, limit=count)
         work(run, engine)
         summary = summarize_run(read_run(Path(folder) / "run"))
     seconds = time.perf_counter() - began

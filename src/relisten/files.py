@@ -14,7 +14,7 @@ from typing import IO, Any, Final
 
 from relisten.errors import InputError
 
-LOCK: Final = ".lock"
+_LOCK: Final = ".lock"
 _CHUNK: Final = 1 << 16
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
@@ -101,7 +101,7 @@ def lock_folder(folder: Path) -> IO[str]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w", encoding="utf-8")
+        file = (folder / _LOCK).open("w", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
     try:

@@ -21,7 +21,7 @@ from relisten.evaluate.predictions import (
     write_predictions,
 )
 from relisten.evaluate.results import read_run
-from relisten.evaluate.run_folder import Subject, prepare
+from relisten.evaluate.run_folder import Evaluated, prepare
 from relisten.evaluate.runner import work
 from relisten.evaluate.scoring import Rule, string_match
 from relisten.question import Question
@@ -194,7 +194,9 @@ def test_what_a_run_writes_scores_as_the_run_did(tmp_path: Path) -> None:
         said = "" if question.id == ROWS[2]["id"] else question.choices[0]
         return f"<think>so <seg>0.1, 0.5</seg> it is</think><answer>{said}</answer>"
 
-    work(prepare(BENCHMARKS["mmar"], tmp_path / "a", Subject("scripted", "0"), data=folder), ScriptedEngine(script))
+    work(
+        prepare(BENCHMARKS["mmar"], tmp_path / "a", Evaluated("scripted", "0"), data=folder), ScriptedEngine(script)
+    )
     run = read_run(tmp_path / "a")
     official = BENCHMARKS["mmar"].official
     assert official is not None
@@ -222,7 +224,9 @@ def test_mmsu_is_handed_in_by_letter(tmp_path: Path) -> None:
     def script(question: Question) -> str:
         return f"<answer>{'y' if question.id == '1' else 'nonsense'}</answer>"
 
-    work(prepare(BENCHMARKS["mmsu"], tmp_path / "a", Subject("scripted", "0"), data=folder), ScriptedEngine(script))
+    work(
+        prepare(BENCHMARKS["mmsu"], tmp_path / "a", Evaluated("scripted", "0"), data=folder), ScriptedEngine(script)
+    )
     official = BENCHMARKS["mmsu"].official
     assert official is not None
     path = write_predictions(read_run(tmp_path / "a"), official)

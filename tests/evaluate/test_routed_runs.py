@@ -18,7 +18,7 @@ from relisten.errors import InputError
 from relisten.evaluate.benchmarks.questions import Questions
 from relisten.evaluate.provenance import router_name
 from relisten.evaluate.results import RunConfig, read_config, read_run
-from relisten.evaluate.run_folder import Settings, Subject, prepare
+from relisten.evaluate.run_folder import Evaluated, Settings, prepare
 from relisten.evaluate.runner import work
 from relisten.question import Question
 from relisten.router.answering import Router
@@ -52,8 +52,8 @@ def policy(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("settings", [Settings(), SILENT])
 def test_traces_keep_the_route_and_the_config_the_router(tmp_path: Path, settings: Settings) -> None:
     folder = write_questions(tmp_path / "data", 6)
-    subject = Subject("scripted", "0", router=router_name(None, "length"))
-    run = prepare(Questions(), tmp_path / "a", subject, settings, data=folder)
+    evaluated = Evaluated("scripted", "0", router=router_name(None, "length"))
+    run = prepare(Questions(), tmp_path / "a", evaluated, settings, data=folder)
     router = Router(Scripted(lambda question: "length" if question.id in ("q1", "q4") else "direct"))
     work(run, ScriptedEngine(script), ask=router.answer)
     read = read_run(tmp_path / "a")
@@ -62,12 +62,12 @@ def test_traces_keep_the_route_and_the_config_the_router(tmp_path: Path, setting
     assert routes == ["direct", "length", "direct", "direct", "length", "direct"]
     assert read.by_id["q4"].prediction == "[length] 1 s"
     with pytest.raises(InputError, match="router route length, length 1 instead of"):
-        prepare(Questions(), tmp_path / "a", Subject("scripted", "0"), settings, data=folder)
+        prepare(Questions(), tmp_path / "a", Evaluated("scripted", "0"), settings, data=folder)
 
 
 def test_a_run_from_before_there_were_routers_is_read(tmp_path: Path) -> None:
     folder = write_questions(tmp_path / "data", 2)
-    prepare(Questions(), tmp_path / "a", Subject("scripted", "0"), data=folder)
+    prepare(Questions(), tmp_path / "a", Evaluated("scripted", "0"), data=folder)
     path = tmp_path / "a" / "config.json"
     config = json.loads(path.read_text())
     del config["router"]
@@ -75,7 +75,7 @@ def test_a_run_from_before_there_were_routers_is_read(tmp_path: Path) -> None:
     known = read_config(tmp_path / "a")
     assert isinstance(known, RunConfig)
     assert known.router == ""
-    prepare(Questions(), tmp_path / "a", Subject("scripted", "0"), data=folder)
+    prepare(Questions(), tmp_path / "a", Evaluated("scripted", "0"), data=folder)
 
 
 def test_a_routers_name_changes_with_all_that_decides(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from relisten.errors import InputError
 from relisten.evaluate.benchmarks.registry import BENCHMARKS
 from relisten.evaluate.results import read_run
 from relisten.evaluate.rubrics import Judged, criteria_of, judge_all, run_cases, summarize
-from relisten.evaluate.run_folder import Subject, prepare
+from relisten.evaluate.run_folder import Evaluated, prepare
 from relisten.evaluate.runner import work
 from relisten.llm.client import ChatClient
 from relisten.llm.endpoint import Endpoint
@@ -49,7 +49,9 @@ def run(tmp_path: Path) -> Path:
             f"<think>I hear it.</think><answer>{question.answer if question.id == ROWS[0]['id'] else '?'}</answer>"
         )
 
-    work(prepare(BENCHMARKS["mmar"], tmp_path / "a", Subject("scripted", "0"), data=folder), ScriptedEngine(script))
+    work(
+        prepare(BENCHMARKS["mmar"], tmp_path / "a", Evaluated("scripted", "0"), data=folder), ScriptedEngine(script)
+    )
     return tmp_path / "a"
 
 

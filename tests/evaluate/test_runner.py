@@ -19,15 +19,16 @@ from relisten.engines.scripted import ScriptedEngine
 from relisten.errors import EngineError, InputError
 from relisten.evaluate import claims, runner
 from relisten.evaluate.benchmarks.questions import Questions
-from relisten.evaluate.claims import Claims, Watch, Worker
+from relisten.evaluate.claims import Claims, Liveness, Worker
 from relisten.evaluate.results import read_run
-from relisten.evaluate.run_folder import Progress, RunFolder, Settings, Subject, prepare
+from relisten.evaluate.run_folder import Evaluated, Progress, RunFolder, Settings, prepare
 from relisten.evaluate.runner import work
 from relisten.evaluate.scoring import Outcome
 from relisten.evaluate.summary import summarize_run, write_summary
 from relisten.question import Question
+from relisten.trace import Sampling
 
-SUBJECT = Subject("scripted", "0" * 64)
+SUBJECT = Evaluated("scripted", "0" * 64)
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_a_finished_run_asks_nothing(data: Path, tmp_path: Path) -> None:
 
 
 def test_seeds_depend_on_the_question_alone(data: Path, tmp_path: Path) -> None:
-    settings = Settings(temperature=0.7, seed=9)
+    settings = Settings(sampling=Sampling(temperature=0.7, seed=9))
     work(make(data, tmp_path / "a", settings), ScriptedEngine(right), at_once=1)
     work(make(data, tmp_path / "b", settings), ScriptedEngine(right), at_once=30)
     for one, other in zip(read_run(tmp_path / "a").rows, read_run(tmp_path / "b").rows, strict=True):
@@ -81,10 +82,17 @@ def test_seeds_depend_on_the_question_alone(data: Path, tmp_path: Path) -> None:
         assert one.trace.sampling.seed == question_seed(9, one.question)
 
 
+def test_a_run_has_a_seed(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="seed None"):
+        Settings(sampling=Sampling(temperature=0.7))
+    sampling = Sampling(0.5, 0.9, 3, 100, 2, 0.5)
+    assert make(data, tmp_path / "a", Settings(sampling=sampling)).config.sampling == sampling
+
+
 @pytest.mark.parametrize(
     ("settings", "changes", "told"),
     [
-        (Settings(temperature=0.5), {}, r"temperature 0\.0 instead of 0\.5"),
+        (Settings(sampling=Sampling(temperature=0.5, seed=0)), {}, r"temperature 0\.0 instead of 0\.5"),
         (Settings(silent=True), {}, "silent False instead of True"),
         (Settings(), {"model_hash": "1" * 64}, "another model"),
         (Settings(), {"dtype": "bfloat16"}, "dtype float32 instead of bfloat16"),
@@ -312,7 +320,7 @@ def test_a_worker_waits_for_another_and_takes_over_when_it_is_gone(
     run = make(data, out)
     waiting = threading.Event()
     other = Worker(out).__enter__()
-    taken = Claims(out, other.name, Watch(out))
+    taken = Claims(out, other.name, Liveness(out))
     assert all(taken.take(number) for number in range(5))
 
     def told(progress: Progress) -> None:
@@ -330,11 +338,14 @@ def test_a_worker_waits_for_another_and_takes_over_when_it_is_gone(
 
 def test_a_claim_is_given_once_and_passes_on_from_the_dead(tmp_path: Path) -> None:
     with Worker(tmp_path) as first, Worker(tmp_path) as second:
-        one, two = Claims(tmp_path, first.name, Watch(tmp_path)), Claims(tmp_path, second.name, Watch(tmp_path))
+        one, two = (
+            Claims(tmp_path, first.name, Liveness(tmp_path)),
+            Claims(tmp_path, second.name, Liveness(tmp_path)),
+        )
         assert (one.take(3), two.take(3), two.take(4), one.take(4)) == (True, False, True, False)
         assert not one.inherited(3)
     with Worker(tmp_path) as third:
-        heir = Claims(tmp_path, third.name, Watch(tmp_path))
+        heir = Claims(tmp_path, third.name, Liveness(tmp_path))
         assert heir.take(3)
         assert heir.inherited(3)
         # Whoever looked before has the same answer as whoever looks now.
@@ -349,7 +360,7 @@ def test_a_worker_elsewhere_is_dead_when_its_heartbeat_stops(
     monkeypatch.setattr(claims, "machine", lambda: "elsewhere")
     with Worker(tmp_path) as worker:
         monkeypatch.setattr(claims, "machine", lambda: "here")
-        watch = Watch(tmp_path, lease=100)
+        watch = Liveness(tmp_path, lease=100)
         lock = tmp_path / "workers" / f"{worker.name}.lock"
         assert watch.alive(worker.name)
         now += 90

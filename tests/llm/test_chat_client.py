@@ -19,7 +19,7 @@ from support.llm_server import Act, LlmServer, cut, hang, raw, says, status
 from relisten.audio import Clip
 from relisten.data.llm.caption import SCHEMA, caption_request
 from relisten.errors import InputError
-from relisten.llm.chat import ChatRequest, Message, Reply, Sound
+from relisten.llm.chat import AudioPart, ChatRequest, Message, Reply
 from relisten.llm.client import ChatClient
 from relisten.llm.endpoint import Endpoint, Output
 from relisten.llm.errors import BudgetReachedError, EndpointError, StopRunError
@@ -233,7 +233,7 @@ def test_sound_is_sent_as_wav(store: ReplyStore, tmp_path: Path) -> None:
 
     clip = Clip(np.sin(np.arange(8000, dtype=np.float32) / 5) / 2)
     with LlmServer() as server:
-        sound = Sound(clip.hash, clip.duration, lambda: clip)
+        sound = AudioPart(clip.hash, clip.duration, lambda: clip)
         (reply,) = asyncio.run(ask(endpoint(server), store, caption_request(sound)))
     assert isinstance(reply, Reply)
     part = server.seen[0].body["messages"][1]["content"][0]

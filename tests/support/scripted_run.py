@@ -16,10 +16,11 @@ from pathlib import Path
 
 from relisten.engines.scripted import ScriptedEngine
 from relisten.evaluate.benchmarks.questions import Questions
-from relisten.evaluate.run_folder import Settings, Subject, prepare
+from relisten.evaluate.run_folder import Evaluated, Settings, prepare
 from relisten.evaluate.runner import work
 from relisten.files import LineFile
 from relisten.question import Question
+from relisten.trace import Sampling
 
 
 def respond(question: Question) -> str:
@@ -37,8 +38,8 @@ def main(questions: str, out: str, seconds: str, torn: str = "0") -> None:
 
     if int(torn):
         _die_in_line(int(torn))
-    settings = Settings(temperature=0.7)
-    run = prepare(Questions(), Path(out), Subject("scripted", "0" * 64), settings, data=Path(questions))
+    settings = Settings(sampling=Sampling(temperature=0.7, seed=0))
+    run = prepare(Questions(), Path(out), Evaluated("scripted", "0" * 64), settings, data=Path(questions))
     work(run, ScriptedEngine(slowly), at_once=8)
 
 

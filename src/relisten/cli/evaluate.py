@@ -33,6 +33,7 @@ from relisten.engines.options import named_values
 from relisten.errors import InputError
 from relisten.listener import DEFAULT_MODEL, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format
+from relisten.trace import Sampling
 
 if TYPE_CHECKING:
     from relisten.evaluate.run_folder import Progress
@@ -85,31 +86,38 @@ def evaluate(
 
     Exit status: 0 when every row was asked, 1 when some failed (they are named), 2 for bad input.
     """
-    parameters = dict(locals())
     # Slow to import, and needless for --help.
     from relisten.evaluate.benchmarks.registry import find_benchmark
     from relisten.evaluate.predictions import write_predictions
     from relisten.evaluate.provenance import model_hash, router_name
     from relisten.evaluate.results import read_run
-    from relisten.evaluate.run_folder import Settings, Subject, prepare
+    from relisten.evaluate.run_folder import Evaluated, Settings, prepare
     from relisten.evaluate.runner import AT_ONCE, work
     from relisten.evaluate.summary import summarize_run, write_summary
     from relisten.models import default_dtype
     from relisten.models.checkpoint import model_folder
 
     bench = find_benchmark(benchmark)
-    settings = Settings(format, temperature, top_p, seed, max_tokens, max_listens, silent, crop_speed)
+    sampling = Sampling(temperature, top_p, seed, max_tokens, max_listens, crop_speed)
+    settings = Settings(format, sampling, silent)
     devices = _devices(device, processes, engine)
     device = devices[0]
     if dtype == "auto":
         dtype = default_dtype(device)
     folder = model_folder(model)
     routed = chosen(router, route, tool_cache)
-    subject = Subject(model, model_hash(folder), engine, dtype, router_name(router, route))
-    run = prepare(bench, out, subject, settings, data=data, audio=audio, limit=limit)
+    evaluated = Evaluated(model, model_hash(folder), engine, dtype, router_name(router, route))
+    run = prepare(bench, out, evaluated, settings, data=data, audio=audio, limit=limit)
     if run.unfinished:
         try:
-            others = [parameters | {"processes": 1, "device": other} for other in devices[1:]]
+            same = {
+                "benchmark": benchmark, "out": out, "data": data, "audio": audio, "limit": limit, "model": model,
+                "format": format, "temperature": temperature, "top_p": top_p, "seed": seed, "silent": silent,
+                "max_tokens": max_tokens, "max_listens": max_listens, "crop_speed": crop_speed, "router": router,
+                "route": route, "tool_cache": tool_cache, "dtype": dtype, "engine": engine,
+                "engine_option": engine_option, "at_once": at_once,
+            }  # fmt: skip
+            others = [same | {"device": other} for other in devices[1:]]
             with (
                 side_by_side(evaluate, others, out),
                 Listener.load(
@@ -141,7 +149,7 @@ def evaluate(
     read = read_run(out)
     summary = summarize_run(read)
     write_summary(out, summary)
-    if subject.router:
+    if evaluated.router:
         told = tell_routes(row.trace.routing for row in read.rows if row.trace is not None)
         print(f"routes: {told}", file=sys.stderr)
     if bench.official is not None:

@@ -46,7 +46,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedListen:
     """How well segments lie on what is known to be there; see `relisten.evaluate.segments.Fit`."""
 
     iou: Mean
@@ -91,7 +91,7 @@ class Analysis:
     """Segments: those that repeat an earlier one of their answer are `right`, the others `wrong`."""
     coverage: tuple[float, ...]
     """(`BINS`,) share of the answers that listened that heard each part of their clip again, from start to end."""
-    placed: Mapping[str, Placed]
+    placed: Mapping[str, PlacedListen]
     """By key of `TRUTHS`, where rows have it."""
     by_listens: tuple[Tally, ...]
     """Outcomes of the answers that listened 0, 1, 2, ... times."""
@@ -155,13 +155,14 @@ def row_fit(row: ResultRow, key: str) -> Fit | None:
     return fit(spans(row.trace.segments), truth, row.trace.duration)
 
 
-def _placed(heard: Sequence[tuple[ResultRow, Trace]], key: str) -> Placed | None:
+def _placed(heard: Sequence[tuple[ResultRow, Trace]], key: str) -> PlacedListen | None:
     fits = [found for row, _ in heard if (found := row_fit(row, key)) is not None]
     values = {
-        name: Mean.of(getattr(found, name) for found in fits) for name in (field.name for field in fields(Placed))
+        name: Mean.of(getattr(found, name) for found in fits)
+        for name in (field.name for field in fields(PlacedListen))
     }
     known = {name: value for name, value in values.items() if value is not None}
-    return Placed(**known) if len(known) == len(values) else None
+    return PlacedListen(**known) if len(known) == len(values) else None
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:

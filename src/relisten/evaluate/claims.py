@@ -13,22 +13,18 @@ one that was only asleep go on, a row may be answered twice; both answers are th
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import platform
 import secrets
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from relisten.errors import InputError
 from relisten.files import make_folder, telling
-
-if sys.platform != "win32":  # heartbeats alone decide there
-    import fcntl
 
 BEAT: Final = 5.0
 LEASE: Final = 180.0
@@ -60,9 +56,8 @@ class Worker:
         make_folder(self._lock.parent)
         with telling(self._lock):
             self._file = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o666)
-        if sys.platform != "win32":
-            with contextlib.suppress(OSError):  # a file system without locks: heartbeats alone decide
-                fcntl.flock(self._file, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a file system without locks: heartbeats alone decide
+            fcntl.flock(self._file, fcntl.LOCK_EX)
         self._thread.start()
         return self
 
@@ -82,7 +77,7 @@ class Worker:
                 self.on_beat()
 
 
-class Watch:
+class Liveness:
     """Tells which of the other workers of a run folder live."""
 
     def __init__(self, run: Path, lease: float = LEASE) -> None:
@@ -128,8 +123,6 @@ class Watch:
         return now - before[1] > self._lease
 
     def _unlocked(self, name: str) -> bool:
-        if sys.platform == "win32":
-            return False
         try:
             file = os.open(self._folder / f"{name}.lock", os.O_RDONLY)
         except OSError:
@@ -147,10 +140,10 @@ class Watch:
 class Claims:
     """The claims of a run folder, as one worker makes and meets them."""
 
-    def __init__(self, run: Path, worker: str, watch: Watch) -> None:
+    def __init__(self, run: Path, worker: str, liveness: Liveness) -> None:
         self._folder = run / "claims"
         self._worker = worker
-        self._watch = watch
+        self._liveness = liveness
         self._latest: dict[int, int] = {}
         make_folder(self._folder)
         for path in self._folder.iterdir():
@@ -162,7 +155,7 @@ class Claims:
         """Claim a row. False where another worker has it that may be alive."""
         while True:
             latest = self._latest.get(number, -1)
-            if latest >= 0 and self._watch.alive(self._owner(number, latest)):
+            if latest >= 0 and self._liveness.alive(self._owner(number, latest)):
                 return False
             with telling(self._folder):
                 try:
@@ -172,8 +165,6 @@ class Claims:
                     continue
                 except FileNotFoundError:
                     return False  # the folder was removed: another worker has completed the run
-                except NotImplementedError as error:
-                    raise InputError(f"{self._folder}: {error}; put the run on another file system") from None
             self._latest[number] = latest + 1
             return True
 

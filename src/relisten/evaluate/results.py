@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from relisten.evaluate.scoring import Graded, Outcome, Outcomes, Rule, grade
 from relisten.jsonl import parse_row
 from relisten.protocol import Finish, Format
 from relisten.question import Question
-from relisten.trace import Trace
+from relisten.trace import Sampling, Trace
 
 CONFIG = "config.json"
 QUESTIONS = "questions.jsonl"
@@ -66,6 +66,11 @@ class RunConfig:
     router: str = ""
     """What chose a route for each question, as `relisten.evaluate.provenance.router_name` tells it; "" for none."""
     crop_speed: float = 1.0
+
+    @property
+    def sampling(self) -> Sampling:
+        """Of all questions; each draws its own seed from this one."""
+        return Sampling(**{part.name: getattr(self, part.name) for part in fields(Sampling)})
 
     def to_json(self) -> dict[str, Any]:
         changed = {"format": str(self.format), "rule": str(self.rule), "breakdowns": list(self.breakdowns)}

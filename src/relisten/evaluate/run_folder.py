@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from relisten.errors import InputError
 from relisten.evaluate import results
 from relisten.evaluate.benchmarks.base import BadRow, Benchmark, digest, question_to_json, unique
 from relisten.evaluate.benchmarks.questions import find_breakdowns
-from relisten.evaluate.claims import Watch
+from relisten.evaluate.claims import Liveness
 from relisten.evaluate.results import RunConfig
 from relisten.evaluate.scoring import Outcome, Rule, Tally, grade
 from relisten.files import cut_torn_line, make_folder, write_once
 from relisten.jsonl import dump_row, parse_row
-from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, parse_answer, system_prompt
+from relisten.protocol import Finish, Format, parse_answer, system_prompt
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
 
+_GREEDY: Final = Sampling(seed=0)
+
 
 @dataclass(frozen=True)
-class Subject:
+class Evaluated:
     """What is evaluated, as far as it decides the answers."""
 
     model: str
@@ -35,21 +37,23 @@ class Subject:
 
 @dataclass(frozen=True)
 class Settings:
-    """How it is asked. Sampling as in `relisten.trace.Sampling`, but the seed is one for all questions."""
+    """How it is asked.
+
+    Raises:
+        InputError: the sampling has no seed.
+    """
 
     format: Format = Format.INTERLEAVED
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    max_tokens: int = MAX_TOKENS
-    max_listens: int = MAX_LISTENS
+    sampling: Sampling = _GREEDY
+    """Its seed is one for all questions: each draws its own from it."""
     silent: bool = False
-    crop_speed: float = 1.0
+    """Control: silence of the same length in place of every sound."""
 
-    @property
-    def sampling(self) -> Sampling:
-        """Raises InputError for a value out of range."""
-        return Sampling(self.temperature, self.top_p, self.seed, self.max_tokens, self.max_listens, self.crop_speed)
+    def __post_init__(self) -> None:
+        if self.sampling.seed is None:
+            raise InputError(
+                "seed None: each question of an evaluation draws its own seed from one; give one, such as 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class RunFolder:
 def prepare(
     benchmark: Benchmark,
     out: Path,
-    subject: Subject,
+    evaluated: Evaluated,
     settings: Settings | None = None,
     *,
     data: Path | None = None,
@@ -154,7 +158,6 @@ def prepare(
             rows say, or the folder cannot be written. Nothing is lost in any case.
     """
     settings = settings or Settings()
-    sampling = settings.sampling
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit}: it must be at least 1")
     rows: list[Question | BadRow] = []
@@ -170,28 +173,19 @@ def prepare(
     config = RunConfig(
         benchmark=benchmark.name,
         questions=digest(rows),
-        model=subject.model,
-        model_hash=subject.model_hash,
-        engine=subject.engine,
-        dtype=subject.dtype,
-        router=subject.router,
+        **asdict(evaluated),
         format=settings.format,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        seed=settings.seed,
-        max_tokens=sampling.max_tokens,
-        max_listens=sampling.max_listens,
+        **asdict(settings.sampling),
         silent=settings.silent,
         prompt=system_prompt(settings.format),
         rule=benchmark.rule,
         breakdowns=benchmark.breakdowns or find_breakdowns(rows),
-        crop_speed=sampling.crop_speed,
     )
     _open(out, config, rows)
     run = RunFolder(out, config, rows)
-    watch = Watch(out)
+    liveness = Liveness(out)
     for path in out.glob(results.TRACES):
-        if not watch.alive(path.stem.removeprefix("traces-")):
+        if not liveness.alive(path.stem.removeprefix("traces-")):
             cut_torn_line(path)
     run.refresh()
     return run
@@ -255,7 +249,7 @@ def _write(out: Path, config: RunConfig, rows: Sequence[Question | BadRow]) -> N
 
 def _was_begun(out: Path) -> bool:
     """Whether there is an answer, or a worker that may be making one."""
-    return Watch(out).others("") or any(b"\n" in path.read_bytes() for path in out.glob(results.TRACES))
+    return Liveness(out).others("") or any(b"\n" in path.read_bytes() for path in out.glob(results.TRACES))
 
 
 def _check_same(out: Path, config: RunConfig, count: int) -> None:

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Final
 
@@ -24,14 +24,14 @@ from relisten.audio import Clip
 from relisten.engines.base import Engine
 from relisten.engines.drive import Ask, answer, failed_trace, question_seed
 from relisten.errors import EngineError, InputError, RelistenError
-from relisten.evaluate.claims import Claims, Watch, Worker
+from relisten.evaluate.claims import Claims, Liveness, Worker
 from relisten.evaluate.provenance import git_state, versions
 from relisten.evaluate.run_folder import Progress, RunFolder
 from relisten.files import LineFile, write_once
 from relisten.jsonl import dump_row
 from relisten.protocol import Finish
 from relisten.question import Question
-from relisten.trace import Sampling, Trace
+from relisten.trace import Trace
 
 AT_ONCE: Final = 96
 """Questions that one worker has open: enough to keep an engine's rows full, few enough to share the rest."""
@@ -78,7 +78,7 @@ def work(
         return
     if at_once < 1:
         raise InputError(f"at once {at_once}: it must be at least 1")
-    watch = Watch(run.folder)
+    liveness = Liveness(run.folder)
     with Worker(run.folder) as worker:
         run.check()  # from here on nobody takes the folder for something else
         lines = LineFile(run.folder / f"traces-{worker.name}.jsonl")
@@ -93,16 +93,16 @@ def work(
             **(about or {}),
         }
         write_once(run.folder / "workers" / f"{worker.name}.json", json.dumps(described, indent=1) + "\n")
-        claims = Claims(run.folder, worker.name, watch)
+        claims = Claims(run.folder, worker.name, liveness)
         run.refresh()  # others may have finished since it was prepared, and taken their claims away
         try:
-            shared = partial(watch.others, worker.name)
+            shared = partial(liveness.others, worker.name)
             asyncio.run(_Work(run, engine, ask, claims, lines, at_once, on_progress, shared).go())
         finally:
             lines.close()
     # Only now is this one not at work any more: of several that end together, the last finds nobody.
-    watch.sweep()
-    if not watch.others(worker.name):
+    liveness.sweep()
+    if not liveness.others(worker.name):
         claims.clear()
 
 
@@ -170,14 +170,7 @@ class _Work:
         config = self._run.config
         ours = True
         try:
-            sampling = Sampling(
-                temperature=config.temperature,
-                top_p=config.top_p,
-                seed=question_seed(config.seed, question),
-                max_tokens=config.max_tokens,
-                max_listens=config.max_listens,
-                crop_speed=config.crop_speed,
-            )
+            sampling = replace(config.sampling, seed=question_seed(config.seed, question))
             asked = _silenced(question) if config.silent else question
             trace = await self._ask(self._engine, asked, format=config.format, sampling=sampling)
             ours = trace.finish is Finish.FAILED

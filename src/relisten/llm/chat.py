@@ -23,7 +23,7 @@ _KEY_VERSION: Final = 1
 
 
 @dataclass(frozen=True)
-class Sound:
+class AudioPart:
     """A clip inside a message. Known by its hash, and read only when it has to be sent."""
 
     hash: str
@@ -35,7 +35,7 @@ class Sound:
 class Message:
     role: str
     text: str
-    sound: Sound | None = None
+    sound: AudioPart | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from relisten.report.listening import listening
 from relisten.report.page import asset, head, heading, save
 from relisten.report.rows import Entry, entry_json, merge
 from relisten.report.sections import Shown, comparison, details, overview, skills
-from relisten.report.sound import AudioMode, Sound, prepare
+from relisten.report.sound import AudioMode, SoundFigure, prepare
 
 MAX_AUDIO: Final = 64.0
 """MB of sound that a page holds by default."""
@@ -83,7 +83,7 @@ def write_report(
     sounds = _sounds(entries, audio, int(max_audio * 1e6), path, on_progress)
     notes, problems = _notes(sounds, audio, max_audio)
     save(path, *_page(shown, entries, sounds, audio, notes))
-    ready = [sound for sound in sounds.values() if isinstance(sound, Sound)]
+    ready = [sound for sound in sounds.values() if isinstance(sound, SoundFigure)]
     return Written(
         path=path,
         bytes=path.stat().st_size,
@@ -115,11 +115,11 @@ def _check_writable(path: Path) -> None:
 
 def _sounds(
     entries: Sequence[Entry], audio: AudioMode, budget: int, page: Path, on_progress: OnProgress | None
-) -> dict[str, Sound | InputError]:
+) -> dict[str, SoundFigure | InputError]:
     """By `Entry.sound`, in order."""
     wanted = {entry.sound: entry.question for entry in entries if entry.question is not None}
     questions = [question for question in wanted.values() if question is not None]
-    found: dict[str, Sound | InputError] = {}
+    found: dict[str, SoundFigure | InputError] = {}
     for key, sound in zip(wanted, prepare(questions, audio, budget, page), strict=True):
         found[key] = sound
         if on_progress is not None:
@@ -128,11 +128,11 @@ def _sounds(
 
 
 def _notes(
-    sounds: dict[str, Sound | InputError], audio: AudioMode, max_audio: float
+    sounds: dict[str, SoundFigure | InputError], audio: AudioMode, max_audio: float
 ) -> tuple[list[str], list[str]]:
     """What the page should say of its sounds, and the errors among them."""
     problems = [str(sound) for sound in sounds.values() if isinstance(sound, InputError)]
-    silent = sum(isinstance(sound, Sound) and sound.opus is None for sound in sounds.values())
+    silent = sum(isinstance(sound, SoundFigure) and sound.opus is None for sound in sounds.values())
     notes = [f"sound not shown: {problem}" for problem in problems]
     if audio is AudioMode.EMBED and silent:
         notes.insert(
@@ -144,7 +144,7 @@ def _notes(
 def _page(
     runs: Sequence[Shown],
     entries: Sequence[Entry],
-    sounds: dict[str, Sound | InputError],
+    sounds: dict[str, SoundFigure | InputError],
     audio: AudioMode,
     notes: Sequence[str],
 ) -> tuple[Markup, Markup]:
@@ -206,7 +206,9 @@ def _answers_section() -> Markup:
     )
 
 
-def _data(runs: Sequence[Shown], entries: Sequence[Entry], sounds: dict[str, Sound | InputError]) -> dict[str, Any]:
+def _data(
+    runs: Sequence[Shown], entries: Sequence[Entry], sounds: dict[str, SoundFigure | InputError]
+) -> dict[str, Any]:
     place = {key: number for number, key in enumerate(sounds)}
     rows = []
     for entry in entries:
@@ -223,14 +225,14 @@ def _data(runs: Sequence[Shown], entries: Sequence[Entry], sounds: dict[str, Sou
                 "link": sound.link,
                 "embedded": sound.opus is not None,
             }
-            if isinstance(sound, Sound)
+            if isinstance(sound, SoundFigure)
             else None
             for sound in sounds.values()
         ],
     }
 
 
-def _sound_script(number: int, sound: Sound | InputError) -> Child:
+def _sound_script(number: int, sound: SoundFigure | InputError) -> Child:
     if isinstance(sound, InputError) or sound.opus is None:
         return None
     return tag("script", Markup(base64.b64encode(sound.opus).decode()), type="text/plain", id=f"sound-{number}")

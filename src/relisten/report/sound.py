@@ -38,7 +38,7 @@ class AudioMode(StrEnum):
 
 
 @dataclass(frozen=True)
-class Sound:
+class SoundFigure:
     """What the page knows of one clip."""
 
     duration: float
@@ -50,7 +50,7 @@ class Sound:
 
 def prepare(
     questions: Iterable[Question], mode: AudioMode, budget: int, page: Path
-) -> Iterator[Sound | InputError]:
+) -> Iterator[SoundFigure | InputError]:
     """The sound of each question, in order, or why it cannot be read.
 
     Args:
@@ -61,7 +61,7 @@ def prepare(
     spent = 0
     with ThreadPoolExecutor(workers) as pool:
         waiting = iter(questions)
-        running: list[Future[Sound | InputError]] = []
+        running: list[Future[SoundFigure | InputError]] = []
 
         def start(number: int) -> None:
             now = AudioMode.NONE if mode is AudioMode.EMBED and spent >= budget else mode
@@ -70,15 +70,15 @@ def prepare(
         start(2 * workers)
         while running:
             sound = running.pop(0).result()
-            size = len(sound.opus or b"") if isinstance(sound, Sound) else 0
-            if isinstance(sound, Sound) and spent + size > budget:
-                sound, size = Sound(sound.duration, sound.peaks, link=sound.link), budget - spent
+            size = len(sound.opus or b"") if isinstance(sound, SoundFigure) else 0
+            if isinstance(sound, SoundFigure) and spent + size > budget:
+                sound, size = SoundFigure(sound.duration, sound.peaks, link=sound.link), budget - spent
             spent += size
             start(1)
             yield sound
 
 
-def _sound(question: Question, mode: AudioMode, page: Path) -> Sound | InputError:
+def _sound(question: Question, mode: AudioMode, page: Path) -> SoundFigure | InputError:
     try:
         clip = question.clip()
     except InputError as error:
@@ -86,7 +86,7 @@ def _sound(question: Question, mode: AudioMode, page: Path) -> Sound | InputErro
     link = None
     if mode is AudioMode.LINK and isinstance(question.audio, Path):
         link = quote(os.path.relpath(question.audio, page.parent).replace(os.sep, "/"))
-    return Sound(clip.duration, _peaks(clip), _opus(clip) if mode is AudioMode.EMBED else None, link)
+    return SoundFigure(clip.duration, _peaks(clip), _opus(clip) if mode is AudioMode.EMBED else None, link)
 
 
 def _peaks(clip: Clip) -> str:

@@ -15,6 +15,7 @@ from relisten.reproduce.arms import Arm
 from relisten.reproduce.curves import rows_by_step
 from relisten.reproduce.plan import MAX_TOKENS, Plan
 from relisten.reproduce.sets import LONG, TEST, questions_file
+from relisten.trace import Sampling
 
 GREEDY: Final = "greedy"
 ALONE: Final = "alone"
@@ -45,7 +46,7 @@ def evaluate(plan: Plan, seed: int, arm: Arm, folder: Path, processes: int) -> N
         folder, model, folders.arm_folder(folder, seed, arm), f"{arm.name}, seed {seed}",
         (
             Asked(TEST, TEST, how),
-            Asked(GREEDY, TEST, replace(how, temperature=0.0)),
+            Asked(GREEDY, TEST, _greedy(how)),
             Asked(LONG, LONG, how),
             Asked(ALONE, TEST, how, plan.budget.alone, alone=True),
         ),
@@ -63,7 +64,7 @@ def evaluate_at_equal_time(plan: Plan, seed: int, arm: Arm, other: Arm, folder: 
     model = exported if steps else folders.start(folder, seed, arm)
     _ask(
         folder, model, folders.at_equal_time(folder, seed, arm, other), f"{arm.name}, seed {seed}, {steps} steps",
-        (Asked(TEST, TEST, how), Asked(GREEDY, TEST, replace(how, temperature=0.0))),
+        (Asked(TEST, TEST, how), Asked(GREEDY, TEST, _greedy(how))),
     )  # fmt: skip
 
 
@@ -92,9 +93,12 @@ def unfinished(run: Run) -> list[ResultRow]:
 
 
 def _settings(seed: int, arm: Arm) -> Settings:
-    return Settings(
-        arm.format, temperature=TEMPERATURE, seed=seed, max_tokens=MAX_TOKENS, crop_speed=arm.crop_speed
-    )
+    sampling = Sampling(TEMPERATURE, seed=seed, max_tokens=MAX_TOKENS, crop_speed=arm.crop_speed)
+    return Settings(arm.format, sampling)
+
+
+def _greedy(settings: Settings) -> Settings:
+    return replace(settings, sampling=replace(settings.sampling, temperature=0.0))
 
 
 def _ask(folder: Path, model: Path, out: Path, name: str, evaluations: tuple[Asked, ...]) -> None:
@@ -102,15 +106,15 @@ def _ask(folder: Path, model: Path, out: Path, name: str, evaluations: tuple[Ask
     from relisten.engines.native import NativeEngine
     from relisten.evaluate.benchmarks.questions import Questions
     from relisten.evaluate.provenance import model_hash
-    from relisten.evaluate.run_folder import Subject, prepare
+    from relisten.evaluate.run_folder import Evaluated, prepare
     from relisten.evaluate.runner import AT_ONCE, work
     from relisten.models import load
 
-    subject = Subject(str(model), model_hash(model))
+    evaluated = Evaluated(str(model), model_hash(model))
     with NativeEngine(load(model, "float32"), name=name) as engine:
         for one in evaluations:
             data = questions_file(folders.sets(folder), one.questions)
-            run = prepare(Questions(), out / one.name, subject, one.settings, data=data, limit=one.limit)
+            run = prepare(Questions(), out / one.name, evaluated, one.settings, data=data, limit=one.limit)
             work(run, engine, at_once=1 if one.alone else AT_ONCE)
             if left := unfinished(read_run(out / one.name)):
                 why = next((row.error for row in left if row.error), "never asked")

@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -113,7 +112,7 @@ def need_httpx() -> None:
         raise InputError('asking models needs httpx: pip install "relisten[llm]"') from None
 
 
-class Watch:
+class SpendBar:
     """A run as it goes: the bar with the time left and the spend, Ctrl-C, and the summary at the end."""
 
     def __init__(self, budget: Budget, total: int | None, what: str, *, quiet: bool) -> None:
@@ -178,9 +177,8 @@ class _Interrupt:
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
-        with suppress(NotImplementedError):  # no such handlers on Windows
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, self._stop)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
 
     def _stop(self) -> None:
         self._remove()
@@ -189,9 +187,8 @@ class _Interrupt:
 
     def _remove(self) -> None:
         loop = asyncio.get_running_loop()
-        with suppress(NotImplementedError):
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
     def __exit__(self, *_: object) -> None:
         self._remove()

@@ -19,9 +19,9 @@ from relisten.cli.data.endpoints import (
     PerMinute,
     Price,
     Role,
+    SpendBar,
     Stream,
     Timeout,
-    Watch,
     key_option,
     model_option,
     need_httpx,
@@ -128,10 +128,10 @@ async def _run(
     from relisten.llm.client import ChatClient
 
     budget.spent = started = store.spent()
-    watch = Watch(budget, total, "examples", quiet=quiet)
-    async with ChatClient(endpoint, store, budget, on_wait=watch.told) as client:
+    bar = SpendBar(budget, total, "examples", quiet=quiet)
+    async with ChatClient(endpoint, store, budget, on_wait=bar.told) as client:
         with OutcomeFolder(out) as folder:
-            await watch.follow(rejudge(cases, client, budget), folder)
+            await bar.follow(rejudge(cases, client, budget), folder)
     summary = summarize(folder, {"judge": client}, store, budget, started)
     folder.write_json("run.json", {"summary": summary, "settings": {"endpoints": {"judge": asdict(endpoint)}}})
     return summary

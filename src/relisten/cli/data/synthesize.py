@@ -21,9 +21,9 @@ from relisten.cli.data.endpoints import (
     PerMinute,
     Price,
     Role,
+    SpendBar,
     Stream,
     Timeout,
-    Watch,
     key_option,
     model_option,
     need_httpx,
@@ -120,14 +120,14 @@ async def _run(
     from relisten.llm.client import ChatClient
 
     budget.spent = started = store.spent()
-    watch = Watch(budget, total, "clips", quiet=quiet)
+    bar = SpendBar(budget, total, "clips", quiet=quiet)
     clients: list[ChatClient] = []
     by_role: dict[str, ChatClient] = {}
     for role, endpoint in endpoints.items():
         # A judge that is the writer shares its limits.
         client = next((known for known in clients if known.endpoint == endpoint), None)
         if client is None:
-            client = ChatClient(endpoint, store, budget, on_wait=watch.told)
+            client = ChatClient(endpoint, store, budget, on_wait=bar.told)
             clients.append(client)
         by_role[role] = client
     async with AsyncExitStack() as stack:
@@ -135,7 +135,7 @@ async def _run(
             await stack.enter_async_context(client)
         with OutcomeFolder(out) as folder:
             crew = Crew(**by_role)
-            await watch.follow(results_of(records, crew, budget, count=per_clip), folder)
+            await bar.follow(results_of(records, crew, budget, count=per_clip), folder)
     summary = summarize(folder, by_role, store, budget, started)
     settings = {
         "per_clip": per_clip,

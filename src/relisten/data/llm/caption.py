@@ -7,7 +7,7 @@ from typing import Any, Final
 from relisten.data.llm.facts import Captions
 from relisten.data.llm.prompts import load_prompt
 from relisten.data.llm.structured import ask
-from relisten.llm.chat import ChatRequest, Message, Sound
+from relisten.llm.chat import AudioPart, ChatRequest, Message
 from relisten.llm.client import Client
 
 _OPTIONAL: Final = {"type": ["string", "null"]}
@@ -20,13 +20,13 @@ SCHEMA: Final = {
 _NOTHING: Final = {"", "none", "null", "n/a", "no speech", "no music"}
 
 
-def caption_request(sound: Sound) -> ChatRequest:
+def caption_request(sound: AudioPart) -> ChatRequest:
     prompt = load_prompt("caption")
     messages = (Message("system", prompt.text), Message("user", "This is the recording.", sound))
     return ChatRequest("caption", prompt.version, messages, SCHEMA)
 
 
-async def caption(client: Client, sound: Sound) -> Captions:
+async def caption(client: Client, sound: AudioPart) -> Captions:
     """Captions of one clip.
 
     Raises:

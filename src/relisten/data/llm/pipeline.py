@@ -22,7 +22,7 @@ from relisten.data.llm.write import Draft, write
 from relisten.data.manifest import ClipRecord
 from relisten.data.structure import question_flaws, response_flaws
 from relisten.errors import InputError
-from relisten.llm.chat import Sound
+from relisten.llm.chat import AudioPart
 from relisten.llm.client import Client
 from relisten.llm.errors import BadReplyError, EndpointError, StopRunError
 from relisten.llm.limits import Budget
@@ -194,7 +194,7 @@ def without_response(example: Example, problem: str) -> Example:
     return replace(example, response="", question=replace(question, metadata=metadata))
 
 
-def sound_of(record: ClipRecord) -> Sound:
+def sound_of(record: ClipRecord) -> AudioPart:
     """The clip as a message carries it; when it has to be sent, it must still be what the labels were made for."""
 
     def load() -> Clip:
@@ -205,7 +205,7 @@ def sound_of(record: ClipRecord) -> Sound:
             )
         return clip
 
-    return Sound(record.hash, record.duration, load)
+    return AudioPart(record.hash, record.duration, load)
 
 
 def _dropped(record: ClipRecord, reason: str, detail: str) -> ClipResult:
