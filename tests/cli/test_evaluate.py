@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +121,25 @@ def test_several_processes_share_one_run(
     ]
     assert len(answers[0]) == 24
     assert answers[0] == answers[1]
+
+
+def test_further_processes_are_given_every_option(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Mapping[str, Any]] = []
+
+    @contextmanager
+    def nobody_else(command: object, parameters: Sequence[Mapping[str, Any]], logs: Path) -> Iterator[None]:
+        seen.extend(parameters)
+        yield
+
+    module = importlib.import_module("relisten.cli.evaluate")
+    monkeypatch.setattr(module, "side_by_side", nobody_else)
+    command = ["eval", "scenes", "--out", tmp_path / "a", "--limit", 1, "--seed", 3, *options]
+    assert run(capsys, *command, "--processes", 3)[0] == 0
+    assert len(seen) == 2
+    assert seen[0].keys() | {"processes", "as_json"} == inspect.signature(module.evaluate).parameters.keys()
+    assert (seen[0]["seed"], seen[0]["limit"], seen[0]["device"]) == (3, 1, "cpu")
 
 
 def test_a_process_that_fails_is_told_and_stops_nobody(
