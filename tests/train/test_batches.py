@@ -64,6 +64,28 @@ def test_answers_weigh_more_and_given_tags_nothing(family: Qwen2_5Omni, clip: Cl
     assert branch.ids[-1] != family.end_of_turn_id
 
 
+def test_tags_of_several_tokens_weigh_as_tags_of_one(
+    family: Qwen2_5Omni, clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Qwen's own tokenizer has no tokens for tags."""
+    target = Target(QUESTION, RESPONSE, chooses=False, ends=False)
+    learned = []
+    for tags in ("one token", "several"):
+        branch = Batcher(family, answer_weight=4.0).branch(clip, target, Format.INTERLEAVED)
+        decoder = family.decoder()
+        pieces = [(decoder.push(i), w) for i, w in zip(branch.ids, branch.weights, strict=True)]
+        learned.append({weight: "".join(piece for piece, w in pieces if w == weight) for weight in (1.0, 4.0)})
+        if tags == "one token":
+            count = len(branch.ids)
+            monkeypatch.setattr(
+                family.text, "encode_response", lambda text: [i for c in text for i in family.encode_text(c)]
+            )
+    assert len(branch.ids) > count
+    assert learned[0] == learned[1]
+    assert learned[0][4.0] == "2 "
+    assert "I count in  i hear" in learned[0][1.0]
+
+
 def test_the_prompt_is_the_engines(family: Qwen2_5Omni, clip: Clip) -> None:
     batch = Batcher(family).batch([clip], [[Target(QUESTION, "<think>x")]], Format.TEXT)
     expected = family.prompt(QUESTION, clip, Format.TEXT).ids(family)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -229,7 +230,7 @@ def test_what_is_no_number_stops_the_run_and_leaves_what_was_saved(
     monkeypatch.setattr(updates, "policy_loss", breaks)
     with pytest.raises(DivergedError, match=r"step [23]: loss nan") as told:
         train_grpo(config, tmp_path)
-    [kept] = (tmp_path / "states").iterdir()
+    kept = max((tmp_path / "states").iterdir())
     assert kept.name == f"step-{rows(tmp_path)[-1]['step']:06d}"
     good = tmp_path / "checkpoints" / kept.name
     assert str(good) in str(told.value)
@@ -237,6 +238,57 @@ def test_what_is_no_number_stops_the_run_and_leaves_what_was_saved(
     monkeypatch.undo()
     goes_on = train_grpo(config, tmp_path)  # from weights that are numbers
     assert all(value.isfinite().all() for value in weights(goes_on.checkpoint).values())
+
+
+@pytest.mark.parametrize("spoilt_in", [0, 1])
+@pytest.mark.parametrize("update_size", [3, 2])
+def test_spoilt_weights_are_stepped_back_from(
+    config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt_in: int, update_size: int
+) -> None:
+    """Each number of the update that spoils them is finite: the next one tells, or the next step's answers."""
+    monkeypatch.setattr(GrpoConfig, "lr_at", lambda self, step, steps: 1e-4 if step < spoilt_in else 1e30)
+    if update_size == 3:  # one update a step
+        told = f"step {spoilt_in + 2}: every answer came to no number, so step {spoilt_in + 1} spoilt the weights"
+    else:
+        told = f"step {spoilt_in + 1}: loss nan.* an update before it spoilt the weights"
+    with pytest.raises(DivergedError, match=told) as error:
+        train_grpo(replace(config, clip_norm=0.0, kl=0.0, update_size=update_size), tmp_path)
+    left = [path.name for path in (tmp_path / "states").glob("step-*")]
+    if spoilt_in:
+        assert left == ["step-000001"]
+        good = tmp_path / "checkpoints" / "step-000001"
+        assert str(good) in str(error.value)
+        assert all(value.abs().max() < 1e3 for value in weights(good).values())
+    else:
+        assert left == []
+        assert "None before them were kept" in str(error.value)
+
+
+def test_what_a_run_would_write_over_is_refused(config: GrpoConfig, tmp_path: Path) -> None:
+    model = tmp_path / "models" / "checkpoint"
+    shutil.copytree(config.model, model)
+    with pytest.raises(InputError, match="give another --out"):
+        train_grpo(replace(config, model=str(model), steps=1), tmp_path / "models")
+    assert (model / "model.safetensors").is_file()
+    with pytest.raises(InputError, match="holds other files and no run"):
+        train_grpo(replace(config, steps=1), model)
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "config.toml").write_text("# mine\nsteps = 1\n")
+    with pytest.raises(InputError, match="a file of your own"):
+        train_grpo(replace(config, steps=1), own)
+    assert (own / "config.toml").read_text().startswith("# mine")
+
+
+def test_a_checkpoint_does_not_carry_the_figures_of_its_start(config: GrpoConfig, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(config.model, model)
+    for name in ("metrics.json", "training.jsonl"):
+        (model / name).write_text("{}\n")
+    trained = train_grpo(replace(config, model=str(model), steps=1), tmp_path / "run")
+    names = {path.name for path in trained.checkpoint.iterdir()}
+    assert not names & {"metrics.json", "training.jsonl"}
+    assert {"training.json", "model.safetensors", "config.json"} <= names
 
 
 def test_adapters_are_trained_alone_against_the_base(config: GrpoConfig, tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ def test_what_should_worry_is_told(change: dict[str, float], says: str) -> None:
 
 
 def test_answers_that_need_not_listen_are_no_worry() -> None:
+    assert warnings(GOOD | {"listens_full": 1.0}, replace(CONFIG, max_listens=1), exact=True) == []
     assert warnings(GOOD | {"listens_none": 1.0}, replace(CONFIG, format=Format.GROUNDED), exact=True) == []
     assert warnings(GOOD | {"gap_max": 0.1}, CONFIG, exact=False) == []
 

@@ -231,7 +231,8 @@ class _Run:
             parameters["lr"] = lr
         groups = self._roll_out(step)
         if all(one.trace.error == NO_NUMBERS for group in groups for one in group):
-            raise self._gone_bad(step)
+            self.states.drop(step)  # of the weights that answer nothing
+            raise self._stepped_back(step, f"every answer came to no number, so step {step} spoilt the weights")
         rolled = time.perf_counter()
         values = answers_stats([one for group in groups for one in group], config.max_listens)
         taught = [group for group in groups if any(one.advantage is not None for one in group)]
@@ -244,6 +245,8 @@ class _Run:
         try:
             values |= self.updates.make(prepared, gaps)
         except NotFiniteError as error:
+            if error.spoilt:
+                raise self._stepped_back(step, f"{error}; an update before it spoilt the weights") from None
             kept = self._export_now()
             raise DivergedError(
                 f"step {step + 1}: {error}. The weights from before it are in {kept}: go on from them with "
@@ -258,14 +261,13 @@ class _Run:
             "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
 
-    def _gone_bad(self, step: int) -> DivergedError:
-        """No weights of now give an answer: what is kept are those of a state before them, if there is one."""
-        self.states.drop(step)
+    def _stepped_back(self, step: int, why: str) -> DivergedError:
+        """The weights of now are of no use: what is kept are those of the newest state, if there is one."""
         self.done = self.states.restore()
         kept = f"The last good weights are in {self._export_now()}" if self.done else "None before them were kept"
         return DivergedError(
-            f"step {step + 1}: every answer came to no number, so step {step} spoilt the weights. {kept}: go on "
-            "from them, or from the model at the start, with --model, a lower lr or a higher kl, and another --out"
+            f"step {step + 1}: {why}. {kept}: go on from them, or from the model at the start, with --model, a "
+            "lower lr or a higher kl, and another --out"
         )
 
     def _publish(self) -> None:

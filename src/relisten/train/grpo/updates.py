@@ -29,7 +29,15 @@ from relisten.train.parallel import whole
 
 
 class NotFiniteError(RelistenError, ArithmeticError):
-    """A loss or a gradient is no number; nothing was changed by it."""
+    """A loss or a gradient is no number; nothing was changed by it.
+
+    Args:
+        spoilt: the weights give no numbers any more, by an update that came before.
+    """
+
+    def __init__(self, message: str, spoilt: bool) -> None:
+        super().__init__(message)
+        self.spoilt = spoilt
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +148,7 @@ class Updates:
                 loss, found = self._accumulate(update, gaps if self._exact and not losses else None)
                 norm = float(whole(nn.utils.clip_grad_norm_(parameters, self._config.clip_norm or math.inf)))
                 if not math.isfinite(loss) or not math.isfinite(norm):
-                    raise NotFiniteError(f"loss {loss}, length of the gradient {norm}")
+                    raise NotFiniteError(f"loss {loss}, length of the gradient {norm}", self._spoilt(update))
                 self._policy.optimizer.step()
                 losses.append(loss)
                 norms.append(norm)
@@ -155,6 +163,10 @@ class Updates:
             "drift": sums.drift / tokens,
             "entropy": sums.entropy / tokens,
         }
+
+    def _spoilt(self, update: Sequence[Pass]) -> bool:
+        found = scored(self._policy.scorer, [one.part for one in update])
+        return self._team.most(float(any(not logprobs.isfinite().all() for logprobs in found))) > 0
 
     def _has_loss(self, rollout: Rollout) -> bool:
         cut_off = rollout.trace.finish in (Finish.LENGTH, Finish.CONTEXT)
