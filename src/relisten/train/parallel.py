@@ -132,6 +132,9 @@ class Processes:
         options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy}
         for unit in units:
             fully_shard(self._place(unit), reshard_after_forward=reshard, **options)
+        # Outer weights stay gathered for the backward pass, by default; what has none gives them up.
+        if not any(p.requires_grad for p in module.parameters()):
+            options["reshard_after_forward"] = True
         fully_shard(self._place(module), **options)
 
     def _place(self, module: nn.Module) -> nn.Module:

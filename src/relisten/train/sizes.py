@@ -77,7 +77,14 @@ def count_parameters(thinker: nn.Module) -> dict[str, int]:
 
 
 def pass_memory(
-    thinker: Any, tokens: int, processes: int, half: bool, *, gradient_checkpointing: bool, masked: bool
+    thinker: Any,
+    tokens: int,
+    processes: int,
+    half: bool,
+    *,
+    gradient_checkpointing: bool,
+    masked: bool,
+    reshard: bool = True,
 ) -> dict[str, int]:
     """The peak of a pass of `tokens` positions, by what it is for.
 
@@ -86,6 +93,7 @@ def pass_memory(
         processes: among which the model is divided.
         half: matrix products run in bfloat16.
         masked: several sequences in one row are told apart by a mask.
+        reshard: gathered layers are given up again between forward and backward.
     """
     adapters = any("lora_" in name for name, _ in thinker.named_parameters())
     tower = thinker.get_submodule(AUDIO_TOWER)
@@ -100,9 +108,10 @@ def pass_memory(
     if processes == 1:
         gathered = compute * trained if half else 0  # autocast keeps half precision copies of a pass
     else:
-        # What belongs to no layer stays gathered; of the layers two, and the gradient of one in both precisions.
+        # What belongs to no layer stays gathered; of the layers two or all, the gradient of one in both precisions.
         trained_outer = outer if not adapters else 0
-        gathered = compute * (outer + 2 * layer) + (compute + 4) * (trained_outer + (0 if adapters else layer))
+        held = 2 * layer if reshard else sum(p.numel() for m in inner for p in m.parameters())
+        gathered = compute * (outer + held) + (compute + 4) * (trained_outer + (0 if adapters else layer))
     width = text.hidden_size
     heads = text.num_key_value_heads * (width // text.num_attention_heads)
     # Of one layer, for each token: states before and behind both norms in float32, the projections of attention and

@@ -50,14 +50,15 @@ def test_sizes_and_lengths_are_those_of_the_model(tiny_folder: Path, data: Path,
     assert (found.data["tokens an epoch"], found.data["longest"]) == (sum(lengths), max(lengths))
 
 
+def no_hub(path: str) -> None:
+    raise InputError("no network")
+
+
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("sft-")])
 def test_shipped_settings_run_dry_where_there_is_no_hub(
     name: str, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: str) -> None:
-        raise InputError("no network")
-
-    monkeypatch.setattr(Qwen2_5Omni, "outline", refuse)
+    monkeypatch.setattr(Qwen2_5Omni, "outline", no_hub)
     config = make_config(FinetuneConfig, {**read_settings(name), "data": str(data)})
     alone, eight = dry_run(config, 1), dry_run(config, 8)
     assert not alone.exact
@@ -67,6 +68,15 @@ def test_shipped_settings_run_dry_where_there_is_no_hub(
     adapted = dry_run(replace(config, lora_rank=16), 1)
     assert adapted.parameters["trained"] == adapted.parameters["adapters"] < 0.01 * alone.parameters["trained"]
     assert json.loads(json.dumps(alone.to_json()))["data"]["steps"] == 1
+
+
+def test_layers_that_stay_gathered_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Qwen2_5Omni, "outline", no_hub)
+    config = FinetuneConfig("Qwen/Qwen2.5-Omni-7B", data="", precision="bf16")
+    given_up, kept = (dry_run(replace(config, reshard=reshard), 8, "cuda").memory for reshard in (True, False))
+    inner = 28 * 233_057_792 + 32 * 19_676_160  # weights of a layer of the language model, and of the tower
+    assert kept["gathered"] - given_up["gathered"] == 2 * (inner - 2 * 233_057_792)
+    assert {**kept, "gathered": 0} == {**given_up, "gathered": 0}
 
 
 def test_an_unknown_model_is_told(tmp_path: Path) -> None:

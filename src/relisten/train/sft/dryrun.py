@@ -52,6 +52,7 @@ def dry_run(config: FinetuneConfig, processes: int, device: str = "cuda") -> Dry
         half,
         gradient_checkpointing=config.gradient_checkpointing,
         masked=config.packing and config.attention != "flash_attention_2",
+        reshard=config.reshard,
     )
     return DryRun(config.model, family is not None, processes, parameters, memory, data)
 
