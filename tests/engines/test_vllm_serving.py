@@ -41,15 +41,19 @@ OPTIONS = (
 SECONDS = 600  # to start in, on a machine that does other things, too
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its address."""
+@pytest.fixture(scope="module", params=["whole", "thinker-only"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Its address; of echo-tiny as it is shipped, and as a trainer writes a model without a talker."""
+    model = locate("echo-tiny")
+    if request.param == "thinker-only":
+        model = tmp_path_factory.mktemp("thinker") / "echo-tiny"
+        load("echo-tiny").save(model, whole=False)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # `vllm serve` is this module, but for the build for CPUs, whose command looks for a package named vllm.
     command = [sys.executable, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", str(locate("echo-tiny")), "--served-model-name", "echo-tiny", *OPTIONS]
+    command += ["--model", str(model), "--served-model-name", "echo-tiny", *OPTIONS]
     log = tmp_path_factory.mktemp("server") / "log"
     with log.open("w") as written:
         process = subprocess.Popen(
