@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relisten.engines.base import Engine
+from relisten.engines.base import Engine, Stream
 from relisten.engines.drive import answer
 from relisten.protocol import Format
 from relisten.question import Question
@@ -63,18 +65,32 @@ class SharedVllm:
         self._model = model
         self._options = options
         self._engine: VllmEngine | None = None
+        self._opened: weakref.WeakSet[Stream] = weakref.WeakSet()
 
     def engine(self) -> VllmEngine:
         from relisten.engines.vllm import load
 
         if self._engine is None or self._engine.closed:
-            self._engine = load(self._model, **self._options)
+            engine = load(self._model, **self._options)
+            open_stream = engine.open
+
+            def noted(*given: Any) -> Stream:
+                self._opened.add(stream := open_stream(*given))
+                return stream
+
+            engine.open = noted  # type: ignore[method-assign]
+            self._engine = engine
         return self._engine
 
     def tidy(self) -> None:
         """End what a test left open."""
-        if self._engine is not None and not self._engine.closed:
-            self._engine.close_streams()
+        for stream in tuple(self._opened):
+            stream.close()
+        if self._engine is not None:
+            ends = time.monotonic() + 30
+            while self._engine.open_rows and time.monotonic() < ends:
+                time.sleep(0.01)
+            assert not self._engine.open_rows
 
     def close(self) -> None:
         if self._engine is not None:

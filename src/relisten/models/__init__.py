@@ -29,7 +29,6 @@ def load(
         InputError: there is no such model or device, no family reads it, or the checkpoint is not whole.
     """
     check_device(device)
-    path = locate(path)
     folder = find_folder(path)
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in _FAMILIES:
@@ -52,10 +51,7 @@ def default_dtype(device: str) -> Literal["float32", "bfloat16"]:
 
 
 def check_device(device: torch.device | str) -> None:
-    """
-    Raises:
-        InputError: PyTorch has no such device here.
-    """
+    """Raises InputError where PyTorch has no such device here."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):  # the latter from a PyTorch without CUDA

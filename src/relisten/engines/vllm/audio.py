@@ -1,7 +1,7 @@
-"""vLLM's way to hear: the log-mel front end as vLLM's multimodal processor, for sounds of their own length.
+"""Sound for vLLM: our log-mel front end as vLLM's multimodal processor, without padding.
 
 vLLM's stock processor for Qwen2.5-Omni calls transformers', which pads every sound to 300 s and needs torchvision.
-Here a 3 s crop costs 3 s.
+Here a 3 s crop costs the work of 3 s.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from relisten.models.mel import LogMel
 from relisten.models.qwen2_5_omni import count_audio_tokens
 
 FEATURES, LENGTHS = "input_audio_features", "audio_feature_lengths"
-"""What the model is given: (n_mels, sum of frames) float32, and (sounds,) frames of each."""
+"""The model's inputs: features of all sounds, (n_mels, sum of frames) float32, and frames of each, (sounds,)."""
 
 
 def load_mel(model: str) -> LogMel:
@@ -37,14 +37,14 @@ def load_mel(model: str) -> LogMel:
 
 def hear(mel: LogMel, sounds: Sequence[NDArray[Any]]) -> BatchFeature:
     """Features of mono sounds at 16 kHz, each of its own length."""
-    # A clip makes its samples read-only; those of somebody else's request stay as they are.
+    # A clip makes its samples read-only; the view keeps the caller's array writable.
     clips = [Clip(np.asarray(sound, np.float32).view()) for sound in sounds]
     features, lengths = mel(clips)
     return BatchFeature({FEATURES: features, LENGTHS: lengths})
 
 
 def place(mel: LogMel, audio_id: int, heard: MultiModalKwargsItems) -> PromptReplacement:
-    """One placeholder token in a prompt becomes as many as the sound has embeddings."""
+    """The rule by which vLLM replaces a sound's one placeholder token by as many as the sound has embeddings."""
     lengths = heard.get_data().get(LENGTHS, ())
 
     def placeholders(index: int) -> list[int]:
@@ -79,7 +79,7 @@ class AudioInfo(BaseProcessingInfo):
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int] | None = None
     ) -> Mapping[str, int]:
-        """A sound may fill the context."""
+        """A single sound may fill the whole context."""
         return {"audio": seq_len} if mm_counts is None or mm_counts.get("audio") else {}
 
 

@@ -1,4 +1,4 @@
-"""Tokens that are never drawn, kept from all requests of an engine at once: one masked column write a step.
+"""Tokens that are never drawn, masked for all requests of an engine at once, in one write a step.
 
 vLLM's two model runners ask for two different classes. Recorded log-probs are taken before either is asked.
 """
@@ -34,7 +34,7 @@ class Ban(LogitsProcessor):
         return False
 
     def update_state(self, batch_update: Any) -> None:
-        """All requests are alike."""
+        """Nothing to do: the mask is the same for every request."""
 
 
 class BanV2(LogitsProcessorV2):

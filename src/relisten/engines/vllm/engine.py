@@ -30,8 +30,8 @@ from relisten.engines.vllm.plugin import ARCHITECTURE, OURS
 from relisten.engines.vllm.stream import CacheRoom, VllmStream
 from relisten.engines.vllm.weights import written
 from relisten.errors import EngineError, InputError
-from relisten.models import locate
-from relisten.models.checkpoint import find_folder
+from relisten.models import default_dtype
+from relisten.models.checkpoint import model_folder
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Format
 from relisten.question import Question
@@ -39,8 +39,8 @@ from relisten.trace import GeneratedSpan, Sampling
 
 MAX_ROWS = 256
 MAX_SOUNDS = 256
-"""Sounds an answer may have; vLLM wants a limit."""
-_PAUSES_AT = "</seg>"  # a guess that saves work; `feed` decides
+"""Sounds that one answer may hear; vLLM wants a limit."""
+_PAUSES_AT = "</seg>"  # where `feed` usually pauses; stopping there saves work, but `feed` decides
 _CPU_BLOCK = 32  # tokens; the kernel's smallest, where vLLM's default of 128 would cache crops badly
 
 
@@ -55,7 +55,7 @@ class VllmEngine:
         device: "auto", or what the installed vLLM runs on: "cpu" or "cuda".
         dtype: "auto" is bfloat16 on a GPU and float32 on the CPU.
         settings: anything else that vLLM's `AsyncEngineArgs` take, such as `gpu_memory_utilization` or
-            `tensor_parallel_size`; they go before what is chosen here. `additional_config` joins ours.
+            `tensor_parallel_size`; they override what is chosen here. `additional_config` is merged with ours.
 
     Raises:
         InputError: no such checkpoint or setting, or a device that this vLLM does not run on.
@@ -81,7 +81,7 @@ class VllmEngine:
         if not isinstance(added, Mapping):
             raise InputError(f'additional_config {added}: it must be an object, such as {{"name": 1}}')
         _check_device(device)
-        folder = find_folder(locate(model), wanted=lambda name: True)
+        folder = model_folder(model)
         self.family = family = Qwen2_5Omni.outline(folder)
         self.model = name or str(model)
         self.context = checked_context(max_context, family.context_size)
@@ -108,21 +108,21 @@ class VllmEngine:
         self.room = CacheRoom(cache.num_gpu_blocks, cache.block_size)
 
     def _arguments(self, folder: Path, max_rows: int, dtype: str) -> dict[str, Any]:
-        cpu = current_platform.is_cpu()
         arguments: dict[str, Any] = {
             "model": str(folder),
             "hf_overrides": listening,
-            "dtype": dtype if dtype != "auto" else "float32" if cpu else "bfloat16",
+            "dtype": default_dtype(_platform()) if dtype == "auto" else dtype,
             "max_num_seqs": max_rows,
             "max_model_len": self.context,
             "limit_mm_per_prompt": {"audio": MAX_SOUNDS},
             "enable_prefix_caching": True,
-            "generation_config": "vllm",  # a checkpoint's own defaults of sampling are not asked for
+            "mm_processor_cache_gb": _FEATURES_GB,
+            "generation_config": "vllm",  # not the checkpoint's own sampling defaults
             "worker_extension_cls": "relisten.engines.vllm.weights.WeightLoader",
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
         }
-        if cpu:
+        if current_platform.is_cpu():
             arguments |= {"enforce_eager": True, "block_size": _CPU_BLOCK, "skip_mm_profiling": True}
         return arguments
 
@@ -194,21 +194,13 @@ class VllmEngine:
             )
         return len(loaded)
 
-    def close_streams(self) -> None:
-        """Cancel every answer that is open."""
-        for ending in self._end_streams():
-            ending.result()
-
-    def _end_streams(self) -> list[Future[None]]:
-        return [future for stream in tuple(self._streams) if (future := self.close_stream(stream)) is not None]
-
     def close(self) -> None:
         if self.closed:
             return
-        ending = self._end_streams()
+        ending = [future for stream in tuple(self._streams) if (future := self.close_stream(stream)) is not None]
         self.closed = True
         down = self._loop.start(self._shut_down(ending))
-        if self._loop.inside:  # in the middle of an answer, which must go on to come to its end
+        if self._loop.inside:  # called from `feed`, in the very loop that has to shut down: do not wait
             down.add_done_callback(lambda _: self._loop.close())
         else:
             down.result()
@@ -229,11 +221,12 @@ class VllmEngine:
 
 
 async def _start(arguments: dict[str, Any]) -> AsyncLLM:
-    """In the loop that will own it."""
+    """Start vLLM in the calling event loop, which then owns it."""
     load_general_plugins()
-    ModelRegistry.register_model(ARCHITECTURE, ListeningQwen2_5Omni)  # by name it would be looked at in a process
+    # The class itself: given a name, vLLM would start a process to look at it.
+    ModelRegistry.register_model(ARCHITECTURE, ListeningQwen2_5Omni)
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it complains of parts of the configuration that are not loaded
+    logging.set_verbosity_error()  # transformers warns of parts of the configuration that we do not load
     try:
         config = AsyncEngineArgs(**arguments).create_engine_config()
     finally:
@@ -242,7 +235,7 @@ async def _start(arguments: dict[str, Any]) -> AsyncLLM:
     workers = {
         OURS: "1",
         "TRANSFORMERS_VERBOSITY": "error",
-        # What only vLLM's authors can mend: a name that torch gives up, memory that workers leave to be freed.
+        # Warnings that only vLLM's authors can mend: a deprecated name of torch, shared memory left by workers.
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::UserWarning:multiprocessing.resource_tracker",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
@@ -255,7 +248,7 @@ async def _start(arguments: dict[str, Any]) -> AsyncLLM:
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """What processes started inside find in their environment, where it is not set already."""
+    """Sets variables that are not set already, for the processes that are started inside."""
     added = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -265,8 +258,13 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
             del os.environ[name]
 
 
+def _platform() -> str:
+    """The kind of device that the installed vLLM runs on."""
+    return "cpu" if current_platform.is_cpu() else str(current_platform.device_type)
+
+
 def _check_device(device: str) -> None:
-    has = "cpu" if current_platform.is_cpu() else current_platform.device_type
+    has = _platform()
     if device not in ("auto", has):
         hint = "; choose the card with CUDA_VISIBLE_DEVICES" if ":" in device and has == "cuda" else ""
         raise InputError(f"device {device}: the installed vLLM runs on {has}{hint}")

@@ -1,7 +1,7 @@
-"""Qwen2.5-Omni as the engine has vLLM run it: audio tower and language model, and nothing that sees or speaks.
+"""Qwen2.5-Omni as our engine runs it in vLLM: audio tower and language model, without vision and talker.
 
-vLLM's own class for this family is left alone for those who send images and videos; `stock` gives it our ears. It
-cannot be imported without torchvision, and is not needed for sound: there this one serves in its place.
+vLLM's own class for this family stays for those who send images and videos; `stock` gives it our audio front end.
+That class needs torchvision; where torchvision is missing, `vllm serve` runs the class here instead.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from relisten.models.qwen2_5_omni import count_audio_tokens
 
 
 def listening(config: PreTrainedConfig) -> PreTrainedConfig:
-    """vLLM's `hf_overrides`: of a whole or a thinker-only checkpoint's configuration what this class runs.
+    """vLLM's `hf_overrides`: the part of a whole or thinker-only checkpoint's configuration that this class runs.
 
-    Without images and videos the three axes of the rotary positions are equal, so that plain ones do.
+    Without images and videos the three axes of the rotary positions are equal, so plain positions do.
     """
     thinker: PreTrainedConfig = getattr(config, "thinker_config", config)
     text = getattr(thinker, "text_config", None)
-    if text is None:  # vLLM also asks what becomes of an empty one
+    if text is None:  # vLLM also calls this with an empty configuration
         return config
     thinker.architectures = [ARCHITECTURE]
     text.rope_parameters = {key: value for key, value in text.rope_parameters.items() if key != "mrope_section"}
@@ -49,7 +49,7 @@ class ListeningQwen2_5Omni(nn.Module, SupportsMultiModal, SupportsPP):  # noqa: 
     """See the module. Takes weights by the names of whole checkpoints, of thinker-only ones, and of transformers'
     modules."""
 
-    # One after the other: a name that one line changed goes on to the next.
+    # Applied in order: each line sees a name as the lines above have changed it.
     hf_to_vllm_mapper = WeightsMapper(
         orig_to_new_prefix={
             "talker.": None,

@@ -1,4 +1,4 @@
-"""vLLM's own Qwen2.5-Omni with our ears, for `vllm serve` and `vllm.LLM`: only the time that a sound takes changes.
+"""vLLM's own Qwen2.5-Omni with our audio front end, for `vllm serve` and `vllm.LLM`: no padding to 300 s.
 
 A prompt with images or videos goes through the stock processor, sounds and all.
 """
@@ -37,7 +37,7 @@ class Processor(Qwen2_5OmniThinkerMultiModalProcessor[Info]):
         if hf_data.keys() - {"text"} != {"audio"}:
             return super()._call_hf_processor(hf_data, hf_kwargs)
         heard = hear(self.info.mel, hf_data["audio"])  # type: ignore[arg-type]
-        # Asked for by the model's input check and read by nobody where there are lengths.
+        # The model's input check asks for it, but where there are lengths nothing reads it.
         heard["feature_attention_mask"] = torch.ones(len(heard[LENGTHS]), 1, dtype=torch.int64)
         return heard
 

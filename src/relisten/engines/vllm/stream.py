@@ -1,11 +1,15 @@
-"""One answer in vLLM: a request that stays open while the answer pauses, and takes sound where it went on.
+"""One answer in vLLM: a request that stays open while the answer pauses, then takes the crop and goes on.
 
-vLLM stops a request only behind tokens that it was told beforehand, and `feed` says afterwards where a pause is
-wanted. So a request is told to stop behind every token that may complete a tag that pauses. Where it stopped and a
-pause was wanted, its KV cache stays as it is and the crop alone is computed. Where it stopped for nothing, it goes
-on at once. Where a pause is wanted that nobody foresaw, tokens behind it may have been sampled already: the request
-is given up, and a new one with the same ids finds all but its last few tokens in the prefix cache. So it is where
-the KV cache may be too small for all that have begun (`CacheRoom`). Ids are never made from text again.
+vLLM wants to know beforehand behind which tokens to stop, but `feed` says only afterwards whether to pause. So a
+request is told to stop behind every token that may complete `</seg>`. Then there are three cases:
+
+* It stopped, and `feed` wants a pause: its KV cache stays as it is, and the crop alone is computed.
+* It stopped, and `feed` wants none: it goes on at once.
+* It did not stop, and `feed` wants a pause: more tokens may have been sampled already. The request is given up, and
+  a new one with the same ids finds all but its last few tokens in the prefix cache. The same happens when the KV
+  cache cannot hold all open requests (`CacheRoom`).
+
+Ids are never made from text again.
 """
 
 from __future__ import annotations
@@ -39,13 +43,13 @@ if TYPE_CHECKING:
 
 _names = itertools.count()
 _RETRIES = 3
-"""Of a request that vLLM ends with an error, as it does where its core does not have a sound that was sent before
-(by another request, perhaps still on its way): a new one sends it again."""
+"""How often one `decode` begins a request anew that vLLM ended with an error. vLLM does so when its core lacks a
+sound that was sent before, perhaps by another request and still on its way; a new request sends it again."""
 
 
 @dataclass(frozen=True)
-class Sound:
-    """A clip or a part of it, under a name that is the same wherever it is heard again."""
+class AudioInput:
+    """A clip or a crop of it, and the name by which vLLM knows it; the same sound always has the same name."""
 
     clip: Clip
     uuid: str
@@ -63,8 +67,8 @@ class Request:
         while True:
             yield await self._inputs.get()
 
-    async def send(self, ids: list[int], sounds: list[Sound], params: SamplingParams) -> None:
-        """Features of new sounds are computed in a thread of vLLM's; those it knows by name are not looked at."""
+    async def send(self, ids: list[int], sounds: list[AudioInput], params: SamplingParams) -> None:
+        """Add to the context. vLLM computes features of new sounds in a thread; those known by name it skips."""
         prompt = TokensPrompt(prompt_token_ids=ids)
         if sounds:
             prompt["multi_modal_data"] = {"audio": [sound.clip.samples for sound in sounds]}
@@ -81,10 +85,11 @@ class Request:
 
 
 class CacheRoom:
-    """Blocks of vLLM's KV cache that requests hold while they wait to go on.
+    """Counts the blocks of vLLM's KV cache that requests need, so that vLLM never waits for ever.
 
-    vLLM takes blocks only from requests that run. Where all that hold some have paused and need more than there is,
-    it would wait for ever, so the one that comes last is to be given up, and begun again with no blocks of its own.
+    vLLM takes blocks away only from requests that run, not from those that wait for more input. If every request
+    that holds blocks has paused and needs more than are free, none can go on. So a request that does not fit beside
+    the others is given up and begun anew, without blocks of its own.
     """
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
@@ -92,9 +97,11 @@ class CacheRoom:
         self._block_size = block_size
         self._held: dict[Request, int] = {}
 
-    def goes_on(self, request: Request, length: int) -> bool:
-        """Whether a request that has paused finds room for so many tokens beside all that went on before, as if
-        they shared no blocks."""
+    def reserve(self, request: Request, length: int) -> bool:
+        """Record the blocks that this request now needs; False if all requests together no longer fit.
+
+        Requests may share blocks, but are counted as if they did not.
+        """
         self._held[request] = -(-length // self._block_size)
         return sum(self._held.values()) <= self._num_blocks
 
@@ -103,7 +110,7 @@ class CacheRoom:
 
 
 class VllmStream:
-    """See `Stream`. Everything but `listen` and `close` happens in the engine's thread."""
+    """See `Stream`. All but `decode`, `listen` and `close` runs in the thread of the engine's event loop."""
 
     def __init__(
         self, engine: VllmEngine, family: Family, prompt: Prompt, span: PromptSpan, clip: Clip, sampling: Sampling
@@ -115,18 +122,18 @@ class VllmStream:
         self._clip = clip
         self._sampling = sampling
         self._decoder = family.decoder()
-        # The context as vLLM is told it: one placeholder a sound, which it expands.
+        # The context as vLLM is given it: one placeholder for each sound, which vLLM expands.
         self._ids: list[int] = []
-        self._sounds: list[Sound] = []
+        self._sounds: list[AudioInput] = []
         for part in prompt.parts:
             if isinstance(part, Clip):
-                self._hear(Sound(part, part.hash))
+                self._hear(AudioInput(part, part.hash))
             else:
                 self._ids += part
-        self._length = len(span.ids)  # of the context, every embedding counted
+        self._length = len(span.ids)  # tokens of the whole context, placeholders expanded
         self._sampled = 0
         self._request: Request | None = None
-        self._told = self._told_sounds = 0  # how much of the two the request has
+        self._told = self._told_sounds = 0  # how many of `_ids` and `_sounds` the request has
         self._heard_prompt = False
         self._waits_for_sound = False
         self._decoding: asyncio.Task[GeneratedSpan] | None = None
@@ -148,7 +155,7 @@ class VllmStream:
             self._length = self._engine.context
             return None
         first = seconds_to_samples(segment.start)
-        self._hear(Sound(crop, f"{self._clip.hash}:{first}+{crop.num_samples}@{speed}"))
+        self._hear(AudioInput(crop, f"{self._clip.hash}:{first}+{crop.num_samples}@{speed}"))
         self._length += len(ids)
         self._waits_for_sound = True
         return ListenSpan(segment, ids, count)
@@ -156,12 +163,12 @@ class VllmStream:
     def close(self) -> None:
         self._engine.close_stream(self)
 
-    def _hear(self, sound: Sound) -> None:
+    def _hear(self, sound: AudioInput) -> None:
         self._ids += self._family.audio_ids(1)
         self._sounds.append(sound)
 
     async def run(self, feed: Feed) -> GeneratedSpan:
-        """`decode`, in the engine's thread."""
+        """`decode`, in the engine's event loop."""
         self._decoding = asyncio.current_task()
         try:
             return await self._run(feed)
@@ -174,13 +181,14 @@ class VllmStream:
             self._decoding = None
 
     async def end(self) -> None:
-        """Cancel what is awaited and free the place, in the engine's thread."""
+        """Cancel what is awaited and free the place, in the engine's event loop."""
         if self._decoding is not None:
             self._decoding.cancel()
             await asyncio.wait([self._decoding])
         await self.drop()
 
     async def drop(self) -> None:
+        """Give the request up; a later `run` begins a new one."""
         request, self._request = self._request, None
         if request is not None:
             self._engine.room.leave(request)
@@ -193,7 +201,7 @@ class VllmStream:
         began = time.perf_counter()
         errors = 0
         while True:
-            if self._request is not None and not self._engine.room.goes_on(self._request, self._length + 1):
+            if self._request is not None and not self._engine.room.reserve(self._request, self._length + 1):
                 await self.drop()
             fresh = self._request is None
             request = await self._tell()
@@ -219,7 +227,7 @@ class VllmStream:
                         stopped = stopped and place + 1 == len(tokens)
                         break
             if stopped:
-                # vLLM forgets the last token that it sampled, so that one is told with what comes next.
+                # vLLM drops the token that it sampled last, so that one is sent again with what comes next.
                 self._told, self._told_sounds = len(self._ids) - 1, len(self._sounds)
             else:
                 await self.drop()
@@ -227,7 +235,7 @@ class VllmStream:
                 return written.span()
 
     async def _tell(self) -> Request:
-        """Give vLLM what it has not seen of the context."""
+        """Send vLLM the part of the context that it does not have yet."""
         params = self._params()
         if self._request is None:
             self._request = Request(self._engine.llm, params)
@@ -238,7 +246,7 @@ class VllmStream:
     def _params(self) -> SamplingParams:
         sampling, seed = self._sampling, None
         if sampling.temperature > 0 and sampling.seed is not None:
-            # A new request starts its own random numbers, which must not be those of the one before.
+            # Each request seeds its own random numbers; with one seed for all they would repeat.
             digest = hashlib.sha256(f"{sampling.seed}:{self._length}".encode()).digest()
             seed = int.from_bytes(digest[:8], "little") >> 1
         room = self._engine.context - self._length
@@ -256,13 +264,13 @@ class VllmStream:
         )
 
     def _check(self, out: RequestOutput) -> None:
-        """vLLM and the trace must agree on what the model hears."""
+        """Raises EngineError where vLLM's context has another length than the trace's."""
         told = len(out.prompt_token_ids or ())
         if told != self._length:
             raise EngineError(f"vLLM made {told} tokens of a context of {self._length}; this is a bug in relisten")
 
     def _take(self, token: int, logprob: float, written: _Written, feed: Feed) -> bool:
-        """Note a sampled token; whether to pause behind it.
+        """Record a sampled token, and return whether to pause behind it.
 
         Raises:
             EngineError: its log-prob is no number.

@@ -1,6 +1,6 @@
-"""New weights for a running vLLM: tensors by name, through files in shared memory.
+"""New weights for a running vLLM: tensors by name, handed over in files in shared memory.
 
-vLLM packs weights for its kernels when it loads them, so new ones are loaded as the first were, layer by layer.
+vLLM repacks weights for its kernels when it loads them, so new weights take the same way in, layer by layer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 _SHARED = Path("/dev/shm")
-_FILE_BYTES = 1 << 30  # bounds what the transfer takes beside the two copies of the weights
+_FILE_BYTES = 1 << 30  # bounds the memory of the transfer, beside the two copies of the weights
 
 
 class WeightLoader:
@@ -58,7 +58,7 @@ class WeightLoader:
 
 def written(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Iterator[Path]:
     """Files with all of `tensors`, one after the other; each is gone when the next is asked for."""
-    roomy = _SHARED.is_dir() and shutil.disk_usage(_SHARED).free > 4 * _FILE_BYTES  # containers have little of it
+    roomy = _SHARED.is_dir() and shutil.disk_usage(_SHARED).free > 4 * _FILE_BYTES  # containers often have little
     with tempfile.TemporaryDirectory(prefix="relisten-", dir=_SHARED if roomy else None) as folder:
         path = Path(folder) / "weights.safetensors"
         for part in _parts(tensors.items() if isinstance(tensors, Mapping) else tensors):
@@ -71,7 +71,8 @@ def _parts(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]
     part: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors:
-        part[name] = tensor.detach().cpu().contiguous()
+        # Copied, since tied weights share memory, which safetensors refuses.
+        part[name] = tensor.detach().to("cpu", copy=True).contiguous()
         size += tensor.nbytes
         if size >= _FILE_BYTES:
             yield part
