@@ -116,7 +116,6 @@ class VllmEngine:
             "max_model_len": self.context,
             "limit_mm_per_prompt": {"audio": MAX_SOUNDS},
             "enable_prefix_caching": True,
-            "mm_processor_cache_gb": _FEATURES_GB,
             "generation_config": "vllm",  # not the checkpoint's own sampling defaults
             "worker_extension_cls": "relisten.engines.vllm.weights.WeightLoader",
             "disable_log_stats": True,

@@ -71,8 +71,7 @@ def _parts(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]
     part: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors:
-        # Copied, since tied weights share memory, which safetensors refuses.
-        part[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        part[name] = tensor.detach().cpu().contiguous()
         size += tensor.nbytes
         if size >= _FILE_BYTES:
             yield part
