@@ -76,6 +76,15 @@ def parse_row(line: bytes, where: str) -> tuple[str, dict[str, Any]] | InputErro
     return where, row
 
 
+def is_finite(row: Mapping[str, Any]) -> bool:
+    """Whether every number in a row is finite, as `dump_row` wants them."""
+    try:
+        json.dumps(row, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
 def dump_row(row: Mapping[str, Any], *, allow_nan: bool = False) -> str:
     """One row as text, with its line end; what is not ASCII stays readable. Half characters that UTF-8 cannot hold
     are written as escapes.

@@ -160,6 +160,17 @@ def test_no_input_is_written_over(
     assert file.read_bytes() == before
 
 
+def test_manifest_and_report_are_two_files(
+    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = tmp_path / "same.jsonl"
+    code, _, told = data(
+        capsys, "import", "desed", labels, "--audio", tmp_path / "sounds", "--out", same, "--report", same
+    )
+    assert (code, told) == (2, f"relisten: {same}: is given as --out and as --report; give two files\n")
+    assert not same.exists()
+
+
 # simulate
 
 

@@ -103,6 +103,32 @@ def test_questions_that_cannot_be_asked_stay_and_are_told(
     assert "out of memory" in err
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_what_stays_and_what_goes_are_two_files(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], there: bool
+) -> None:
+    (tmp_path / "here").symlink_to(tmp_path)
+    one, same = tmp_path / "same.jsonl", tmp_path / "here" / "same.jsonl"
+    if there:
+        one.write_text("mine\n")
+    code, _, err = data(capsys, "filter", examples, "--out", one, "--dropped", same)
+    assert (code, err) == (2, f"relisten: {same}: is given as --out and as --dropped; give two files\n")
+    assert one.exists() == there
+
+
+def test_a_number_that_is_not_finite_is_a_bad_row(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with examples.open("a") as file:
+        row = json.loads(examples.read_text().splitlines()[0])
+        file.write(json.dumps(row | {"metadata": {"snr": float("nan")}}) + "\n")
+    code, out, err = data(capsys, "filter", examples, "--out", tmp_path / "kept.jsonl")
+    assert code == 0
+    assert "12 kept, 1 dropped" in out
+    assert "examples.jsonl:15: holds NaN or an infinite number; write null, or leave it out" in err
+    assert "2 bad rows left out" in err
+
+
 def test_a_file_is_not_its_own_other_split(
     examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

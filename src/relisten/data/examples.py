@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from relisten.errors import InputError
-from relisten.jsonl import read_parsed, relative_to, write_rows
+from relisten.jsonl import is_finite, read_parsed, relative_to, write_rows
 from relisten.question import Question, parse_question
 
 
@@ -60,6 +60,8 @@ def parse_example(row: Mapping[str, Any], folder: Path, where: str) -> Example:
     Raises:
         InputError: with `where` in front.
     """
+    if not is_finite(row):
+        raise InputError(f"{where}: holds NaN or an infinite number; write null, or leave it out")
     rest = dict(row)
     response, kind, difficulty = (rest.pop(key, None) for key in ("response", "kind", "difficulty"))
     for key, value in (("response", response), ("kind", kind), ("difficulty", difficulty)):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from relisten.cli.data.progress import counting
-from relisten.cli.outputs import refuse_same
+from relisten.cli.outputs import refuse_same, refuse_twice
 from relisten.data.examples import Example, example_row, read_examples, write_examples
 from relisten.data.filters import Filter, Sifted, drop_answered_without_sound, drop_duplicates, drop_shared
 from relisten.errors import InputError
@@ -55,6 +55,7 @@ def filter_(
     for target in (out, dropped):
         if target is not None:
             refuse_same(target, examples, *(not_in or ()))
+    refuse_twice(out, dropped, "--dropped")
     outcome = _Outcome(dropped, tag)
     filters: list[Filter] = [drop_duplicates] if duplicates else []
     for other in not_in or ():

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from relisten.cli.data.progress import counting
-from relisten.cli.outputs import refuse_same
+from relisten.cli.outputs import refuse_same, refuse_twice
 from relisten.data.labels import FORMATS, ImportOptions, LabelProblem, import_labels, read_names
 from relisten.data.manifest import ClipRecord, write_manifest
 from relisten.data.synth import OTHER_NAMES
@@ -55,6 +55,7 @@ def import_(
     for target in (out, report):
         if target is not None:
             refuse_same(target, *read, *([] if names is None else [names]))
+    refuse_twice(out, report, "--report")
     codes = {} if names is None else read_names(names)
     if isinstance(codes, LabelProblem):
         raise InputError(str(codes))
