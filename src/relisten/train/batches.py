@@ -8,7 +8,7 @@ text and the end-of-turn token) is learned. Prompt and inserted sound have no lo
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -59,6 +59,11 @@ _ANSWER = re.compile("<answer>(.*?)(?:</answer>|$)", re.DOTALL)
 _SEGMENT = re.compile("<seg>.*?(?:</seg>|$)", re.DOTALL)
 
 
+def evenly(members: list[int], groups: int) -> list[list[int]]:
+    """At most so many groups; where they cannot be equal, the first ones have one more."""
+    return [part.tolist() for part in np.array_split(members, min(groups, len(members)))]
+
+
 class Batcher:
     """Lays out batches for one model.
 
@@ -66,16 +71,24 @@ class Batcher:
         family: tokenizer, prompt layout and mel front end.
         answer_weight: loss weight of the tokens between `<answer>` and `</answer>`.
         heard_weight: of those that follow an inserted crop, thus tell what is heard; other sampled tokens have 1.
-        groups: branches are sorted by length into so many groups, each padded to its own longest.
+        groups: branches are sorted by length into so many groups at the most, each padded to its own longest; so
+            are crops.
+        divide: how `groups` of them are made; the results are the same but for their last bits.
     """
 
     def __init__(
-        self, family: Qwen2_5Omni, answer_weight: float = 4.0, heard_weight: float = 1.0, groups: int = 3
+        self,
+        family: Qwen2_5Omni,
+        answer_weight: float = 4.0,
+        heard_weight: float = 1.0,
+        groups: int = 3,
+        divide: Callable[[list[int], int], list[list[int]]] = evenly,
     ) -> None:
         self.family = family
         self.answer_weight = answer_weight
         self.heard_weight = heard_weight
         self.groups = groups
+        self._divide = divide
 
     def batch(self, clips: Sequence[Clip], targets: Sequence[Sequence[Target]], format: Format) -> Batch:
         """One step's tensors: `targets[i]` are asked about `clips[i]`. Clips must be equally long."""
@@ -89,34 +102,47 @@ class Batcher:
         heard = self.family.num_audio_tokens(clips[0].num_samples)
         prefix = [*parts[0], *self.family.audio_ids(heard)]
         begin = prefix.index(self.family.audio_id)
+        return self.lay_out(clips, prefix, slice(begin, begin + heard), branches, rows)
 
-        order = np.argsort([len(branch.ids) for branch in branches], kind="stable")
-        groups, slots = [], {}
-        base = 0
-        for members in np.array_split(order, min(self.groups, len(order))):
+    def lay_out(
+        self,
+        clips: Sequence[Clip],
+        prefix: Sequence[int],
+        audio: slice,
+        branches: Sequence[Branch],
+        rows: Sequence[int],
+    ) -> Batch:
+        """The tensors of clips and of branches about them, in groups of similar length.
+
+        Args:
+            prefix: ids up to the end of the clip; the same for every clip.
+            audio: where the clip's placeholders stand in it.
+            rows: for each branch, which of the clips it follows.
+        """
+        groups, starts, base = [], [0] * len(branches), 0
+        for members in self._by_size([len(branch.ids) for branch in branches]):
             length = -(-max(len(branches[i].ids) for i in members) // 8) * 8
             ids = torch.zeros(len(members), length, dtype=torch.int64)
             for place, i in enumerate(members):
                 ids[place, : len(branches[i].ids)] = torch.tensor(branches[i].ids)
-                slots[int(i)] = base + place * length
+                starts[i] = base + place * length
             groups.append(Group(torch.tensor([rows[i] for i in members]), ids))
             base += ids.numel()
-        target_ids, target_slots, weights = [], [], []
-        for i, branch in enumerate(branches):
-            for place, weight in enumerate(branch.weights):
-                if weight:
-                    target_ids.append(branch.ids[place])
-                    target_slots.append(slots[i] + place - 1)
-                    weights.append(weight)
+        learned = [
+            (branch.ids[place], start + place - 1, weight)
+            for branch, start in zip(branches, starts, strict=True)
+            for place, weight in enumerate(branch.weights)
+            if weight
+        ]
         return Batch(
             self.sounds(clips),
             torch.tensor(prefix),
-            slice(begin, begin + heard),
+            audio,
             tuple(groups),
-            self._crops(branches, rows, slots),
-            torch.tensor(target_ids),
-            torch.tensor(target_slots),
-            torch.tensor(weights, dtype=torch.float32),
+            tuple(self._crops(branches, rows, starts)),
+            torch.tensor([token for token, _, _ in learned], dtype=torch.int64),
+            torch.tensor([slot for _, slot, _ in learned], dtype=torch.int64),
+            torch.tensor([weight for *_, weight in learned], dtype=torch.float32),
         )
 
     def branch(self, clip: Clip, target: Target, format: Format) -> Branch:
@@ -158,28 +184,23 @@ class Batcher:
             mel[place, :, : part.shape[1]] = part
         return Sounds(mel, lengths)
 
-    def _crops(self, branches: Sequence[Branch], rows: Sequence[int], slots: dict[int, int]) -> tuple[Crops, ...]:
+    def _crops(self, branches: Sequence[Branch], rows: Sequence[int], starts: Sequence[int]) -> Iterator[Crops]:
+        """The crops of all branches, which begin at `starts`, in groups of similar length."""
         found = [
-            (crop, slots[i] + start, (rows[i], segment.start, segment.end, branch.crop_speed))
-            for i, branch in enumerate(branches)
-            for segment, crop, start in zip(branch.segments, branch.crops, branch.crop_starts, strict=True)
+            (crop, start + place, (row, segment.start, segment.end, branch.crop_speed))
+            for branch, row, start in zip(branches, rows, starts, strict=True)
+            for segment, crop, place in zip(branch.segments, branch.crops, branch.crop_starts, strict=True)
         ]
-        if not found:
-            return ()
-        order = np.argsort([crop.num_samples for crop, *_ in found], kind="stable")
-        crops = []
-        for members in np.array_split(order, min(self.groups, len(order))):
+        for members in self._by_size([crop.num_samples for crop, *_ in found]):
             chosen = [found[i] for i in members]
             counts = [self.family.num_audio_tokens(crop.num_samples) for crop, *_ in chosen]
-            places = [start + np.arange(count) for (_, start, _), count in zip(chosen, counts, strict=True)]
-            crops.append(
-                Crops(
-                    self.sounds([crop for crop, *_ in chosen]),
-                    torch.from_numpy(np.concatenate(places)),
-                    tuple(cut for *_, cut in chosen),
-                )
-            )
-        return tuple(crops)
+            places = [torch.arange(first, first + n) for (_, first, _), n in zip(chosen, counts, strict=True)]
+            cuts = tuple(cut for *_, cut in chosen)
+            yield Crops(self.sounds([crop for crop, *_ in chosen]), torch.cat(places), cuts)
+
+    def _by_size(self, sizes: Sequence[int]) -> list[list[int]]:
+        """The places in `sizes`, from the smallest to the largest, in groups."""
+        return self._divide(sorted(range(len(sizes)), key=lambda i: sizes[i]), self.groups) if sizes else []
 
     def _weights(self, text: str, ids: Sequence[int], plain: float, chooses: bool) -> list[float]:
         """Of the tokens `ids` of `text`; a tag may be one token or several."""

@@ -89,7 +89,8 @@ def lay_out(trace: Trace, clip: Clip, family: Qwen2_5Omni) -> Laid:
             sampled = 1.0
         ids += span.ids
         weights += [sampled] * len(span.ids)
-    branch = Branch(tuple(ids), tuple(weights), trace.segments, tuple(crops), tuple(starts))
+    heard_again = trace.segments, tuple(crops), tuple(starts), trace.sampling.crop_speed
+    branch = Branch(tuple(ids), tuple(weights), *heard_again)
     return Laid(prompt.ids[:end], audio, clip, branch)
 
 
@@ -150,7 +151,7 @@ class Scorer:
         self._hears_trained = hears_trained
         self._shared = shared and gathered is None
         self._gathered = gathered
-        self._batcher = Batcher(family)
+        self._batcher = Batcher(family, divide=_equal_groups)
 
     def split(self, laid: Sequence[Laid]) -> list[Part]:
         """Divide answers into parts within the budget; those about one clip stay side by side."""
@@ -266,50 +267,15 @@ def _shared_batch(batcher: Batcher, laid: Sequence[Laid]) -> forward.Batch:
     """Answers with the same prefix ids, each clip once."""
     clips = {id(one.clip): one.clip for one in laid}
     place = {key: row for row, key in enumerate(clips)}
-    groups, slots, base = [], [0] * len(laid), 0
-    order = sorted(range(len(laid)), key=lambda i: len(laid[i].branch.ids))
-    third = -(-len(order) // batcher.groups)
-    for first in range(0, len(order), third):
-        members = order[first : first + third]
-        length = -(-max(len(laid[i].branch.ids) for i in members) // 8) * 8
-        ids = torch.zeros(len(members), length, dtype=torch.int64)
-        for row, i in enumerate(members):
-            ids[row, : len(laid[i].branch.ids)] = torch.tensor(laid[i].branch.ids)
-            slots[i] = base + row * length
-        groups.append(forward.Group(torch.tensor([place[id(laid[i].clip)] for i in members]), ids))
-        base += ids.numel()
-    targets, target_slots, crops = [], [], []
-    for i, one in enumerate(laid):
-        for at, weight in enumerate(one.branch.weights):
-            if weight:
-                targets.append(one.branch.ids[at])
-                target_slots.append(slots[i] + at - 1)
-        crops += [
-            (crop, slots[i] + start) for crop, start in zip(one.branch.crops, one.branch.crop_starts, strict=True)
-        ]
-    return forward.Batch(
-        batcher.sounds(list(clips.values())),
-        torch.tensor(laid[0].prefix),
-        laid[0].audio,
-        tuple(groups),
-        _crops(batcher, crops),
-        torch.tensor(targets),
-        torch.tensor(target_slots),
-        torch.ones(len(targets)),
-    )
+    rows = [place[id(one.clip)] for one in laid]
+    branches = [one.branch for one in laid]
+    return batcher.lay_out(list(clips.values()), laid[0].prefix, laid[0].audio, branches, rows)
 
 
-def _crops(batcher: Batcher, found: Sequence[tuple[Clip, int]]) -> tuple[forward.Crops, ...]:
-    """Crops and the positions of their first placeholders, in groups of similar length."""
-    crops = []
-    ordered = sorted(found, key=lambda item: item[0].num_samples)
-    third = -(-len(ordered) // batcher.groups)
-    for first in range(0, len(ordered), max(1, third)):
-        members = ordered[first : first + third]
-        counts = [batcher.family.num_audio_tokens(crop.num_samples) for crop, _ in members]
-        places = [torch.arange(start, start + count) for (_, start), count in zip(members, counts, strict=True)]
-        crops.append(forward.Crops(batcher.sounds([crop for crop, _ in members]), torch.cat(places), ()))
-    return tuple(crops)
+def _equal_groups(members: list[int], groups: int) -> list[list[int]]:
+    """All but the last one equally large. `batches.evenly` would change a run's numbers in their last bits."""
+    size = -(-len(members) // groups)
+    return [members[first : first + size] for first in range(0, len(members), size)]
 
 
 def _scores(head: Any, states: Tensor, targets: Tensor) -> Scores:
