@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from relisten.errors import DivergedError
 from relisten.router.training.config import RouterConfig
 from relisten.router.training.objective import advantages, draw, entropy, exact_loss, sampled_loss
+from relisten.train.optimizer import adamw
 from relisten.train.planning import members_of_step
 
 _COLLAPSED: Final = 0.02
@@ -52,13 +53,7 @@ class Learning:
         self._count = count
         self.best: float | None = None
         self._best_weights: dict[str, Tensor] = {}
-        matrices = [p for p in learner.trained.values() if p.ndim > 1]
-        vectors = [p for p in learner.trained.values() if p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        self._optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr)
+        self._optimizer = adamw(learner.trained.values(), config.lr, config.weight_decay)
 
     @property
     def steps(self) -> int:

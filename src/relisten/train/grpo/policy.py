@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from relisten.errors import InputError
 from relisten.models import load, resolve_device
-from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.models.qwen2_5_omni import DTYPES, Qwen2_5Omni
 from relisten.train.exporting import replace_checkpoint
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.logprobs import Part, Scorer, scored
 from relisten.train.grpo.team import Team
+from relisten.train.optimizer import adamw
 from relisten.train.parallel import Gathered
 from relisten.train.trainable import (
     checkpoint_activations,
@@ -70,7 +71,7 @@ class Policy:
         if config.kl:
             self._reference = self.scorer if frozen is None else self._scorer(frozen, half)
         self.trained = {name: p for name, p in family.thinker.named_parameters() if p.requires_grad}
-        self.optimizer = self._make_optimizer()
+        self.optimizer = adamw(self.trained.values(), config.lr, config.weight_decay, config.betas)
 
     def reference_logprobs(self, part: Part) -> Tensor | None:
         """Those of the model at the start; None where nothing holds the policy near it."""
@@ -104,8 +105,7 @@ class Policy:
         self._team.wait()
 
     def _write(self, weights: Mapping[str, Tensor], folder: Path, steps: int) -> None:
-        dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-        dtype = dtypes.get(self._config.saved_as, self.family.stored_dtype)
+        dtype = DTYPES.get(self._config.saved_as, self.family.stored_dtype)
         made = {"trainer": "relisten train grpo", "steps": steps, "config": vars(self._config)}
         replace_checkpoint(
             folder, lambda new: self.family.save(new, self._whole, weights=weights, dtype=dtype), made
@@ -136,16 +136,6 @@ class Policy:
         reference = _copy(self.family, shared)
         reference.thinker.requires_grad_(False)
         return reference
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        config = self._config
-        matrices = [p for p in self.trained.values() if p.ndim > 1]
-        vectors = [p for p in self.trained.values() if p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, betas=config.betas)
 
 
 def _copy(family: Qwen2_5Omni, shared: Sequence[nn.Module] = ()) -> Qwen2_5Omni:

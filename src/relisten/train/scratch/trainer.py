@@ -41,6 +41,7 @@ from relisten.tools.tool import require_tools
 from relisten.train import forward
 from relisten.train.batches import Batcher, Target
 from relisten.train.metrics import keep_rows
+from relisten.train.optimizer import adamw
 from relisten.train.scratch import encoder
 from relisten.train.scratch.config import PRESETS, ScratchConfig, Stage
 from relisten.train.scratch.listening import answer
@@ -283,16 +284,12 @@ class _Run:
     def _optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
         """AdamW, and Muon for the matrices inside the towers' layers."""
         inner: list[nn.Parameter] = []
-        matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, p in self.modules.named_parameters():
             if p.requires_grad:
-                (others if p.ndim < 2 else inner if ".layers." in name and p.ndim == 2 else matrices).append(p)
-        decay = self.config.weight_decay
-        adam = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}],
-            lr=1e-3, betas=self.config.betas,
-        )  # fmt: skip
+                (inner if ".layers." in name and p.ndim == 2 else others).append(p)
+        decay = self.config.weight_decay  # both learning rates are set anew in every step
+        adam = adamw(others, lr=1e-3, weight_decay=decay, betas=self.config.betas)
         return adam, torch.optim.Muon(inner, lr=1e-3, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
 
     def _save(self) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from relisten.errors import InputError
-from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.models.qwen2_5_omni import DTYPES, Qwen2_5Omni
 from relisten.train.parallel import Processes
 from relisten.train.sft.config import FinetuneConfig
 from relisten.train.sft.sequence_loss import SequenceLoss
@@ -73,10 +73,8 @@ class TrainedModel:
     def save(self, weights: Mapping[str, Tensor], folder: Path, whole: bool) -> None:
         """Write gathered weights as a checkpoint that transformers loads, adapters merged into what they adapt."""
         merged = dict(merge_adapters(weights, self.config.lora))
-        dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-        self.family.save(
-            folder, whole, weights=merged, dtype=dtypes.get(self.config.saved_as, self.family.stored_dtype)
-        )
+        dtype = DTYPES.get(self.config.saved_as, self.family.stored_dtype)
+        self.family.save(folder, whole, weights=merged, dtype=dtype)
 
     def save_adapters(self, weights: Mapping[str, Tensor], folder: Path) -> None:
         """Write the adapters alone, as peft loads them onto the thinker."""

@@ -38,6 +38,7 @@ from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.train.exporting import check_model_outside, replace_checkpoint
 from relisten.train.metrics import Metrics, has_metrics, last_row
+from relisten.train.optimizer import adamw
 from relisten.train.parallel import Processes, whole
 from relisten.train.planning import divide, members_of_step, steps_of_epoch
 from relisten.train.settings import begin_run
@@ -182,7 +183,8 @@ class _Run:
         torch.manual_seed(config.seed)
         self.model = TrainedModel(self.family, config)
         self.model.place(processes)
-        self.optimizer = _optimizer(self.model.module, config)
+        trained = self.model.module.parameters()
+        self.optimizer = adamw(trained, config.lr, config.weight_decay, config.betas)
         self.states = States(out / "states", self.model.module, self.optimizer, processes, config.keep_states)
         self.done = self.states.restore()
         self.metrics = None
@@ -342,15 +344,6 @@ def _laid(layout: Layout, ready: ReadySet, index: int, learned: bool) -> Trainin
     example = ready.example(index)
     laid = layout.sequence(example, example.question.clip())
     return laid if learned else replace(laid, weights=(0.0,) * len(laid.weights))
-
-
-def _optimizer(module: nn.Module, config: FinetuneConfig) -> torch.optim.Optimizer:
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, betas=config.betas)
 
 
 def _seed(*numbers: int) -> None:
