@@ -51,11 +51,12 @@ from relisten.router.training.calibration import fit_temperature, fit_threshold
 from relisten.router.training.config import RouterConfig
 from relisten.router.training.learners import candidate_layers
 from relisten.router.training.objective import never_malformed, relative_rewards
-from relisten.router.training.prepare import Known, Watch, learn_about, routes_of, sampling_of
+from relisten.router.training.prepare import Known, learn_about, routes_of, sampling_of
 from relisten.router.training.trainer import features_of, fit_head, parts_of
 from relisten.router.weights import weights_hash
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.trainer import read_referenced, train_grpo
+from relisten.train.watch import Watch
 
 
 def main() -> None:

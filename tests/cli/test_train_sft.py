@@ -126,7 +126,7 @@ def test_what_ends_a_run_is_told(
     error: BaseException, status: int, told: str, settings: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    def ends(*arguments: object) -> None:
+    def ends(*arguments: object, **options: object) -> None:
         raise error
 
     monkeypatch.setattr("relisten.train.sft.trainer.finetune", ends)

@@ -21,9 +21,10 @@ from relisten.router.decision import Policy
 from relisten.router.policy import find_policy, load_policy, read_about
 from relisten.router.routes import DIRECT
 from relisten.router.training.config import RouterConfig
-from relisten.router.training.prepare import Watch, learn_about, sampling_of
+from relisten.router.training.prepare import learn_about, sampling_of
 from relisten.router.weights import count_weights, weights_hash
 from relisten.train.settings import make_config, read_settings
+from relisten.train.watch import Watch
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ def make_base(plan: Plan, folder: Path, processes: int) -> None:
 
 def fine_tune(plan: Plan, seed: int, folder: Path, processes: int) -> None:
     """SFT on grounded responses."""
-    from relisten.train.parallel import Processes
     from relisten.train.sft.config import FinetuneConfig
     from relisten.train.sft.trainer import finetune
 
@@ -44,7 +43,7 @@ def fine_tune(plan: Plan, seed: int, folder: Path, processes: int) -> None:
         betas=(0.9, 0.98), answer_weight=4.0, gradient_checkpointing=False, pass_tokens=16384, seed=seed,
         save_every=10, saved_as="float32", tensorboard=False, threads=1, device="cpu",
     )  # fmt: skip
-    finetune(config, folders.sft(folder, seed), Processes("cpu"))
+    finetune(config, folders.sft(folder, seed))
 
 
 def reinforce(plan: Plan, seed: int, arm: Arm, folder: Path, processes: int) -> None:

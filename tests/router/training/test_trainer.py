@@ -23,8 +23,8 @@ from relisten.router.looks import LookStore, look_at
 from relisten.router.policy import load_policy
 from relisten.router.routes import DIRECT, Route
 from relisten.router.training.config import RouterConfig
-from relisten.router.training.prepare import Watch
 from relisten.router.training.trainer import TrainedRouter, train_router
+from relisten.train.watch import Watch
 
 LENGTH = Route(("length",))
 
@@ -90,7 +90,7 @@ def config(files: Path, tiny_folder: Path) -> RouterConfig:
 def run(
     config: RouterConfig, out: Path, engine: ScriptedEngine | None = None, watch: Watch | None = None
 ) -> TrainedRouter:
-    return train_router(config, out, watch, engine=lambda family: engine or Reasoner())
+    return train_router(config, out, watch=watch, engine=lambda family: engine or Reasoner())
 
 
 def _some(questions: str, count: int) -> str:

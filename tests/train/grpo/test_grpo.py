@@ -32,8 +32,9 @@ from relisten.trace import Trace
 from relisten.train.grpo import trainer as grpo
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.policy import Policy
-from relisten.train.grpo.trainer import Watch, train_grpo
+from relisten.train.grpo.trainer import train_grpo
 from relisten.train.settings import dump_settings, make_config, read_settings
+from relisten.train.watch import Watch
 
 TIMES = ("seconds_rollout", "seconds_prepare", "seconds_update", "peak_megabytes")
 

@@ -24,7 +24,8 @@ from relisten.question import Question
 from relisten.train.grpo import trainer as grpo
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.rollouts import make_engine
-from relisten.train.grpo.trainer import Watch, train_grpo
+from relisten.train.grpo.trainer import train_grpo
+from relisten.train.watch import Watch
 
 if TYPE_CHECKING:
     from relisten.engines.vllm.engine import VllmEngine

@@ -24,10 +24,10 @@ from relisten.errors import DivergedError, InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Format
 from relisten.question import Question
-from relisten.train.parallel import Processes
 from relisten.train.sft import trainer as sft
 from relisten.train.sft.config import FinetuneConfig
 from relisten.train.sft.trainer import Finetuned, finetune
+from relisten.train.watch import Watch
 
 pytest.importorskip("accelerate", reason="training needs accelerate")
 
@@ -62,7 +62,7 @@ def run(config: FinetuneConfig, out: Path, stop_after: int | None = None) -> Fin
         if done == stop_after:
             raise KeyboardInterrupt
 
-    return finetune(config, out, Processes("cpu"), on_step)
+    return finetune(config, out, watch=Watch(on_step=on_step))
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +40,7 @@ def train(
 
     with RouterShow() as show:
         try:
-            done = train_router(config, out, show.watch)
+            done = train_router(config, out, watch=show.watch)
         except KeyboardInterrupt:
             show.note("stopped; the same command goes on from what is kept")
             raise typer.Exit(INTERRUPTED) from None
@@ -68,13 +69,13 @@ class RouterShow:
     """What a run tells, on standard error: a bar on a terminal, else notes and a line for each stage."""
 
     def __init__(self) -> None:
-        from relisten.router.training.prepare import Watch
+        from relisten.train.watch import Watch
 
         self._console = Console(stderr=True)
         self._bar = noted_bar(self._console)
         self._task = self._bar.add_task("", total=None, note="")
         self._stage = ""
-        self.watch = Watch(self._progress, self._step, self.note)
+        self.watch = Watch(on_step=self._step, on_note=self.note, on_progress=self._progress)
 
     def __enter__(self) -> RouterShow:
         self._bar.start()
@@ -93,7 +94,7 @@ class RouterShow:
     def _progress(self, what: str, done: int, total: int) -> None:
         self._tell(what, done, total, "")
 
-    def _step(self, done: int, steps: int, values: dict[str, float]) -> None:
+    def _step(self, done: int, steps: int, values: Mapping[str, float]) -> None:
         note = f"reward {values['reward']:+.3f}, entropy {values['entropy']:.2f}"
         if "val_gained" in values:
             note += f"; validation {values['val_gained']:+.3f}"

@@ -48,13 +48,14 @@ def grpo(
     if out is None:
         raise InputError("--out is not given: name a folder for the run, or try --dry-run")
     # Slow to import, and needless for --help.
-    from relisten.train.grpo.trainer import Watch, train_grpo
+    from relisten.train.grpo.trainer import train_grpo
     from relisten.train.parallel import Processes
+    from relisten.train.watch import Watch
 
     group = Processes(config.device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
     speaks = group is None or group.first
     with _Show(speaks) as show:
-        watch = Watch(show.answered, show.stepped, show.note)
+        watch = Watch(on_step=show.stepped, on_note=show.note, on_answer=show.answered)
         try:
             trained = train_grpo(config, out, watch=watch, processes=group)
         except KeyboardInterrupt:

@@ -47,6 +47,7 @@ def sft(
         raise InputError("--out is not given: name a folder for the run, or try --dry-run")
     from relisten.train.parallel import Processes
     from relisten.train.sft.trainer import finetune  # slow to import
+    from relisten.train.watch import Watch
 
     group = Processes(config.device)
     console = Console(file=sys.stderr)
@@ -57,11 +58,11 @@ def sft(
             def on_step(done: int, steps: int, values: Mapping[str, float]) -> None:
                 told = f"loss {values['loss']:.4f}"
                 progress.update(task, completed=done, total=steps, note=told)
-                shown = group.first and not console.is_terminal
-                if shown and (done % config.log_every == 0 or done == steps):
+                if not console.is_terminal and (done % config.log_every == 0 or done == steps):
                     print(f"step {done} of {steps}: {told}", file=sys.stderr, flush=True)
 
-            result = finetune(config, out, group, on_step, lambda note: print(note, file=sys.stderr))
+            watch = Watch(on_step=on_step, on_note=lambda note: print(note, file=sys.stderr))
+            result = finetune(config, out, watch=watch, processes=group)
     except InputError:
         if group.first:
             raise

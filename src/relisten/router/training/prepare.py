@@ -21,20 +21,10 @@ from relisten.router.training.config import RouterConfig
 from relisten.tools.cache import ToolCache
 from relisten.trace import Sampling
 from relisten.train.grpo.trainer import read_referenced
+from relisten.train.watch import Watch
 
 _HELD_OUT: Final = 5  # one in so many questions, where no validation set is given
 OUTCOMES, FINDINGS, LOOKS = "outcomes.jsonl", "findings.sqlite", "looks.sqlite"
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Whom a run tells what happens."""
-
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
-    """While it prepares: what is counted, how many of how many are there."""
-    on_step: Callable[[int, int, dict[str, float]], None] = lambda done, steps, values: None
-    on_note: Callable[[str], None] = lambda note: None
-    """What a user should know."""
 
 
 @dataclass(frozen=True, eq=False)

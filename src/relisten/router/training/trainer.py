@@ -45,12 +45,13 @@ from relisten.router.training.config import MAY_CHANGE, RouterConfig
 from relisten.router.training.learners import HeadLearner, LmLearner, candidate_layers, check_size
 from relisten.router.training.learning import Learning, warnings
 from relisten.router.training.objective import relative_rewards
-from relisten.router.training.prepare import Known, Watch, learn_about, read_sets, routes_of
+from relisten.router.training.prepare import Known, learn_about, read_sets, routes_of
 from relisten.router.weights import count_weights, weights_hash
 from relisten.train.metrics import Metrics, has_metrics
 from relisten.train.settings import begin_run
 from relisten.train.shared_settings import LoraSettings
 from relisten.train.trainable import add_adapters
+from relisten.train.watch import Watch
 
 _CHOSEN, _STATE, _TOLD = "chosen.json", "state.pt", "training.json"
 
@@ -81,8 +82,8 @@ class TrainedRouter:
 def train_router(
     config: RouterConfig,
     out: Path,
-    watch: Watch | None = None,
     *,
+    watch: Watch | None = None,
     engine: Callable[[Family], Engine] | None = None,
 ) -> TrainedRouter:
     """Run or go on with a run in `out`.

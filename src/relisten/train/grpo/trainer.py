@@ -56,6 +56,7 @@ from relisten.train.planning import even_parts, members_of_step, steps_of_epoch
 from relisten.train.rewards import Reward
 from relisten.train.settings import begin_run
 from relisten.train.states import States
+from relisten.train.watch import Watch
 
 _TRAINING: Final = 0
 _VALIDATING: Final = 1
@@ -72,25 +73,13 @@ class Trained:
     """Numbers of the last step, its validation among them."""
 
 
-@dataclass(frozen=True)
-class Watch:
-    """Whom a run tells what happens."""
-
-    on_answer: Callable[[], None] = lambda: None
-    """After every answer."""
-    on_step: Callable[[int, int, Mapping[str, float]], None] = lambda done, steps, values: None
-    """After every step, with the steps done, all steps, and the step's numbers."""
-    on_note: Callable[[str], None] = lambda note: None
-    """What a user should know."""
-
-
 def train_grpo(
     config: GrpoConfig,
     out: Path,
     *,
-    engine: Callable[[Qwen2_5Omni], Engine] | None = None,
     watch: Watch | None = None,
     processes: Processes | None = None,
+    engine: Callable[[Qwen2_5Omni], Engine] | None = None,
 ) -> Trained:
     """Run or go on with a run in `out`.
 
@@ -99,6 +88,7 @@ def train_grpo(
     Every one of them calls this with the same arguments.
 
     Args:
+        processes: those that were launched together; None is this process alone, which needs nothing installed.
         engine: makes what answers from the model in training; None takes what `config` names.
             One with weights of its own is given them anew after every step (`TakesWeights`).
 
@@ -113,7 +103,7 @@ def train_grpo(
     if processes is not None:
         config = replace(config, device=str(processes.device))
     team.agree(partial(_begin, config, out))
-    run = _Run(config, out, engine, watch or Watch(), team)
+    run = _Run(config, out, engine, watch if watch is not None and team.first else Watch(), team)
     try:
         return run.go()
     finally:
@@ -157,8 +147,7 @@ class _Run:
         team: Team,
     ) -> None:
         self.config, self.out, self.team = config, out, team
-        self.watch = watch if team.first else Watch()
-        watch = self.watch
+        self.watch = watch
         if config.threads:
             torch.set_num_threads(config.threads)
         self.reward = Reward.parse(config.reward)

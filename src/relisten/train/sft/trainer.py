@@ -22,8 +22,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -48,6 +49,7 @@ from relisten.train.sft.sequences import Counts, Layout, ReadySet, TrainingSeque
 from relisten.train.sft.trained_model import TrainedModel
 from relisten.train.states import States
 from relisten.train.trainable import half_precision
+from relisten.train.watch import Watch
 
 VALIDATION: Final = "validation"
 _COUNTED: Final = ".counted"
@@ -69,20 +71,23 @@ class Finetuned:
 def finetune(
     config: FinetuneConfig,
     out: Path,
-    processes: Processes,
-    on_step: Callable[[int, int, Mapping[str, float]], None] = lambda done, steps, values: None,
-    on_note: Callable[[str], None] = lambda note: None,
+    *,
+    watch: Watch | None = None,
+    processes: Processes | None = None,
 ) -> Finetuned:
     """Run or go on with a run in `out`. Every process of the run calls this with the same arguments.
 
     Args:
-        on_step: after every step, with the steps done, all steps, and the step's numbers.
-        on_note: what a user should know, such as rows that were left out.
+        processes: those that were launched together; None takes them from the environment, which is this process
+            alone where nothing launched several.
 
     Raises:
         InputError: the model, the data or the folder cannot be used.
         DivergedError: the loss or a gradient is no number; a checkpoint has the weights from before it.
     """
+    if processes is None:
+        with closing(Processes(config.device)) as found:
+            return finetune(config, out, watch=watch, processes=found)
     problem = None
     if processes.first:
         try:
@@ -90,9 +95,9 @@ def finetune(
         except InputError as error:
             problem = error
     processes.agree(problem)
-    run = _Run(config, out, processes, on_note)
+    run = _Run(config, out, processes, watch if watch is not None and processes.first else Watch())
     try:
-        return run.go(on_step)
+        return run.go()
     finally:
         run.close()
 
@@ -154,19 +159,18 @@ def _examples(config: FinetuneConfig, name: str, sounds: Path) -> Iterable[Examp
 class _Run:
     """One process of a run."""
 
-    def __init__(
-        self, config: FinetuneConfig, out: Path, processes: Processes, on_note: Callable[[str], None]
-    ) -> None:
+    def __init__(self, config: FinetuneConfig, out: Path, processes: Processes, watch: Watch) -> None:
         self.config = config
         self.out = out
         self.processes = processes
+        self.watch = watch
         self.family = load_family(config, processes.device)
         self.whole = config.layout != "thinker" and self._is_whole()
         self.left_out = 0
         problem = None
         if processes.first:
             try:
-                self._make_ready(on_note)
+                self._make_ready()
             except InputError as error:
                 problem = error
             (out / _COUNTED).touch()
@@ -191,11 +195,11 @@ class _Run:
         if processes.first:
             self.metrics = Metrics(out, self.done, config.tensorboard, config.tracker, asdict(config))
 
-    def _make_ready(self, on_note: Callable[[str], None]) -> None:
+    def _make_ready(self) -> None:
         for name, counts in ready_sets(self.config, self.out, self.family):
             self.left_out += counts.bad + counts.too_long
             if counts.bad or counts.too_long:
-                on_note(
+                self.watch.on_note(
                     f"{name}: {counts.kept} examples; {counts.bad} bad rows and {counts.too_long} longer than "
                     f"max_length left out, see {self.out / 'data' / f'{name}-left-out.txt'}"
                 )
@@ -209,7 +213,7 @@ class _Run:
             return False
         return True
 
-    def go(self, on_step: Callable[[int, int, Mapping[str, float]], None]) -> Finetuned:
+    def go(self) -> Finetuned:
         config = self.config
         made = self.out / "checkpoint" / "training.json"
         if self.done == self.steps and made.exists():
@@ -232,7 +236,7 @@ class _Run:
                 last or "validation_loss" in values or self.done % config.log_every == 0
             ):
                 self.metrics.log(self.done, values)
-            on_step(self.done, self.steps, values)
+            self.watch.on_step(self.done, self.steps, values)
             # The checkpoint first: a run that is killed in between makes it once more.
             if not last and config.export_every and self.done % config.export_every == 0:
                 self._export(f"-{self.done:06d}", {"loss": loss, "validation_loss": validated})
