@@ -55,7 +55,8 @@ from relisten.router.training.prepare import Known, learn_about, routes_of, samp
 from relisten.router.training.trainer import features_of, fit_head, parts_of
 from relisten.router.weights import weights_hash
 from relisten.train.grpo.config import GrpoConfig
-from relisten.train.grpo.trainer import read_referenced, train_grpo
+from relisten.train.grpo.trainer import train_grpo
+from relisten.train.references import read_referenced
 from relisten.train.watch import Watch
 
 

@@ -95,40 +95,20 @@ def pass_memory(
         masked: several sequences in one row are told apart by a mask.
         reshard: gathered layers are given up again between forward and backward.
     """
-    adapters = any("lora_" in name for name, _ in thinker.named_parameters())
-    tower = thinker.get_submodule(AUDIO_TOWER)
     trained = sum(p.numel() for p in thinker.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for p in thinker.parameters()) - trained
+    frozen = _size(thinker) - trained
     compute = 2 if half else 4
-    text = thinker.config.text_config
-    layers = thinker.get_submodule(LANGUAGE_MODEL).layers
-    layer = sum(p.numel() for p in layers[0].parameters())
-    inner = [*layers, *tower.layers]
-    outer = sum(p.numel() for p in thinker.parameters()) - sum(p.numel() for m in inner for p in m.parameters())
-    if processes == 1:
-        gathered = compute * trained if half else 0  # autocast keeps half precision copies of a pass
-    else:
-        # What belongs to no layer stays gathered; of the layers two or all, the gradient of one in both precisions.
-        trained_outer = outer if not adapters else 0
-        held = 2 * layer if reshard else sum(p.numel() for m in inner for p in m.parameters())
-        gathered = compute * (outer + held) + (compute + 4) * (trained_outer + (0 if adapters else layer))
-    width = text.hidden_size
-    heads = text.num_key_value_heads * (width // text.num_attention_heads)
-    # Of one layer, for each token: states before and behind both norms in float32, the projections of attention and
-    # of the feed-forward part, keys and values repeated for all heads.
-    kept = 4 * 4 * width + compute * (8 * width + 4 * heads + 4 * text.intermediate_size)
+    gathered = compute * trained if half else 0  # autocast keeps half precision copies of a pass
+    if processes > 1:
+        gathered = _gathered_memory(thinker, compute, reshard)
+    # Where the model is divided, what passes from layer to layer is as precise as its gathered weights.
+    residual = compute if processes > 1 else 4
     mask = 3 * tokens if masked else 0
-    residual = 2 if half and processes > 1 else 4
-    layers = text.num_hidden_layers
-    activations = tokens * (residual * width * layers + kept + mask)
-    if not gradient_checkpointing:
-        activations = tokens * (layers * kept + mask)
-    if any(p.requires_grad for p in tower.parameters()):
-        audio = thinker.config.audio_config
+    text = thinker.config.text_config
+    activations = tokens * (_text_activations(text, compute, residual, gradient_checkpointing) + mask)
+    if any(p.requires_grad for p in thinker.get_submodule(AUDIO_TOWER).parameters()):
         frames = 2 * tokens  # at most: a pass of nothing but sound; pooling halves the states
-        once = 4 * 4 * audio.d_model + compute * (6 * audio.d_model + 2 * audio.encoder_ffn_dim)
-        layers = audio.encoder_layers
-        activations += frames * (4 * audio.d_model * layers + once if gradient_checkpointing else once * layers)
+        activations += frames * _audio_activations(thinker.config.audio_config, compute, gradient_checkpointing)
     return {
         "weights": (4 * trained + compute * frozen) // processes,
         "gradients": 4 * trained // processes,
@@ -137,3 +117,38 @@ def pass_memory(
         "activations": activations,
         "logits": min(LOGITS_AT_ONCE, tokens) * text.vocab_size * (compute + 12),
     }
+
+
+def _gathered_memory(thinker: Any, compute: int, reshard: bool) -> int:
+    """Weights of a divided model that are whole at one time: what belongs to no layer, and two layers or all; with
+    those gradients of what belongs to no layer and of one layer, in float32 and in the precision of products."""
+    layers = thinker.get_submodule(LANGUAGE_MODEL).layers
+    layer = _size(layers[0])
+    every_layer = sum(map(_size, [*layers, *thinker.get_submodule(AUDIO_TOWER).layers]))
+    outer = _size(thinker) - every_layer
+    adapters = any("lora_" in name for name, _ in thinker.named_parameters())
+    held = 2 * layer if reshard else every_layer
+    return compute * (outer + held) + (0 if adapters else (compute + 4) * (outer + layer))
+
+
+def _text_activations(text: Any, compute: int, residual: int, gradient_checkpointing: bool) -> int:
+    """What the language model keeps for the backward pass, for each token."""
+    width = text.hidden_size
+    heads = text.num_key_value_heads * (width // text.num_attention_heads)
+    # Of one layer: states before and behind both norms in float32, the projections of attention and of the
+    # feed-forward part, keys and values repeated for all heads.
+    layer = 4 * 4 * width + compute * (8 * width + 4 * heads + 4 * text.intermediate_size)
+    number = text.num_hidden_layers
+    return int(number * residual * width + layer if gradient_checkpointing else number * layer)
+
+
+def _audio_activations(audio: Any, compute: int, gradient_checkpointing: bool) -> int:
+    """What the audio tower keeps for the backward pass, for each frame."""
+    width = audio.d_model
+    layer = 4 * 4 * width + compute * (6 * width + 2 * audio.encoder_ffn_dim)
+    number = audio.encoder_layers
+    return int(number * 4 * width + layer if gradient_checkpointing else number * layer)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -47,7 +47,7 @@ def report(
     # Slow to import, and needless for --help.
     from relisten.evaluate.routing_run import judge_router
     from relisten.report.routing import write_routing_report
-    from relisten.train.grpo.trainer import read_referenced
+    from relisten.train.references import read_referenced
 
     if latency < 0:
         raise InputError(f"latency {latency}: it must be 0 (not measured) or a number of questions")

@@ -20,7 +20,7 @@ from relisten.router.routes import Route, default_routes
 from relisten.router.training.config import RouterConfig
 from relisten.tools.cache import ToolCache
 from relisten.trace import Sampling
-from relisten.train.grpo.trainer import read_referenced
+from relisten.train.references import read_referenced
 from relisten.train.watch import Watch
 
 _HELD_OUT: Final = 5  # one in so many questions, where no validation set is given

@@ -8,8 +8,8 @@ import torch
 
 from relisten.models.qwen2_5_omni import AUDIO_TOWER
 from relisten.train.grpo.config import GrpoConfig
-from relisten.train.grpo.trainer import read_referenced
 from relisten.train.planning import steps_of_epoch
+from relisten.train.references import read_referenced
 from relisten.train.rewards import Reward
 from relisten.train.sizes import DryRun, count_parameters, outline, pass_memory
 from relisten.train.trainable import freeze, half_precision

@@ -41,7 +41,7 @@ from relisten.engines.native import NativeEngine
 from relisten.errors import DivergedError, EngineError, InputError
 from relisten.jsonl import write_rows
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.question import Question, read_questions
+from relisten.question import Question
 from relisten.trace import Sampling
 from relisten.train.exporting import check_model_outside
 from relisten.train.grpo.config import MAY_CHANGE, GrpoConfig
@@ -53,6 +53,7 @@ from relisten.train.grpo.updates import Gaps, NotFiniteError, Updates, with_adva
 from relisten.train.metrics import Metrics, has_metrics, last_row
 from relisten.train.parallel import Processes
 from relisten.train.planning import even_parts, members_of_step, steps_of_epoch
+from relisten.train.references import read_referenced
 from relisten.train.rewards import Reward
 from relisten.train.settings import begin_run
 from relisten.train.states import States
@@ -113,28 +114,6 @@ def train_grpo(
 def _begin(config: GrpoConfig, out: Path) -> None:
     check_model_outside(config.model, out)
     begin_run(config, out, MAY_CHANGE, begun=has_metrics(out))
-
-
-def read_referenced(path: str, on_note: Callable[[str], None]) -> list[Question]:
-    """The questions of a file that have a reference answer; others are told and left out.
-
-    Raises:
-        InputError: no file is named, or it cannot be read, or has none.
-    """
-    if not path:
-        raise InputError("no questions: give --questions, a JSONL file of questions with reference answers")
-    found, left_out = [], []
-    for row in read_questions(path):
-        if isinstance(row, Question) and row.answer is not None:
-            found.append(row)
-        else:
-            left_out.append(str(row) if isinstance(row, InputError) else f"question {row.id!r} has no answer")
-    if not found:
-        why = f"; the first of {len(left_out)} that cannot be used: {left_out[0]}" if left_out else ""
-        raise InputError(f"{path}: has no question with a reference answer{why}")
-    if left_out:
-        on_note(f"{path}: {len(left_out)} questions are left out, the first: {left_out[0]}")
-    return found
 
 
 class _Run:
