@@ -15,6 +15,20 @@ _OF_ITS_START = ("metrics.json", "training.jsonl")
 """Figures of the model that a run started from; they are not the new one's."""
 
 
+def step_name(done: int) -> str:
+    """What folders and files of a run are called that belong to one number of steps done."""
+    return f"step-{done:06d}"
+
+
+def export_folder(out: Path, step: int | None = None, kind: str = "checkpoint") -> Path:
+    """Where a run in `out` writes its checkpoint, or another export of its weights such as "adapter".
+
+    Args:
+        step: the number of steps done, for one of the way there; None for what the run made.
+    """
+    return out / kind if step is None else out / f"{kind}s" / step_name(step)
+
+
 def replace_checkpoint(folder: Path, save: Callable[[Path], None], made: Mapping[str, Any]) -> None:
     """Write a checkpoint into `folder`; what was there before goes once the new one is complete.
 

@@ -17,6 +17,7 @@ from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
+from relisten.train.exporting import step_name
 from relisten.train.parallel import ProcessGroup
 
 _TRAINED: Final = StateDictOptions(ignore_frozen_params=True, strict=False)
@@ -55,7 +56,7 @@ class States:
 
     def save(self, done: int) -> None:
         """Write the state after `done` steps; it appears once it is whole. Every process calls this."""
-        folder = self.folder / f"step-{done:06d}"
+        folder = self.folder / step_name(done)
         part = folder.with_name(f".{folder.name}.part")
         if self._processes.first:
             shutil.rmtree(part, ignore_errors=True)
@@ -73,7 +74,7 @@ class States:
     def drop(self, done: int) -> None:
         """Delete the state after `done` steps, if there is one. Every process calls this."""
         if self._processes.first:
-            shutil.rmtree(self.folder / f"step-{done:06d}", ignore_errors=True)
+            shutil.rmtree(self.folder / step_name(done), ignore_errors=True)
         self._processes.wait()
 
     def _state(self) -> dict[str, Any]:

@@ -102,17 +102,17 @@ def test_a_run_that_was_ended_goes_on_as_if_it_had_not(
     assert run(config, tmp_path / "parts").loss == whole.loss  # nothing is left to do
 
 
-@pytest.mark.parametrize("suffix", ["-000002", ""])
+@pytest.mark.parametrize("killed", [2, None])
 def test_a_checkpoint_that_a_kill_prevented_is_made_when_the_run_goes_on(
-    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int | None
 ) -> None:
     config = replace(config, steps=3, export_every=2)
     export = sft._Run._export
 
-    def dies(run: sft._Run, at: str, result: Mapping[str, float | None]) -> Path:
-        if at == suffix:
+    def dies(run: sft._Run, step: int | None, result: Mapping[str, float | None]) -> Path:
+        if step == killed:
             raise KeyboardInterrupt
-        return export(run, at, result)
+        return export(run, step, result)
 
     monkeypatch.setattr(sft._Run, "_export", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -125,7 +125,7 @@ def test_a_checkpoint_that_a_kill_prevented_is_made_when_the_run_goes_on(
         "loss": result.loss,
         "validation_loss": result.validation_loss,
     }
-    assert (tmp_path / "checkpoint-000002" / "training.json").exists()
+    assert (tmp_path / "checkpoints" / "step-000002" / "training.json").exists()
 
 
 def test_packed_and_padded_passes_learn_the_same(config: FinetuneConfig, tmp_path: Path) -> None:
@@ -248,9 +248,9 @@ def test_what_cannot_be_trained_is_told(config: FinetuneConfig, data: Path, tmp_
 
 
 def test_a_loss_that_is_no_number_ends_the_run(config: FinetuneConfig, tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"step 2: .*checkpoint-000001: go on from them") as told:
+    with pytest.raises(DivergedError, match=r"step 2: .*step-000001: go on from them") as told:
         run(replace(config, lr=1e30, clip_norm=0.0, warmup=0.0), tmp_path / "run")
-    good = tmp_path / "run" / "checkpoint-000001"
+    good = tmp_path / "run" / "checkpoints" / "step-000001"
     assert str(good) in str(told.value)
     assert all(value.isfinite().all() for value in load_file(good / "model.safetensors").values())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -106,7 +107,12 @@ class Policy:
 
     def _write(self, weights: Mapping[str, Tensor], folder: Path, steps: int) -> None:
         dtype = DTYPES.get(self._config.saved_as, self.family.stored_dtype)
-        made = {"trainer": "relisten train grpo", "steps": steps, "config": vars(self._config)}
+        made = {
+            "trainer": "relisten train grpo",
+            "processes": self._team.count,
+            "steps": steps,
+            "config": asdict(self._config),
+        }
         replace_checkpoint(
             folder, lambda new: self.family.save(new, self._whole, weights=weights, dtype=dtype), made
         )

@@ -43,7 +43,7 @@ from relisten.jsonl import write_rows
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.question import Question
 from relisten.trace import Sampling
-from relisten.train.exporting import check_model_outside
+from relisten.train.exporting import check_model_outside, export_folder, step_name
 from relisten.train.grpo.config import MAY_CHANGE, GrpoConfig
 from relisten.train.grpo.policy import Policy
 from relisten.train.grpo.rollouts import Rollout, TakesWeights, make_engine, roll_out
@@ -163,8 +163,8 @@ class _Run:
             self._log(values)
             self._keep(last)
             self.watch.on_step(self.done, self.steps, values)
-        self.policy.export(self.out / "checkpoint", self.done)
-        return Trained(self.out / "checkpoint", self.done, values)
+        self.policy.export(export_folder(self.out), self.done)
+        return Trained(export_folder(self.out), self.done, values)
 
     def close(self) -> None:
         self.engine.close()
@@ -188,7 +188,7 @@ class _Run:
 
     def _export_now(self) -> Path:
         """Write a checkpoint of the weights of now, named after the steps done."""
-        folder = self.out / "checkpoints" / f"step-{self.done:06}"
+        folder = export_folder(self.out, self.done)
         self.policy.export(folder, self.done)
         return folder
 
@@ -256,7 +256,7 @@ class _Run:
         everyone = [one for group in groups for one in group]
         if self.team.first:
             rows = (one.to_json(config.record == "full") for one in everyone)
-            write_rows(self.out / "rollouts" / f"step-{step + 1:06}.jsonl", rows)
+            write_rows(self.out / "rollouts" / f"{step_name(step + 1)}.jsonl", rows)
         if all(one.score is None for one in everyone) and any(one.trace.error != NO_NUMBERS for one in everyone):
             raise EngineError(
                 f"step {step + 1}: every answer failed, the first with: {everyone[0].trace.error}. Mend that and "

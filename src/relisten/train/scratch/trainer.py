@@ -14,17 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import transformers
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
@@ -40,6 +39,7 @@ from relisten.protocol import user_text
 from relisten.tools.tool import require_tools
 from relisten.train import forward
 from relisten.train.batches import Batcher, Target
+from relisten.train.exporting import export_folder, replace_checkpoint
 from relisten.train.metrics import keep_rows
 from relisten.train.optimizer import adamw
 from relisten.train.scratch import encoder
@@ -316,30 +316,21 @@ class _Run:
             self.stage, self.step = state["stage"], state["step"]
 
     def _export(self) -> None:
-        folder = self.out / "checkpoint"
-        export(self.family, self.parameters, self.average, folder)
+        """Write the mean of the weights, rounded to bfloat16."""
         presets = (n for n, c in PRESETS.items() if replace(c, seed=self.config.seed) == self.config)
         preset = next(presets, None)
         made = {
+            "trainer": "python -m relisten.train.scratch",
             "command": f"python -m relisten.train.scratch --preset {preset} --seed {self.config.seed} --out DIR"
             if preset
             else None,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
             "config": asdict(self.config),
         }
-        (folder / "training.json").write_text(json.dumps(made, indent=2) + "\n")
-
-
-def export(family: Qwen2_5Omni, parameters: Sequence[Tensor], values: Sequence[Tensor], folder: Path) -> None:
-    """Write the checkpoint with `values` in place of `parameters`, rounded to bfloat16; replaces `folder`."""
-    with torch.no_grad():
-        for parameter, value in zip(parameters, values, strict=True):
-            parameter.copy_(value)
-    family.thinker.to(torch.bfloat16)
-    if folder.exists():
-        shutil.rmtree(folder)
-    family.save(folder, whole=True)
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, self.average, strict=True):
+                parameter.copy_(value)
+        self.family.thinker.to(torch.bfloat16)
+        replace_checkpoint(export_folder(self.out), partial(self.family.save, whole=True), made)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -9,8 +9,8 @@ A run lives in one folder:
 | `metrics.jsonl`, `tensorboard/` | numbers |
 | `states/step-000200/` | what the run goes on from: trained weights, optimizer, step |
 | `checkpoint/` | the trained model, as transformers loads it; `training.json` says how it was made |
-| `checkpoint-000200/` | the same every `export_every` steps, and where the loss came to no number |
-| `adapter/` | with LoRA: the adapters alone |
+| `checkpoints/step-000200/` | the same every `export_every` steps, and where the loss came to no number |
+| `adapter/`, `adapters/step-000200/` | with LoRA: the adapters alone |
 
 The same command goes on with a run that was ended, and gives the losses that it would have given. Nothing but
 weights, optimizer and step number has to be kept for that: the order of examples follows from the seed, and random
@@ -37,7 +37,7 @@ from relisten.data.examples import Example
 from relisten.errors import DivergedError, InputError
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.train.exporting import check_model_outside, replace_checkpoint
+from relisten.train.exporting import check_model_outside, export_folder, replace_checkpoint
 from relisten.train.metrics import Metrics, has_metrics, last_row
 from relisten.train.optimizer import adamw
 from relisten.train.parallel import Processes, whole
@@ -215,7 +215,7 @@ class _Run:
 
     def go(self) -> Finetuned:
         config = self.config
-        made = self.out / "checkpoint" / "training.json"
+        made = export_folder(self.out) / "training.json"
         if self.done == self.steps and made.exists():
             return self._result(**json.loads(made.read_text())["result"])
         # Of a run that was killed before its export, which has no step left to make.
@@ -239,14 +239,15 @@ class _Run:
             self.watch.on_step(self.done, self.steps, values)
             # The checkpoint first: a run that is killed in between makes it once more.
             if not last and config.export_every and self.done % config.export_every == 0:
-                self._export(f"-{self.done:06d}", {"loss": loss, "validation_loss": validated})
+                self._export(self.done, {"loss": loss, "validation_loss": validated})
             if last or self.done % config.save_every == 0:
                 self.states.save(self.done)
-        self._export("", {"loss": loss, "validation_loss": validated})
+        self._export(None, {"loss": loss, "validation_loss": validated})
         return self._result(loss, validated)
 
     def _result(self, loss: float, validation_loss: float | None) -> Finetuned:
-        return Finetuned(self.out / "checkpoint", self.steps, len(self.train), self.left_out, loss, validation_loss)
+        checkpoint = export_folder(self.out)
+        return Finetuned(checkpoint, self.steps, len(self.train), self.left_out, loss, validation_loss)
 
     def close(self) -> None:
         if self.metrics is not None:
@@ -271,7 +272,7 @@ class _Run:
         norm = nn.utils.clip_grad_norm_(trained, config.clip_norm or math.inf)
         length = float(whole(norm))
         if not math.isfinite(mean) or not math.isfinite(length):
-            kept = self._export(f"-{step:06d}", {})
+            kept = self._export(step, {})
             raise DivergedError(
                 f"step {step + 1}: loss {mean:g}, gradient {length:g}. The weights from before it are in {kept}: "
                 "go on from them with --model, a lower lr and another --out, or look at the data"
@@ -324,13 +325,13 @@ class _Run:
         stand_in = [(min(members, key=lambda i: int(ready.lengths[i])), False)]
         return [[(i, True) for i in group] or stand_in for group in parts[self.processes.index]]
 
-    def _export(self, suffix: str, result: Mapping[str, float | None]) -> Path:
-        """Write `checkpoint` and, with LoRA, `adapter`, each with `suffix`; returns the former."""
-        folder = self.out / f"checkpoint{suffix}"
+    def _export(self, step: int | None, result: Mapping[str, float | None]) -> Path:
+        """Write the checkpoint of a step, or of the end, and with LoRA the adapter; returns the former."""
+        folder = export_folder(self.out, step)
         weights = self.model.gather()
         if self.processes.first:
             if self.model.adapters is not None:
-                self.model.save_adapters(weights, self.out / f"adapter{suffix}")
+                self.model.save_adapters(weights, export_folder(self.out, step, "adapter"))
             made = {
                 "trainer": "relisten train sft",
                 "processes": self.processes.count,
