@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.answers import listening, plain_logprobs
 from support.processes import children_after_a_kill
 from support.sounds import noise_clip
@@ -232,6 +233,16 @@ def test_weights_change_only_between_answers(tiny_vllm: SharedVllm, tiny: Family
     assert_same(asyncio.run(answers(engine, [asked], max_tokens=20)), before)
     assert engine.update_weights({"lm_head.weight": tiny.lm_head.weight}) == 1
     assert_same(asyncio.run(answers(engine, [asked], max_tokens=20)), before)
+
+
+def test_tied_weights_are_handed_over() -> None:
+    from relisten.engines.vllm.weights import written
+
+    embedding = torch.arange(6.0).view(2, 3)
+    tied = {"model.embed_tokens.weight": embedding, "lm_head.weight": embedding}
+    [found] = [load_file(path) for path in written(tied)]
+    assert found.keys() == tied.keys()
+    assert all(torch.equal(tensor, embedding) for tensor in found.values())
 
 
 def test_what_this_vllm_cannot_do_is_said_at_once() -> None:

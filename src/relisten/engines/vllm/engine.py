@@ -43,6 +43,8 @@ MAX_SOUNDS = 256
 _PAUSES_AT = "</seg>"  # where `feed` usually pauses; stopping there saves work, but `feed` decides
 _CPU_BLOCK = 32  # tokens; the kernel's smallest, where vLLM's default of 128 would cache crops badly
 
+_FEATURES_GB = 1  # of mel features, held in this process and in each of vLLM's cores: hours of sound
+
 
 class VllmEngine:
     """Decodes with vLLM.
@@ -116,6 +118,7 @@ class VllmEngine:
             "max_model_len": self.context,
             "limit_mm_per_prompt": {"audio": MAX_SOUNDS},
             "enable_prefix_caching": True,
+            "mm_processor_cache_gb": _FEATURES_GB,
             "generation_config": "vllm",  # not the checkpoint's own sampling defaults
             "worker_extension_cls": "relisten.engines.vllm.weights.WeightLoader",
             "disable_log_stats": True,

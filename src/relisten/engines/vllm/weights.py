@@ -71,7 +71,8 @@ def _parts(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]
     part: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors:
-        part[name] = tensor.detach().cpu().contiguous()
+        # Copied, since tied weights share memory, which safetensors refuses.
+        part[name] = tensor.detach().to("cpu", copy=True).contiguous()
         size += tensor.nbytes
         if size >= _FILE_BYTES:
             yield part
