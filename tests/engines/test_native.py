@@ -28,7 +28,9 @@ from relisten.question import Question
 from relisten.trace import GeneratedSpan, ListenSpan, Sampling, Trace
 
 TOLERANCE = 1e-4  # float32, sums in another order
+HALF_TOLERANCE = 0.02  # bfloat16 has eight bits
 ROWS = 15
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
 
 async def drive(engine: NativeEngine, index: int, sampling: Sampling) -> Trace:
@@ -48,6 +50,31 @@ def test_logprobs_equal_a_plain_forward_and_company_changes_nothing(untrained: F
             expected = plain_logprobs(untrained, trace, noise_question(index).clip())
             assert trace.logprobs == pytest.approx(expected, abs=TOLERANCE)
             assert single.logprobs == pytest.approx(expected, abs=TOLERANCE)
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "tolerance"),
+    [
+        ("cpu", "bfloat16", HALF_TOLERANCE),
+        pytest.param("cuda", "float32", 1e-3, marks=needs_cuda),
+        pytest.param("cuda", "bfloat16", HALF_TOLERANCE, marks=needs_cuda),
+    ],
+)
+def test_other_devices_and_precisions_are_as_exact_as_they_can_be(
+    untrained_folder: Path, device: str, dtype: str, tolerance: float
+) -> None:
+    family = load(untrained_folder, dtype=dtype, device=device)
+
+    async def work() -> None:
+        with NativeEngine(family) as engine:
+            samplings = (Sampling(temperature=1.0, seed=index) for index in range(8))
+            traces = await asyncio.gather(*(drive(engine, i, sampling) for i, sampling in enumerate(samplings)))
+        for index, trace in enumerate(traces):
+            with torch.device(device):
+                expected = plain_logprobs(family, trace, noise_question(index).clip())
+            assert trace.logprobs == pytest.approx(expected, abs=tolerance)
 
     asyncio.run(work())
 
