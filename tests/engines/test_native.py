@@ -28,7 +28,7 @@ from relisten.question import Question
 from relisten.trace import GeneratedSpan, ListenSpan, Sampling, Trace
 
 TOLERANCE = 1e-4  # float32, sums in another order
-HALF_TOLERANCE = 0.02  # bfloat16 has eight bits
+HALF_TOLERANCE = 0.06  # a step of bfloat16 is 0.03 between 4 and 8
 ROWS = 15
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
