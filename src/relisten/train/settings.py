@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from relisten.errors import InputError
+from relisten.files import make_folder, write_whole
 
 T = TypeVar("T")
 
@@ -94,11 +95,8 @@ def begin_run(config: Any, out: Path, may_change: Collection[str], begun: bool) 
         _refuse_others(config, written, may_change)
     elif written.exists() and not _is_dump(type(config), written):
         raise InputError(f"{written}: is a file of your own, which a run would replace; give another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        written.write_text(dump_settings(config), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from None
+    make_folder(out)
+    write_whole(written, dump_settings(config))
 
 
 def _is_dump(kind: type, path: Path) -> bool:

@@ -21,6 +21,7 @@ from relisten.audio import Clip, seconds_to_samples
 from relisten.data.parallel import ordered_map
 from relisten.data.scenes import Event, Scene, SceneSpec, simulate_many
 from relisten.data.told import Told, ask_tools
+from relisten.files import write_whole
 from relisten.tools.finding import Moment
 
 _FULL_SCALE = 32767
@@ -117,14 +118,14 @@ def _render(
             progress(1)
     samples.flush()
     # Written last: its presence says that the array is complete.
-    (folder / f"{duration:g}.json").write_text(json.dumps(events))
+    write_whole(folder / f"{duration:g}.json", json.dumps(events))
 
 
 def _ask(folder: Path, config: PoolConfig, duration: float, count: int, processes: int) -> None:
     asked = round(count * config.told_share) if config.tools and duration <= _TOLD_UP_TO else 0
     tell = partial(_tell, folder / f"{duration:g}.npy", config.tools)
     told = [[asdict(one) for one in row] for row in ordered_map(tell, range(asked), processes)]
-    (folder / f"{duration:g}.told.json").write_text(json.dumps(told))
+    write_whole(folder / f"{duration:g}.told.json", json.dumps(told))
 
 
 def _tell(samples: Path, tools: tuple[str, ...], index: int) -> tuple[Told, ...]:

@@ -31,6 +31,7 @@ from torch.multiprocessing.spawn import start_processes
 from relisten.data.scenes import Scene
 from relisten.data.wording import NAMES, NUMBERS
 from relisten.errors import InputError
+from relisten.files import replacing, write_whole
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.models.tiny import build
 from relisten.models.tower import encode_frames
@@ -63,7 +64,7 @@ def train(config: ScratchConfig, out: Path) -> Path:
     content = json.dumps({"digest": config.digest, **asdict(config)}, indent=2) + "\n"
     if written.exists() and json.loads(written.read_text())["digest"] != config.digest:
         raise InputError(f"{out}: holds a run of another configuration; give another --out or delete it")
-    written.write_text(content)
+    write_whole(written, content)
     pools = out / "pool"
     with Progress() as bar:
         total = sum(count for part in (config.pool, config.validation) for _, count in part.counts)
@@ -301,9 +302,8 @@ class _Run:
                 "stage": self.stage,
                 "step": self.step,
             }
-            partial = self.out / "state.partial"
-            torch.save(state, partial)
-            partial.rename(self.out / "state.pt")
+            with replacing(self.out / "state.pt", binary=True) as file:
+                torch.save(state, file)
 
     def _restore(self) -> None:
         path = self.out / "state.pt"

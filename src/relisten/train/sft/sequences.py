@@ -20,6 +20,7 @@ from relisten.audio import Clip
 from relisten.data.examples import Example, example_row, parse_example
 from relisten.data.export.base import need_response
 from relisten.errors import InputError
+from relisten.files import make_folder, replacing
 from relisten.jsonl import dump_row, parse_row
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Format
@@ -124,33 +125,26 @@ def make_ready(
     """
     found = Counts()
     columns: dict[str, list[Any]] = {"places": [], "lengths": [], "weights": []}
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            for example, laid in _laid_out(examples, layout, threads):
-                if isinstance(laid, InputError):
-                    found.bad += 1
-                    on_bad(laid)
-                    continue
-                if len(laid.ids) > max_length:
-                    found.too_long += 1
-                    what = f"example {example.question.id!r} has {len(laid.ids)} tokens"
-                    on_bad(InputError(f"{what}, more than max_length {max_length}; raise it to keep this one"))
-                    continue
-                columns["places"].append(file.tell())
-                columns["lengths"].append(len(laid.ids))
-                columns["weights"].append(sum(laid.weights))
-                file.write(dump_row(example_row(_absolute(example), path.parent)).encode())
-                found.kept += 1
+    make_folder(path.parent)
+    with replacing(path, binary=True) as file:
+        for example, laid in _laid_out(examples, layout, threads):
+            if isinstance(laid, InputError):
+                found.bad += 1
+                on_bad(laid)
+                continue
+            if len(laid.ids) > max_length:
+                found.too_long += 1
+                what = f"example {example.question.id!r} has {len(laid.ids)} tokens"
+                on_bad(InputError(f"{what}, more than max_length {max_length}; raise it to keep this one"))
+                continue
+            columns["places"].append(file.tell())
+            columns["lengths"].append(len(laid.ids))
+            columns["weights"].append(sum(laid.weights))
+            file.write(dump_row(example_row(_absolute(example), path.parent)).encode())
+            found.kept += 1
         kinds = {"places": np.int64, "lengths": np.int64, "weights": np.float64}
         arrays = {name: np.array(values, dtype=kinds[name]) for name, values in columns.items()}
         np.savez(path.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"{path.parent}: cannot be written ({error.strerror}); give another folder") from None
-    finally:
-        part.unlink(missing_ok=True)
     return found
 
 

@@ -35,6 +35,7 @@ from torch import nn
 
 from relisten.data.examples import Example
 from relisten.errors import DivergedError, InputError
+from relisten.files import write_whole
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.train.exporting import check_model_outside, export_folder, replace_checkpoint
@@ -141,7 +142,7 @@ def ready_sets(config: FinetuneConfig, out: Path, family: Qwen2_5Omni) -> Iterat
                 _examples(config, name, out / "sounds"), folder / f"{name}.jsonl", layout, config.max_length,
                 config.threads, lambda error: print(error, file=left_out),
             )  # fmt: skip
-        summary.write_text(json.dumps(asdict(counts)))
+        write_whole(summary, json.dumps(asdict(counts)))
         yield name, counts
 
 
