@@ -147,8 +147,11 @@ def test_empty_and_not_audio(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 bytes"):
         Clip.load(tmp_path / "empty.wav")
     (tmp_path / "text.wav").write_text("this is no sound\n" * 100)
-    with pytest.raises(InputError, match="not a sound file"):
-        Clip.load(tmp_path / "text.wav")
+    for name in ("text.wav", "text.flac"):
+        (tmp_path / "text.wav").replace(tmp_path / name)
+        with pytest.raises(InputError, match="not a sound file"):
+            Clip.load(tmp_path / name)
+        (tmp_path / name).replace(tmp_path / "text.wav")
     for name in ("noise.mp4", "noise.raw"):
         (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(5000))
         with pytest.raises(InputError):

@@ -326,6 +326,22 @@ def test_an_engine_that_does_not_exist_is_refused() -> None:
         Listener.load(engine="vlm")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"max_rows": "abc"}, "engine option max_rows: 'abc'; it must be a whole number"),
+        ({"max_rows": True}, "engine option max_rows: True; it must be a whole number"),
+        ({"align": 1}, "engine option align: 1; it must be true or false"),
+        ({"foo": 1}, "engine option foo: the native engine takes max_rows, max_context, lockstep,"),
+        ({"family": 1}, "engine option family: the native engine takes max_rows"),
+        ({"name": "x"}, "engine option name: the native engine takes max_rows"),
+    ],
+)
+def test_options_that_the_native_engine_does_not_take(options: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=f"^{told}"):
+        Listener.load(engine_options=options)
+
+
 @pytest.mark.parametrize("engine", ["native", "vllm"])
 @pytest.mark.parametrize("name", ["model", "device", "dtype"])
 def test_what_has_an_argument_of_its_own_is_no_engine_option(engine: EngineName, name: str) -> None:

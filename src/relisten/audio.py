@@ -245,6 +245,9 @@ def _read_av(path: Path) -> Iterator[NDArray[np.float32]]:
         container.close()
         raise InputError(f"{path}: has no sound track; give a file that holds sound")
     stream = container.streams.audio[0]
+    if not stream.rate:  # it goes by the file's name, where the content tells nothing
+        container.close()
+        raise InputError(f"{path}: is not a sound file that can be read; convert it to wav")
     if container.duration is not None:
         _check_duration(container.duration / 1e6, str(path))
     to_float = av.AudioResampler(format="fltp")

@@ -18,6 +18,7 @@ from relisten.audio import Clip
 from relisten.engines.base import Engine
 from relisten.engines.drive import Ask, Happening, OnEvent, answer, answer_or_failure, question_seed
 from relisten.engines.loop import BackgroundLoop
+from relisten.engines.options import check_kind, check_options
 from relisten.errors import InputError
 from relisten.protocol import Format
 from relisten.question import Question
@@ -32,6 +33,10 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 EngineName = Literal["native", "vllm"]
 DEFAULT_MODEL = "echo-tiny"
 _NO_OPTIONS = ("model", "device", "dtype")  # of engines: they have arguments of their own
+_WHOLE: dict[str, Any] = {
+    "max_rows": int,
+    "max_context": int | None,
+}  # options that vLLM gets from us
 _IN_FLIGHT = 256  # questions of `ask_many` that are open at once; bounds the clips held in memory
 
 
@@ -108,6 +113,8 @@ class Listener:
         if engine == "vllm":
             from relisten.engines.vllm import load as start_vllm
 
+            for name in options.keys() & _WHOLE.keys():
+                check_kind(name, options[name], _WHOLE[name])
             served = start_vllm(model, device=device, dtype=dtype, **options)
             try:
                 return cls(served, _router(router, tool_cache, served.family, "cpu"))
@@ -118,14 +125,11 @@ class Listener:
         from relisten.engines.native import NativeEngine
         from relisten.models import default_dtype, load, resolve_device
 
+        check_options(engine, NativeEngine.__init__, options, given=("name",))
         device = resolve_device(device)
         family = load(model, device=device, dtype=default_dtype(device) if dtype == "auto" else dtype)
         routed = _router(router, tool_cache, family, device)
-        try:
-            native = NativeEngine(family, name=str(model), **options)
-        except TypeError as error:
-            raise InputError(f"the native engine does not take these options ({error})") from None
-        return cls(native, routed)
+        return cls(NativeEngine(family, name=str(model), **options), routed)
 
     def ask(
         self,

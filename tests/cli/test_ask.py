@@ -152,6 +152,11 @@ def test_unknown_options_and_help(sound: Path, capsys: pytest.CaptureFixture[str
     code, _, err = run(capsys, "ask", "drums.wav", "q", "--loud")
     assert code == 2
     assert "No such option" in err
+    for option in ("--engine", "--format"):
+        code, _, err = run(capsys, "ask", "drums.wav", "q", option, "foo")
+        assert code == 2
+        assert "'foo' is not one of" in err
+        assert "error," not in err
     code, out, _ = run(capsys, "ask", "--help")
     assert code == 0
     assert all(option in out for option in ("--choices", "--questions", "--max-listens", "--json", "Exit status"))
@@ -194,6 +199,18 @@ def test_a_file_of_questions(sound: Path, capsys: pytest.CaptureFixture[str]) ->
 
     Path("q.jsonl").write_text("\n")
     assert run(capsys, "ask", "--questions", "q.jsonl")[0] == 2
+
+
+def test_a_file_without_one_question_is_one_line(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "ask", "--questions", "drums.wav")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"relisten: drums.wav: holds no question; the first bad row: drums.wav:1: .+\n", err)
+    rows = ["no row", json.dumps({"audio": "drums.wav", "question": "q"}), "no row"]
+    Path("q.jsonl").write_text("\n".join(rows))
+    code, out, err = run(capsys, "ask", "--questions", "q.jsonl")
+    assert code == 1
+    assert sorted(json.loads(line)["finish"] for line in out.splitlines()) == ["answer", "failed", "failed"]
+    assert "2 bad rows, the first: q.jsonl:1: is not JSON" in err
 
 
 def test_half_a_character_stops_nothing(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:

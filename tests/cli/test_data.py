@@ -280,6 +280,7 @@ def test_a_sound_that_tools_cannot_read_is_a_bad_row(tmp_path: Path, capsys: pyt
     [
         (("--tools", "loudnes"), "tool 'loudnes' is unknown"),
         (("--tools", "loudness", "--tool-share", 2), "tool share 2"),
+        (("--tool-share", 0.3), "--tool-share goes with --tools; leave it out"),
         (
             ("--kinds", "what"),
             "question kinds ['what']: use some of scenes, relations, speech, music, count_window",

@@ -116,6 +116,14 @@ def test_what_stays_and_what_goes_are_two_files(
     assert one.exists() == there
 
 
+@pytest.mark.parametrize("option", ["--tries", "--at-least", "--temperature", "--seed", "--device"])
+def test_options_of_silent_tries_go_with_silent(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    code, _, err = data(capsys, "filter", examples, "--out", tmp_path / "kept.jsonl", option, 0)
+    assert (code, err) == (2, f"relisten: {option} goes with --silent; leave it out\n")
+
+
 def test_a_number_that_is_not_finite_is_a_bad_row(
     examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

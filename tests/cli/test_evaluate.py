@@ -73,6 +73,7 @@ def test_what_is_wrong_is_one_line(
         (["eval", "scenes", "--out", tmp_path / "a", *options, "--model", tmp_path / "b"], "no folder"),
         (["eval", "scenes", "--out", tmp_path / "a", *options, "--limit", 0], "at least 1"),
         (["eval", "scenes", "--out", tmp_path / "a", *options, "--processes", 0], "1 or more"),
+        (["eval", "scenes", "--out", tmp_path / "a", *options, "--at-once", 0], "--at-once 0: give 1 or more"),
         (["eval", "scenes", "--out", tmp_path / "a", "--processes", 2, "--engine", "vllm"], "by itself"),
         (["score", "mmar", tmp_path / "missing.json"], "cannot be read"),
         (["score", "mmar", tmp_path], "no run folder"),
@@ -82,6 +83,22 @@ def test_what_is_wrong_is_one_line(
         assert told in err
         assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "a").exists()
+
+
+def test_the_run_folder_is_checked_before_there_are_scenes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relisten.evaluate.benchmarks.scenes._simulated", lambda: pytest.fail("made scenes"))
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        status, _, err = run(capsys, "eval", "scenes", "--out", out)
+        assert (status, err) == (2, f"relisten: {tmp_path / 'file'}: is a file; give a folder as --out\n")
+    status, _, err = run(capsys, "eval", "scenes", "--out", tmp_path)
+    assert status == 2
+    assert "is no run folder and holds 'file'" in err
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    status, _, err = run(capsys, "eval", "scenes", "--out", tmp_path / "new")
+    assert (status, err) == (2, f"relisten: {tmp_path}: cannot be written; give another --out\n")
 
 
 def test_a_run_can_be_read_while_it_goes_on(

@@ -125,12 +125,16 @@ def test_other_settings_are_refused_and_say_what_differs(tmp_path: Path, recordi
     grown(tmp_path / "set", 1)
     with pytest.raises(InputError, match="was begun with seed 0 instead of 1; use the same settings to go on"):
         SimulatedSet(tmp_path / "set", SimulateOptions(seed=1, scenes=SHORT))
-    told = r"with scenes.duration \[1.0, 1.5\] instead of \[1.0, 3.0\], scenes.events \[1, 3\] instead of \[1, 4\];"
+    told = r"scenes.duration \[1.0, 1.5\] instead of \[1.0, 3.0\], with scenes.events \[1, 3\] instead of \[1, 4\];"
     with pytest.raises(InputError, match=told):
         SimulatedSet(tmp_path / "set", SimulateOptions(scenes=replace(SHORT, duration=(1.0, 3.0), events=(1, 4))))
-    told = r"was begun with scenes \{...\} instead of None, mix None instead of \{...\}, sources None instead of"
+    told = r"was begun without recordings \(--sources, --backgrounds\); use"
     with pytest.raises(InputError, match=told):
         SimulatedSet(tmp_path / "set", SimulateOptions(sources=find_sources(recordings, None)))
+    with SimulatedSet(tmp_path / "mixed", SimulateOptions(sources=find_sources(recordings, None))):
+        pass
+    with pytest.raises(InputError, match=r"was begun with recordings \(--sources, --backgrounds\); use the same"):
+        SimulatedSet(tmp_path / "mixed", SimulateOptions(scenes=SHORT))
 
 
 def test_a_manifest_that_simulate_did_not_write_stays(tmp_path: Path) -> None:

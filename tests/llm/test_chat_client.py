@@ -395,6 +395,7 @@ def test_the_key_is_sent_and_shows_up_nowhere(
         (reply,) = asyncio.run(run(where, "a"))
         (error,) = asyncio.run(run(where, "b"))
     assert [seen.authorization for seen in server.seen] == [f"Bearer {SECRET}"] * 3
+    assert all(said.startswith(where.url) for said in waits)
     store.close()
     everything = [repr(where), str(where), repr(reply), repr(error), str(error), *waits, caplog.text]
     everything += [path.read_bytes().decode("latin-1") for path in store.path.parent.iterdir()]

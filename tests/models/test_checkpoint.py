@@ -202,7 +202,7 @@ def index_names(file: str) -> Callable[[Path], Any]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (drop(CONFIG), r"config\.json.*No such file"),
+        (drop(CONFIG), r"m: is no checkpoint folder \(it has no config\.json\)"),
         (put(CONFIG, b"{"), r"config\.json.*JSON"),
         (put(CONFIG, b"[]"), "not an object"),
         (change(CONFIG, model_type="llama"), "'llama'"),

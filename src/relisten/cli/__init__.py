@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +18,21 @@ from relisten.cli.rubrics import rubrics
 from relisten.cli.statuses import BAD_INPUT, FAILED
 from relisten.errors import RelistenError
 
+
+class _Group(typer.core.TyperGroup):
+    """Leaves out of an error what only names the library that checked the value."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(message := getattr(error, "message", None), str):
+                error.message = message.removeprefix("Value error, ")  # type: ignore[attr-defined]
+            raise
+
+
 app = typer.Typer(
+    cls=_Group,
     help="Audio models that answer by listening again.",
     no_args_is_help=True,
     add_completion=False,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from relisten.cli.answering import (
 from relisten.cli.display import AnswerDisplay
 from relisten.cli.outputs import refuse_same
 from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen, tell_routes
+from relisten.cli.words import plural
 from relisten.engines.drive import Piece
 from relisten.engines.options import named_values
 from relisten.errors import InputError
@@ -78,7 +79,9 @@ def ask(
     format: Reasoning = Format.INTERLEAVED,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Makes sampled answers repeatable.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Makes sampled answers repeatable.", show_default="a new one")
+    ] = None,
     max_listens: MaxListens = MAX_LISTENS,
     max_tokens: MaxTokens = MAX_TOKENS,
     router: RouterFolder = None,
@@ -161,8 +164,17 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
     ids: list[str] = []
     bad: list[InputError] = []
 
+    held: list[Question | InputError] = []
+    for row in rows:  # a file without one question needs no model
+        held.append(row)
+        if isinstance(row, Question):
+            break
+    else:
+        first = next((f"the first bad row: {row}" for row in held), "write one JSON object a line")
+        raise InputError(f"{path}: holds no question; {first}")
+
     def noted() -> Iterator[Question | InputError]:
-        for row in rows:
+        for row in chain(held, rows):
             references.append(row.answer if isinstance(row, Question) else None)
             ids.append(row.id if isinstance(row, (Question, BadQuestionError)) else "")
             if isinstance(row, InputError):
@@ -196,15 +208,13 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
                 judged += 1
                 right += same_answer(result.answer, reference)
             progress.update(task, completed=finished, note=f"accuracy {right}/{judged}" if judged else "")
-    if finished == 0:
-        raise InputError(f"{path}: holds no question; write one JSON object a line")
     summary = f"{answered} of {finished} questions answered"
     if judged:
         summary += f"; accuracy {right / judged:.1%} ({right} of {judged} with a reference)"
     if routings:
         summary += f"; routes: {tell_routes(routings)}"
     if bad:
-        summary += f"; {len(bad)} bad row{'s' * (len(bad) > 1)}, the first: {bad[0]}"
+        summary += f"; {plural(len(bad), 'bad row')}, the first: {bad[0]}"
     print(summary, file=sys.stderr)
     return answered == finished
 

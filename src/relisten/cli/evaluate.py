@@ -63,7 +63,8 @@ def evaluate(
         bool, typer.Option("--silent", help="Control: play silence of the same length instead of every sound.")
     ] = False,
     crop_speed: Annotated[
-        float, typer.Option(help="What listens are played at; at 0.5 each has twice the audio tokens.")
+        float,
+        typer.Option(help="Playback speed of what is heard again; 0.5 is half speed, with twice the audio tokens."),
     ] = 1.0,
     router: RouterFolder = None,
     route: RouteName = None,
@@ -72,7 +73,9 @@ def evaluate(
     dtype: WeightType = "auto",
     engine: Engine = "native",
     engine_option: EngineOptions = None,
-    at_once: Annotated[int | None, typer.Option(help="Questions that this process has open at once.")] = None,
+    at_once: Annotated[
+        int | None, typer.Option(help="Questions that a process has open at once.", show_default="96")
+    ] = None,
     processes: Annotated[
         int,
         typer.Option(help="Processes that answer, each with a model of its own, on GPUs each on one."),
@@ -91,13 +94,16 @@ def evaluate(
     from relisten.evaluate.predictions import write_predictions
     from relisten.evaluate.provenance import model_hash, router_name
     from relisten.evaluate.results import read_run
-    from relisten.evaluate.run_folder import Evaluated, Settings, prepare
+    from relisten.evaluate.run_folder import Evaluated, Settings, check_out, prepare
     from relisten.evaluate.runner import AT_ONCE, work
     from relisten.evaluate.summary import summarize_run, write_summary
     from relisten.models import default_dtype
     from relisten.models.checkpoint import model_folder
 
     bench = find_benchmark(benchmark)
+    if at_once is not None and at_once < 1:
+        raise InputError(f"--at-once {at_once}: give 1 or more")
+    check_out(out)
     sampling = Sampling(temperature, top_p, seed, max_tokens, max_listens, crop_speed)
     settings = Settings(format, sampling, silent)
     devices = _devices(device, processes, engine)
@@ -169,7 +175,7 @@ def score(
         Path | None,
         typer.Option(help="The benchmark's own data: then its references count, whatever the file says."),
     ] = None,
-    key: Annotated[str | None, typer.Option(help="Where the file's rows hold the answer, if not found.")] = None,
+    key: Annotated[str | None, typer.Option(help="Field that holds the answer, if it is not recognised.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON and nothing else.")] = False,
 ) -> None:
     """Score a prediction file: what the official script prints, and ours.

@@ -33,6 +33,9 @@ MANIFEST: Final = "manifest.jsonl"
 SETTINGS: Final = "simulate.json"
 _FOLDER_SIZE: Final = 1000
 _VERSION: Final = 1
+_OPTIONS: Final = {"sources": "recordings (--sources, --backgrounds)", "speech": "--speech"}
+_GROUPS: Final = ("scenes", "mix")
+"""Settings of which one is there: which, is told by the options."""
 
 
 @dataclass(frozen=True)
@@ -189,20 +192,27 @@ def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
     except ValueError:
         raise InputError(f"{path}: is damaged; give another folder, or remove this one") from None
     if changed := ", ".join(_differences(held, settings)):
-        raise InputError(
-            f"{path.parent}: was begun with {changed}; use the same settings to go on, or another folder"
-        )
+        raise InputError(f"{path.parent}: was begun {changed}; use the same settings to go on, or another folder")
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Each setting that differs, with both values; of a group of settings only those in it that differ."""
+    """Each setting that differs, in words; of a group of settings only those in it that differ."""
     for name in before | now:
         old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
         if isinstance(old, dict) and isinstance(new, dict):
-            yield from (f"{name}.{inner}" for inner in _differences(old, new))
-        elif old != new:
-            shown, instead = ("{...}" if isinstance(value, dict) else repr(value) for value in (old, new))
-            yield f"{name} {shown} instead of {instead}"
+            yield from (
+                f"with {name}.{inner} {old.get(inner)!r} instead of {new.get(inner)!r}"
+                for inner in old | new
+                if old.get(inner) != new.get(inner)
+            )
+        elif name == "sources" and old and new:
+            yield "with other recordings"
+        elif name in _OPTIONS:
+            yield f"{'with' if old else 'without'} {_OPTIONS[name]}"
+        elif name not in _GROUPS:
+            yield f"with {name} {old!r} instead of {new!r}"
 
 
 def _clip_name(options: SimulateOptions, index: int) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterable
-from typing import Any
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, get_args, get_type_hints
 
 from relisten.errors import InputError
+
+_KINDS: Final = {int: "a whole number", bool: "true or false"}
 
 
 def named_values(given: Iterable[str]) -> dict[str, Any]:
@@ -25,6 +29,39 @@ def named_values(given: Iterable[str]) -> dict[str, Any]:
         except ValueError:
             options[name] = value
     return options
+
+
+def check_options(
+    engine: str, make: Callable[..., Any], options: Mapping[str, Any], *, given: Iterable[str] = ()
+) -> None:
+    """Whether an engine's constructor takes these options, by its signature; what it takes as `**` passes.
+
+    Args:
+        given: keywords of the constructor that are no options, since it gets them anyway.
+
+    Raises:
+        InputError: there is no such option, or its value is of another kind.
+    """
+    parameters = inspect.signature(make).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given]
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    hints = get_type_hints(make)
+    for name, value in options.items():
+        if name in known:
+            check_kind(name, value, hints[name])
+        elif name in given or not anything:
+            raise InputError(f"engine option {name}: the {engine} engine takes {', '.join(known)}")
+
+
+def check_kind(name: str, value: Any, hint: Any) -> None:
+    """
+    Raises:
+        InputError: the value of an engine option is of another kind than its type hint says.
+    """
+    kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if type(value) not in kinds:
+        told = " or ".join(_KINDS.get(kind, kind.__name__) for kind in kinds if kind is not type(None))
+        raise InputError(f"engine option {name}: {value!r}; it must be {told}")
 
 
 def checked_context(max_context: int | None, limit: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -160,6 +161,7 @@ def prepare(
     settings = settings or Settings()
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit}: it must be at least 1")
+    check_out(out)  # before rows are made, which may take long
     rows: list[Question | BadRow] = []
     for row in unique(benchmark.rows(data, audio)):
         if len(rows) == limit:
@@ -221,9 +223,25 @@ def _check_sounds(name: str, rows: Sequence[Question | BadRow]) -> None:
         )
 
 
+def check_out(out: Path) -> None:
+    """Whether `out` can be a run folder, as far as that shows before there is anything to write.
+
+    Raises:
+        InputError: it is a file, cannot be written, or holds what is no run.
+    """
+    there = next((path for path in (out, *out.absolute().parents) if os.path.exists(path)), Path("/"))  # noqa: PTH110  # it never raises
+    if not there.is_dir():
+        raise InputError(f"{there}: is a file; give a folder as --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{there}: cannot be written; give another --out")
+    if there is out and results.read_config(out) is None:
+        ours = {results.QUESTIONS, "workers", "claims"}
+        foreign = sorted(path.name for path in out.iterdir() if path.name not in ours and path.name[0] != ".")
+        if foreign:
+            raise InputError(f"{out}: is no run folder and holds {foreign[0]!r}; give a new or an empty --out")
+
+
 def _open(out: Path, config: RunConfig, rows: Sequence[Question | BadRow]) -> None:
-    if out.is_file():
-        raise InputError(f"{out}: is a file; give a folder")
     known = results.read_config(out)
     if known is not None and _differences(known, config) and not _was_begun(out):
         # A start that failed, perhaps on an option that is now another: nothing was answered, so this one counts.
@@ -232,10 +250,6 @@ def _open(out: Path, config: RunConfig, rows: Sequence[Question | BadRow]) -> No
         known = results.read_config(out)
     if known is None:
         make_folder(out)
-        ours = {results.QUESTIONS, "workers", "claims"}
-        foreign = sorted(path.name for path in out.iterdir() if path.name not in ours and path.name[0] != ".")
-        if foreign:
-            raise InputError(f"{out}: is no run folder and holds {foreign[0]!r}; give a new or an empty --out")
         _write(out, config, rows)
     _check_same(out, config, len(rows))
 

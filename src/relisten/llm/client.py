@@ -183,7 +183,7 @@ class ChatClient:
         if error.wait is not None:
             self._pace.hold(error.wait)
         if self._on_wait is not None:
-            self._on_wait(f"{self.endpoint.model}: {error}; trying again")
+            self._on_wait(f"{where}: {error}; trying again")
         await self._budget.sleep(pause)
 
     async def _send(self, key: str, request: ChatRequest, charge: Charge) -> Reply:

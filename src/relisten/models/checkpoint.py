@@ -116,6 +116,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """Raises InputError where there is no JSON object at `path`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path.parent}: is no checkpoint folder (it has no {path.name}); check the path, or copy the file "
+            "from the original"
+        ) from None
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read as JSON ({_first_line(error)}); a checkpoint folder needs it, "

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from relisten.cli.data.progress import counting
+from relisten.cli.data.together import refuse_without
 from relisten.cli.outputs import refuse_same
 from relisten.data.compose import GROUPS, ComposeOptions, compose, kinds_named
 from relisten.data.subject import Style
@@ -43,7 +44,9 @@ def compose_(
     tools: Annotated[
         str, typer.Option(help="Audio tools, with commas between: some questions show what they found.")
     ] = "",
-    tool_share: Annotated[float, typer.Option(help="With --tools: how many of the questions show it.")] = 0.5,
+    tool_share: Annotated[
+        float | None, typer.Option(help="With --tools: how many of the questions show it.", show_default="0.5")
+    ] = None,
     processes: Annotated[int, typer.Option(help="Processes; 0 takes every processor. The output is the same.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
@@ -54,9 +57,11 @@ def compose_(
     refuse_same(out, manifest)
     chosen = tuple(filter(None, tools.split(",")))
     require_tools(chosen)
+    if not chosen:
+        refuse_without({"--tool-share": tool_share}, "--tools")
     options = ComposeOptions(
-        per_clip, kinds_named(filter(None, kinds.split(","))), seed, style, min_confidence, chosen, tool_share,
-        per_kind,
+        per_clip, kinds_named(filter(None, kinds.split(","))), seed, style, min_confidence, chosen,
+        0.5 if tool_share is None else tool_share, per_kind,
     )  # fmt: skip
     refused: Counter[str] = Counter()
     clips = questions = bad = 0

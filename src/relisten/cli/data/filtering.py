@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from relisten.cli.data.progress import counting
+from relisten.cli.data.together import refuse_without
 from relisten.cli.outputs import refuse_same, refuse_twice
 from relisten.data.examples import Example, example_row, read_examples, write_examples
 from relisten.data.filters import Filter, Sifted, drop_answered_without_sound, drop_duplicates, drop_shared
@@ -36,11 +37,25 @@ def filter_(
     silent: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Drop what this model gets right with the sound silenced.")
     ] = None,
-    tries: Annotated[int, typer.Option(help="Silent tries a question gets, its choices turned each time.")] = 4,
-    at_least: Annotated[float, typer.Option(help="Share of right tries from which on a question goes.")] = 1.0,
-    temperature: Annotated[float, typer.Option(help="Of the silent tries.")] = 0.7,
-    seed: Annotated[int, typer.Option(help="Of the silent tries.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")] = "auto",
+    tries: Annotated[
+        int | None,
+        typer.Option(help="Silent tries a question gets, its choices turned each time.", show_default="4"),
+    ] = None,
+    at_least: Annotated[
+        float | None,
+        typer.Option(help="Share of right tries from which on a question goes.", show_default="1.0"),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Temperature of the silent tries.", show_default="0.7")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the silent tries.", show_default="0")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the silent tries: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.",
+            show_default="auto",
+        ),
+    ] = None,
     tag: Annotated[
         bool, typer.Option("--tag", help="Keep everything; write the reason into the metadata as 'filtered'.")
     ] = False,
@@ -56,6 +71,14 @@ def filter_(
         if target is not None:
             refuse_same(target, examples, *(not_in or ()))
     refuse_twice(out, dropped, "--dropped")
+    if silent is None:
+        refuse_without(
+            {
+                "--tries": tries, "--at-least": at_least, "--temperature": temperature, "--seed": seed,
+                "--device": device,
+            },
+            "--silent",
+        )  # fmt: skip
     outcome = _Outcome(dropped, tag)
     filters: list[Filter] = [drop_duplicates] if duplicates else []
     for other in not_in or ():
@@ -64,13 +87,17 @@ def filter_(
         filters.append(drop_shared(outcome.good(other)))
     with ExitStack() as stack:
         if silent is not None:
-            listener = stack.enter_context(Listener.load(silent, device=device))
+            listener = stack.enter_context(Listener.load(silent, device=device or "auto"))
             filters.append(
                 drop_answered_without_sound(
-                    listener, tries=tries, at_least=at_least, format=Format.INTERLEAVED, temperature=temperature,
-                    seed=seed,
+                    listener,
+                    tries=4 if tries is None else tries,
+                    at_least=1.0 if at_least is None else at_least,
+                    format=Format.INTERLEAVED,
+                    temperature=0.7 if temperature is None else temperature,
+                    seed=seed or 0,
                 )
-            )  # fmt: skip
+            )
         rows: Iterator[Sifted] = (Sifted(row) for row in counting(outcome.good(examples), "examples", sys.stderr))
         for one in filters:
             rows = one(rows)

@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from typing import Annotated
 import typer
 
 from relisten.cli.data.progress import counting
+from relisten.cli.data.together import refuse_without
 from relisten.data.mixing import MixSpec, find_sources
 from relisten.data.scenes import SceneSpec
 from relisten.data.simulating import MANIFEST, SimulatedSet, SimulateOptions
@@ -68,9 +68,9 @@ def simulate(
         raise InputError(f"--count {count}: it must be 1 or more")
     mixed = sources is not None or speech
     if sources is None:
-        _refuse({"--pitch": pitch, "--stretch": stretch}, "--sources")
+        refuse_without({"--pitch": pitch, "--stretch": stretch}, "--sources")
     if not mixed:
-        _refuse({"--backgrounds": backgrounds, "--snr": snr}, "--sources or --speech")
+        refuse_without({"--backgrounds": backgrounds, "--snr": snr}, "--sources or --speech")
     spec = SceneSpec()
     if seconds is not None:
         spec = SceneSpec(duration=seconds, long_duration=seconds, long_share=0.0)
@@ -112,13 +112,3 @@ def simulate(
     print(f"{made.finished} clips ({fresh} new{rate}) -> {out / MANIFEST}")
     if problems:
         print(f"{len(problems)} recordings could not be used")
-
-
-def _refuse(options: Mapping[str, object], mode: str) -> None:
-    """
-    Raises:
-        InputError: one of the options is given, and only means something in a mode that is not.
-    """
-    for name, value in options.items():
-        if value is not None:
-            raise InputError(f"{name} goes with {mode}; leave it out")
