@@ -27,10 +27,10 @@ from relisten.train.forward import Batch, Crops, Group
 class Target:
     """A question about a clip and the response to learn.
 
-    `chooses` is False where the response's segments are given from outside and not to be foreseen: their tags
-    have no loss then. `ends` is False where the response is no whole turn: no end-of-turn token is learned.
-    `given` are parts of the response, as (first, end) characters, that cannot be known and have no loss.
-    `crop_speed` is what its crops are played at.
+    `chooses` is False where the model could not know which segments the response names: their tags have no loss
+    then. `ends` is False where the response stops within a turn: no end-of-turn token is learned. `given` are parts
+    of the response, as (first, end) characters, that the model could not know; they have no loss. `crop_speed` is
+    the speed at which its crops are played.
     """
 
     question: Question
@@ -43,7 +43,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Branch:
-    """Token ids of what follows a row's prefix; `weights[i]` is the loss weight of token i, 0 for none."""
+    """The token ids behind a row's prefix (system turn and clip); `weights[i]` is the loss weight of token i."""
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
@@ -60,7 +60,7 @@ _SEGMENT = re.compile("<seg>.*?(?:</seg>|$)", re.DOTALL)
 
 
 def evenly(members: list[int], groups: int) -> list[list[int]]:
-    """At most so many groups; where they cannot be equal, the first ones have one more."""
+    """At most `groups` groups; where they cannot be equally large, the first ones have one member more."""
     return [part.tolist() for part in np.array_split(members, min(groups, len(members)))]
 
 
@@ -70,10 +70,10 @@ class Batcher:
     Args:
         family: tokenizer, prompt layout and mel front end.
         answer_weight: loss weight of the tokens between `<answer>` and `</answer>`.
-        heard_weight: of those that follow an inserted crop, thus tell what is heard; other sampled tokens have 1.
-        groups: branches are sorted by length into so many groups at the most, each padded to its own longest; so
-            are crops.
-        divide: how `groups` of them are made; the results are the same but for their last bits.
+        heard_weight: of those that follow an inserted crop and so tell what is heard; other sampled tokens have 1.
+        groups: branches, and likewise crops, are sorted by length into at most so many groups, each padded to its
+            own longest.
+        divide: makes the groups of what is sorted; results differ in their last bits alone.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Batcher:
         return Sounds(mel, lengths)
 
     def _crops(self, branches: Sequence[Branch], rows: Sequence[int], starts: Sequence[int]) -> Iterator[Crops]:
-        """The crops of all branches, which begin at `starts`, in groups of similar length."""
+        """The crops of all branches, in groups of similar length; branches begin at the positions `starts`."""
         found = [
             (crop, start + place, (row, segment.start, segment.end, branch.crop_speed))
             for branch, row, start in zip(branches, rows, starts, strict=True)
@@ -203,7 +203,7 @@ class Batcher:
         return self._divide(sorted(range(len(sizes)), key=lambda i: sizes[i]), self.groups) if sizes else []
 
     def _weights(self, text: str, ids: Sequence[int], plain: float, chooses: bool) -> list[float]:
-        """Of the tokens `ids` of `text`; a tag may be one token or several."""
+        """Loss weights of `ids`, the tokens of `text`; a tag may be one token or several."""
         answers = [match.span(1) for match in _ANSWER.finditer(text)] if self.answer_weight != plain else []
         segments = [] if chooses else [match.span() for match in _SEGMENT.finditer(text)]
         if not answers and not segments:

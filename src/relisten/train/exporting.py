@@ -12,29 +12,30 @@ from typing import Any
 from relisten.errors import InputError
 
 _OF_ITS_START = ("metrics.json", "training.jsonl")
-"""Figures of the model that a run started from; they are not the new one's."""
+"""Files that describe the model which a run started from; a new checkpoint must not carry them."""
 
 
 def step_name(done: int) -> str:
-    """What folders and files of a run are called that belong to one number of steps done."""
+    """The name of folders and files that belong to a number of steps done: "step-000200"."""
     return f"step-{done:06d}"
 
 
 def export_folder(out: Path, step: int | None = None, kind: str = "checkpoint") -> Path:
-    """Where a run in `out` writes its checkpoint, or another export of its weights such as "adapter".
+    """Where a run in `out` writes the trained model.
 
     Args:
-        step: the number of steps done, for one of the way there; None for what the run made.
+        step: the number of steps done, for a checkpoint on the way; None for the final one.
+        kind: "checkpoint", or "adapter" for adapters alone.
     """
     return out / kind if step is None else out / f"{kind}s" / step_name(step)
 
 
 def replace_checkpoint(folder: Path, save: Callable[[Path], None], made: Mapping[str, Any]) -> None:
-    """Write a checkpoint into `folder`; what was there before goes once the new one is complete.
+    """Write a checkpoint to `folder`; one that is there is removed once the new one is complete.
 
     Args:
         save: writes the model into a new folder.
-        made: how it came about, for `training.json`.
+        made: what `training.json` tells of it, beside versions of libraries.
     """
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)

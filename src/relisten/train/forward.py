@@ -31,7 +31,7 @@ class Crops:
 
     sounds: Sounds
     slots: Tensor
-    """(sum of their audio tokens,) int64."""
+    """(audio tokens of all these crops,) int64."""
     cuts: tuple[tuple[int, float, float, float], ...]
     """For each crop the row it is cut from, its start and end in seconds, and the speed it is played at."""
 
@@ -41,7 +41,7 @@ class Group:
     """B branches of similar length, padded on the right to L."""
 
     row: Tensor
-    """(B,) int64: whose prefix each branch follows."""
+    """(B,) int64: the row whose prefix each branch follows."""
     ids: Tensor
     """(B, L) int64; placeholders where crops stand."""
 
@@ -150,7 +150,7 @@ def decode(
 
 @dataclass(frozen=True)
 class _Block:
-    """`count` sequences of one length that are attended together: the prefixes, or one group of branches."""
+    """`count` sequences of one length whose attention is computed at once: the prefixes, or a group of branches."""
 
     row: Tensor | None
     count: int
@@ -196,7 +196,7 @@ def _causal(length: int, past: int, dtype: torch.dtype, device: torch.device) ->
 
 
 def _rotary(model: Any, length: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin (length, head_dim). With sound and text only, the three position axes are one."""
+    """cos and sin (length, head_dim). Without images the model's three position axes are equal."""
     positions = torch.arange(length, dtype=torch.float32, device=device)
     angles = torch.outer(positions, model.rotary_emb.inv_freq.float()).repeat(1, 2)
     return angles.cos().to(dtype), angles.sin().to(dtype)

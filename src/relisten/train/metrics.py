@@ -27,7 +27,7 @@ def last_row(folder: Path) -> dict[str, float]:
 
 
 def keep_rows(path: Path, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
-    """Drop all other rows of a file, and lines that a kill has torn; nothing where there is no file."""
+    """Keep only the rows of a file that are `wanted`, and no line torn by a kill; does nothing without a file."""
     if path.exists():
         write_whole(path, "".join(json.dumps(row) + "\n" for row in _good_rows(path) if wanted(row)))
 
@@ -37,11 +37,11 @@ class Metrics:
 
     Args:
         folder: of the run.
-        done: a run goes on after this step; rows behind it are dropped, so that the file reads as if it had never
-            stopped.
-        tensorboard: event files in `folder/tensorboard`; nothing where it is not installed.
+        done: the step that a run goes on from; rows of later steps are dropped, so that the file reads as if the
+            run had never stopped.
+        tensorboard: also write to `folder/tensorboard`, if TensorBoard is installed.
         tracker: "trackio", "wandb" or "none".
-        settings: of the run, for the tracker.
+        settings: those of the run, which the tracker shows.
 
     Raises:
         InputError: the tracker is not installed.
@@ -71,7 +71,7 @@ class Metrics:
             except ModuleNotFoundError:
                 pass  # metrics.jsonl has it all
             else:
-                # purge_step: what an ended run wrote behind it is not shown.
+                # purge_step hides what an interrupted run wrote after `done`.
                 self._board = SummaryWriter(folder / "tensorboard", purge_step=done + 1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 def adamw(
     parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)
 ) -> torch.optim.AdamW:
-    """AdamW over those parameters that are trained; only matrices decay, biases and norms do not."""
+    """AdamW over the parameters that require gradients; matrices have weight decay, biases and norms have none."""
     trained = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class ProcessGroup(Protocol):
-    """Some processes, or one, as those see it who only have to wait for each other."""
+    """Processes that can wait for each other, or a single one."""
 
     @property
     def count(self) -> int: ...
@@ -37,8 +37,8 @@ class ProcessGroup(Protocol):
 
 
 class Gathered(nn.Module):
-    """A module that may be divided among processes: work that it is called with finds its outer weights whole, and
-    those of its divided parts whenever they are called. Every process must call it as often."""
+    """Wraps a module that may be sharded. Inside the function passed to it, the outer weights are gathered; sharded
+    submodules gather theirs when called. Every process must make the same number of calls."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Gathered(nn.Module):
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, put together where it is divided; then every process must call this."""
+    """The tensor, gathered if it is divided among processes; then every process must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -84,17 +84,17 @@ class Processes:
         return self.index == 0
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process calls this."""
         self._state.wait_for_everyone()
 
     def wait_for(self, path: Path) -> None:
-        """Until `path` is there: for what may take longer than a group waits."""
+        """Wait until `path` exists: for work that takes longer than processes wait for each other."""
         while not path.exists():
             time.sleep(0.2)
         self.wait()
 
     def agree(self, problem: InputError | None) -> None:
-        """Every process raises what the first one found wrong."""
+        """Raise in every process the problem that the first one found, if there is one."""
         found = [problem and str(problem)]
         if self.count > 1:
             dist.broadcast_object_list(found, src=0)
@@ -102,7 +102,7 @@ class Processes:
             raise InputError(found[0])
 
     def close(self) -> None:
-        """Leave the group; the last thing a process does."""
+        """Leave the other processes; the last call."""
         if self.count > 1:
             self._state.destroy_process_group()
 
@@ -116,13 +116,13 @@ class Processes:
     def shard(
         self, module: nn.Module, units: Iterable[nn.Module], dtype: torch.dtype | None, reshard: bool
     ) -> None:
-        """Move `module` to the device, and with several processes leave each a part of every weight. What is
-        trained becomes float32: steps are too small for half precision.
+        """Move `module` to the device, and with several processes leave each a part of every weight. Trained
+        weights become float32: steps are too small for half precision.
 
         Args:
-            units: parts that are gathered one at a time, inner ones first.
+            units: parts of it whose weights are gathered when they are called, and not before.
             dtype: what weights are gathered and computed in; gradients are summed in float32. None: as they are.
-            reshard: give gathered weights up again between forward and backward.
+            reshard: free gathered weights after the forward pass, and gather them again for the backward pass.
         """
         if self.count == 1:
             self._place(module)
@@ -132,7 +132,7 @@ class Processes:
         options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy}
         for unit in units:
             fully_shard(self._place(unit), reshard_after_forward=reshard, **options)
-        # Outer weights stay gathered for the backward pass, by default; what has none gives them up.
+        # By default outer weights stay gathered for the backward pass; a frozen module has none.
         if not any(p.requires_grad for p in module.parameters()):
             options["reshard_after_forward"] = True
         fully_shard(self._place(module), **options)

@@ -1,7 +1,7 @@
 """Which examples make a step, and which of them a process computes at once. Pure arithmetic on lengths.
 
-What a step holds depends on the seed and on the set alone, not on how many processes there are; only its division
-does. So the same run on more processes is the same run, up to rounding.
+What a step holds depends on the seed and on the set alone; the number of processes only changes how it is divided.
+So the same run on more processes is the same run, up to rounding.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def members_of_step(count: int, batch_size: int, seed: int, step: int) -> NDArra
 
 
 def even_parts(members: Sequence[T], most: int) -> list[Sequence[T]]:
-    """As few parts as have at most `most` members each, in order; they differ by one in size at the most."""
+    """As few parts as possible of at most `most` members, in order; their sizes differ by one at most."""
     count = -(-len(members) // most)
     return [members[len(members) * part // count : len(members) * (part + 1) // count] for part in range(count)]
 
 
 def computed_tokens(lengths: Sequence[int], packed: bool) -> int:
-    """Positions that are computed for sequences that go through the model together."""
+    """Positions computed for sequences that go through the model together, padding included."""
     if not lengths:
         return 0
     return sum(lengths) if packed else len(lengths) * max(lengths)
@@ -50,7 +50,7 @@ def divide(
         members: the step's examples.
         lengths: tokens of every example of the set.
         budget: positions a process computes at once; no example is longer.
-        packed: several sequences in one row, else each in a row of its own, padded to the longest.
+        packed: several sequences share a row; else each has a row of its own, padded to the longest.
 
     Returns:
         `[process][pass]` lists of examples; a list is empty where there are fewer examples than passes.
@@ -64,7 +64,7 @@ def divide(
 
 
 def _packed(order: list[int], lengths: NDArray[np.int64], processes: int, budget: int) -> list[list[int]]:
-    """The longest first, each into the emptiest of as few groups as do."""
+    """Longest first, each into the emptiest group, in as few groups as the budget allows."""
     passes = max(1, math.ceil(sum(int(lengths[i]) for i in order) / (processes * budget)))
     while True:
         groups: list[list[int]] = [[] for _ in range(processes * passes)]
@@ -79,7 +79,7 @@ def _packed(order: list[int], lengths: NDArray[np.int64], processes: int, budget
 
 
 def _padded(order: list[int], lengths: NDArray[np.int64], processes: int, budget: int) -> list[list[int]]:
-    """Neighbours in length share a group, then the largest groups are halved until every process has as many."""
+    """Neighbours in length share a group; then the largest are halved until all processes have equally many."""
     groups: list[list[int]] = [[]]
     for i in order:
         if groups[-1] and (len(groups[-1]) + 1) * int(lengths[groups[-1][0]]) > budget:

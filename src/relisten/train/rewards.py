@@ -26,9 +26,9 @@ Where this differs from the released code, on purpose:
 
 * Segments are those that were really played again; there, every tag that was written counts, also one that no
   sound was inserted for, and the second of two adjacent tags is not seen.
-* `consistency` looks at the first character that is no white space: a word usually takes its space along, so that
-  looking at the very next character would never find anything. A malformed tag counts, too. Nothing behind the
-  last `</seg>` counts as going on, as there.
+* `consistency` looks at the first character that is no white space: a sentence usually goes on with a space, so
+  that the very next character would never tell anything. A malformed tag counts, too. Where nothing follows the
+  last `</seg>`, the sentence counts as going on, as there.
 * `format` wants each of the four tags exactly once and in order; there, "<think>a<think>b</think>" passes.
 * A right answer is right whatever its format, which has a reward of its own, and whatever its case and white space.
 * The answer is the first block, as in evaluation; there, two blocks are none.
@@ -71,7 +71,7 @@ SUMS: Final[Mapping[str, str]] = {
     "multiturn_rl_11": "format + confident_accuracy + confident_segment_of_2 + consistency + non_overlap",
     "multiturn_rl_12": "format + confident_accuracy + confident_segment_of_3 + consistency + non_overlap",
 }
-"""Sums with a name: the paper's, its like for answers that only cite, and the released ones by their ids."""
+"""Named sums: the paper's, its counterpart for answers that only cite, and the released ones by their ids."""
 
 _BLOCKS = re.compile(r"<think>.*</think>.*<answer>.*</answer>", re.DOTALL)
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -278,7 +278,7 @@ def confidence(trace: Trace, question: Question) -> float | None:
         None where there is no answer.
 
     Raises:
-        InputError: the trace does not tell which token wrote which text.
+        InputError: the trace does not record which token wrote which text.
     """
     answer = trace.answer
     opened = _ANSWER.search(trace.text)
@@ -287,7 +287,7 @@ def confidence(trace: Trace, question: Question) -> float | None:
     ends = _token_ends(trace)
     decides = opened.end()
     if not _right(trace, question):
-        # Where the written answer, or what ends it, is no longer the reference.
+        # Go to where the written answer, or what ends it, parts from the reference.
         for written, wanted in zip(answer, str(question.answer).strip(), strict=False):
             if written.casefold() != wanted.casefold():
                 break
@@ -296,7 +296,7 @@ def confidence(trace: Trace, question: Question) -> float | None:
 
 
 def _token_ends(trace: Trace) -> list[int]:
-    """For every sampled token, how many characters of `trace.text` stand behind it."""
+    """For every sampled token, how many characters `trace.text` has up to its end."""
     spans = trace.generated
     if any(len(span.ends) != len(span.ids) for span in spans):
         raise InputError(

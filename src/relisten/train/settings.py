@@ -1,4 +1,4 @@
-"""Configurations of training runs as files: one flat frozen dataclass, one TOML."""
+"""Configurations of training runs: flat frozen dataclasses, read from TOML files and written to them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def begin_run(config: Any, out: Path, may_change: Collection[str], begun: bool) 
 
     Args:
         may_change: settings that may differ when a run goes on.
-        begun: whether anything was done there; else other settings take the place of those that did not work.
+        begun: whether anything was trained there; if not, the settings of a failed attempt are replaced.
 
     Raises:
         InputError: another run or other files are there, or the folder cannot be written.
@@ -100,7 +100,7 @@ def begin_run(config: Any, out: Path, may_change: Collection[str], begun: bool) 
 
 
 def _is_dump(kind: type, path: Path) -> bool:
-    """Whether a file is as a run writes it."""
+    """Whether a file is just as a run would write it."""
     try:
         return dump_settings(make_config(kind, read_settings(path), str(path))) == path.read_text(encoding="utf-8")
     except InputError:
@@ -121,7 +121,7 @@ def _refuse_others(config: Any, written: Path, may_change: Collection[str]) -> N
 
 
 def differences(before: Any, now: Any) -> str:
-    """What differs between two configurations of one kind: "lr 0.1 instead of 0.2, ..."; empty if nothing."""
+    """What differs between two configurations of one kind: "lr 0.1 instead of 0.2, ..."; empty if nothing does."""
     found = []
     for field in fields(now):
         old, new = getattr(before, field.name), getattr(now, field.name)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from relisten.errors import InputError
 
 TrainsAudio = Annotated[bool, "Train the audio tower, too."]
-Decay = Annotated[float, "Of matrices; vectors have none."]
-Betas = Annotated[tuple[float, float], "Of AdamW."]
+Decay = Annotated[float, "Weight decay of matrices; biases and norms have none."]
+Betas = Annotated[tuple[float, float], "AdamW's two betas."]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class LoraSettings:
 
     rank: int
     alpha: float
-    """What an adapter computes is added times this over the rank."""
+    """An adapter's output is scaled by this over the rank."""
     layers: tuple[str, ...] = ()
     """Names of layers in the language model; empty: all its linear layers."""
     dropout: float = 0.0
@@ -36,24 +36,31 @@ class LoraSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """What is trained and how it is kept. Fields whose default differs stand in each stage's own settings."""
+    """What is trained and how it is kept. Settings with another default in each stage are in its own class."""
 
     model: Annotated[str, "echo-tiny, a checkpoint folder, or a hub id such as Qwen/Qwen2.5-Omni-7B."] = field(
         kw_only=False
     )
-    lora_rank: Annotated[int, "Train adapters of this rank; 0 trains the weights themselves."] = 0
-    lora_alpha: Annotated[float, "Their scale is this over the rank."] = 32.0
-    lora_layers: Annotated[str, "Language model layers with adapters, by comma; empty: all linear ones."] = ""
-    steps: Annotated[int, "How many; 0: as many as the epochs take."] = 0
-    clip_norm: Annotated[float, "Longest gradient; 0 for no limit."] = 1.0
+    lora_rank: Annotated[int, "Rank of the LoRA adapters to train; 0 trains the weights themselves."] = 0
+    lora_alpha: Annotated[float, "LoRA adapters are scaled by this over the rank."] = 32.0
+    lora_layers: Annotated[
+        str, "Layers of the language model that get adapters, by comma; empty: all linear ones."
+    ] = ""
+    steps: Annotated[int, "Steps of the run; 0: as many as the epochs take."] = 0
+    clip_norm: Annotated[float, "Longer gradients are scaled down to this norm; 0: no limit."] = 1.0
     export_every: Annotated[int, "Steps between checkpoints; 0: only at the end."] = 0
     layout: Annotated[
         Literal["auto", "whole", "thinker"],
-        "Of checkpoints; auto: with talker and token2wav if the model has them.",
+        "whole: checkpoints have talker and token2wav; thinker: they do not; auto: whole if the model has them.",
     ] = "auto"
-    saved_as: Annotated[Literal["auto", "bfloat16", "float32"], "Weights on disk; auto: as they were."] = "auto"
-    tensorboard: Annotated[bool, "Write event files, if it is installed."] = True
-    tracker: Annotated[Literal["none", "trackio", "wandb"], "Also log there; may use the network."] = "none"
+    saved_as: Annotated[
+        Literal["auto", "bfloat16", "float32"],
+        "Precision of weights in checkpoints; auto: that of the model's own.",
+    ] = "auto"
+    tensorboard: Annotated[bool, "Write TensorBoard files, if TensorBoard is installed."] = True
+    tracker: Annotated[
+        Literal["none", "trackio", "wandb"], "Also log to this tracker, which may use the network."
+    ] = "none"
     device: Annotated[str, "cpu, cuda, ...; auto takes a GPU if there is one."] = "auto"
 
     @property

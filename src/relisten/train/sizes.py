@@ -1,7 +1,7 @@
-"""Sizes of a model and of a pass through it, as a dry run tells them; the model is built without weights.
+"""Sizes of a model and of a pass through it, for dry runs; the model is built without weights.
 
 Memory is an estimate for each process, in the parts that can be reasoned about: what is stored, what is gathered at
-one time, what activations are kept. Allocators need some tenths more than the sum.
+one time, which activations are kept. Allocators need some tenths more than the sum.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from relisten.models import locate
 from relisten.models.qwen2_5_omni import AUDIO_TOWER, LANGUAGE_MODEL, Qwen2_5Omni, build_outline
 
 KNOWN_SHAPES: Final = {"Qwen/Qwen2.5-Omni-7B": {"tie_word_embeddings": False}}
-"""Models whose sizes are those of transformers' default configuration, but for what stands here."""
+"""Models with the sizes of transformers' default configuration, except for the values given here."""
 LOGITS_AT_ONCE: Final = 1024
 """Positions whose logits are held at one time."""
 
@@ -61,7 +61,7 @@ def outline(model: str) -> tuple[Qwen2_5Omni | None, Any]:
 
 
 def count_parameters(thinker: nn.Module) -> dict[str, int]:
-    """How many there are, by what they are."""
+    """Numbers of parameters, by what they are."""
     everything = dict(thinker.named_parameters())
     heard = {name: p for name, p in everything.items() if name.startswith(f"{AUDIO_TOWER}.")}
     tower = sum(p.numel() for name, p in heard.items() if "lora_" not in name)
@@ -86,10 +86,10 @@ def pass_memory(
     masked: bool,
     reshard: bool = True,
 ) -> dict[str, int]:
-    """The peak of a pass of `tokens` positions, by what it is for.
+    """Bytes at the peak of a pass of `tokens` positions, by what they are for.
 
     Args:
-        thinker: what is trained in it has gradients, and adapters are there (`trainable.freeze`).
+        thinker: after `trainable.freeze`, which tells what is trained.
         processes: among which the model is divided.
         half: matrix products run in bfloat16.
         masked: several sequences in one row are told apart by a mask.

@@ -1,6 +1,6 @@
-"""What a run goes on from: trained weights and optimizer, each process's part written by itself.
+"""States that a run goes on from: trained weights and optimizer. Each process writes its own part.
 
-A state that was written by some processes is read by any other number of them.
+A state that was written by some number of processes can be read by any other number.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from relisten.train.exporting import step_name
 from relisten.train.parallel import ProcessGroup
 
 _TRAINED: Final = StateDictOptions(ignore_frozen_params=True, strict=False)
-"""Not strict: what is frozen is missing. That nothing else is, reading the files makes sure of."""
+"""Not strict, since frozen weights are not stored. Reading the files checks that nothing else is missing."""
 
 
 class States:
-    """The states in `folder`, one sub-folder for each number of steps done.
+    """The states in `folder`, each in a folder named after the steps done.
 
     Args:
-        keep: how many of them stay.
+        keep: how many of the newest are kept.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class States:
         return int(found[-1].name.removeprefix("step-"))
 
     def save(self, done: int) -> None:
-        """Write the state after `done` steps; it appears once it is whole. Every process calls this."""
+        """Write the state after `done` steps; it appears once it is complete. Every process calls this."""
         folder = self.folder / step_name(done)
         part = folder.with_name(f".{folder.name}.part")
         if self._processes.first:
@@ -79,7 +79,7 @@ class States:
 
     def _state(self) -> dict[str, Any]:
         if not self._optimizer.state:
-            # torch makes the moments by a step without gradients, which must not count as one.
+            # torch creates the moments by a step without gradients, which must not count as a step.
             get_state_dict(self._module, self._optimizer, options=_TRAINED)
             for moments in self._optimizer.state.values():
                 moments["step"].zero_()
@@ -89,7 +89,7 @@ class States:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's remark that a single process saves alone."""
+    """Without torch's warning that a single process saves alone."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is")
         yield

@@ -1,4 +1,4 @@
-"""Makes a model trainable: what is frozen, adapters (LoRA), precision, and the parts in which it is divided."""
+"""Makes a model trainable: what is frozen, LoRA adapters, precision, checkpointing, and what is sharded."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def add_adapters(thinker: nn.Module, lora: LoraSettings, seed: int, *, audio: bo
 
 
 def need_peft() -> Any:
-    """The library of adapters.
+    """The peft library, which adapters need.
 
     Raises:
         InputError: it is not installed.
@@ -99,7 +99,7 @@ def save_adapters(adapted: Any, folder: Path, model: str, weights: Mapping[str, 
 
     Args:
         adapted: peft's model.
-        model: what they belong to, as a user names it.
+        model: the name, as a user gives it, of the model that they belong to.
         weights: of the thinker by name, the adapters' among them; None takes those in memory.
     """
     adapted.peft_config["default"].base_model_name_or_path = model
@@ -138,6 +138,6 @@ def sharded_units(family: Qwen2_5Omni) -> Iterator[nn.Module]:
 
 
 def half_precision(precision: str, device: torch.device) -> torch.dtype | None:
-    """What matrix products run in under a setting "auto", "fp32" or "bf16"; None for float32."""
+    """The half precision of matrix products for a setting "auto", "fp32" or "bf16"; None for float32."""
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     return torch.bfloat16 if half else None

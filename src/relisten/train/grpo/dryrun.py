@@ -21,20 +21,20 @@ HEARD: Final = 75
 
 
 def dry_run_grpo(config: GrpoConfig, processes: int, device: str = "cuda") -> DryRun:
-    """Build what `config` trains without weights, and count. Every process holds all of the model, or where it is
-    divided, a part of what training needs and all of what answers.
+    """Build the model of `config` without weights, and count. Every process holds the whole model, or where it is
+    divided, a part of what training needs and a whole copy to answer from.
 
     Memory is for answers that are as long as they may be, behind a prompt of `PROMPT` tokens.
 
     Raises:
-        InputError: the model is neither at hand nor known, the reward is none, or the questions cannot be read.
+        InputError: the model is neither at hand nor known, nor is the reward, or the questions cannot be read.
     """
     Reward.parse(config.reward)
     family, thinker = outline(config.model)
     freeze(thinker, config.lora, config.train_audio, config.seed)
     half = half_precision(config.precision, torch.device(device)) is not None
     divided = config.divided and processes > 1
-    # What is divided is kept in the precision of the run but for what is trained; what is not, in float32.
+    # A divided model is held in the precision of the run, but for trained weights; an undivided one in float32.
     compute = 2 if divided and half else 4
     memory = pass_memory(
         thinker,
@@ -73,14 +73,15 @@ def _size(module: Any) -> int:
 
 
 def _reference(config: GrpoConfig, thinker: Any, divided: bool) -> int:
-    """Parameters of the frozen copy; adapters need none, and a frozen tower is shared unless it is divided."""
+    """Parameters of the frozen copy. Adapters need none, since they can be switched off; a frozen tower is shared
+    with the model in training, unless that is divided."""
     if not config.kl or config.lora_rank:
         return 0
     return _size(thinker) - (0 if config.train_audio or divided else _size(thinker.get_submodule(AUDIO_TOWER)))
 
 
 def _cached(config: GrpoConfig, thinker: Any) -> int:
-    """Numbers in the keys and values while answers are sampled."""
+    """Numbers in the cache of keys and values while answers are sampled."""
     text = thinker.config.text_config
     width: int = text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
     layers: int = text.num_hidden_layers

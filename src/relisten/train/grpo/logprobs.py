@@ -1,11 +1,11 @@
-"""Log-probs of the tokens of traces under a model in training: what it was given, what it sampled, what it heard.
+"""Log-probs of the sampled tokens of traces under a model in training, in the context that they were sampled in.
 
 Ids are those of the trace, never text tokenised again. A token is scored from the same context that it was sampled
 in: the question's clip, crops at their own length, and every token before it. Two ways through the model:
 
 * `train.forward` for sound that fits one chunk of the audio tower: answers about one clip share its prefix.
-* the stock modules, called as modules, so that adapters and gradient checkpointing work, for sound of any length:
-  whole sequences one after the other in a row, each attending to itself alone.
+* transformers' own modules, for sound of any length, and with adapters or gradient checkpointing: whole sequences
+  one after the other in a row, each attending to itself alone.
 
 Either way a clip is encoded once for all answers about it, and where the audio tower is frozen, once a step.
 """
@@ -34,20 +34,20 @@ from relisten.train import forward
 from relisten.train.batches import Batcher, Branch
 
 _LOGITS_AT_ONCE: Final = 1 << 25
-"""Logits held at once in the backward pass: beyond this they are computed again, part by part."""
+"""Most logits kept for the backward pass; more of them are computed again there, part by part."""
 
 
 @dataclass(frozen=True, eq=False)
 class Laid:
     """A trace laid out for a model.
 
-    `branch.weights` are the trace's loss mask behind the prefix.
+    `branch.weights` are the part of the trace's loss mask that follows the prefix.
     """
 
     prefix: tuple[int, ...]
     """Ids up to the end of the question's clip, its placeholders included."""
     audio: slice
-    """Where those stand."""
+    """Where in `prefix` the placeholders are."""
     clip: Clip
     branch: Branch
 
@@ -108,12 +108,12 @@ class Part:
     """Answers that go through the model at once; made by `Scorer.split`."""
 
     members: tuple[int, ...]
-    """Positions in what was split."""
+    """The places of these answers in the list that was split."""
     laid: tuple[Laid, ...]
     batch: forward.Batch | None
-    """None: by the stock modules."""
+    """None where transformers' modules score this part."""
     heard: tuple[Any, ...] | None
-    """What a frozen audio tower says of the clips and crops."""
+    """The encoded clips and crops, where the audio tower is frozen."""
 
     @property
     def num_sampled(self) -> int:
@@ -126,13 +126,11 @@ class Scorer:
     Args:
         family: the model, or the reference: anything with the same tokenizer and audio front end.
         dtype: of matrix products; weights keep theirs.
-        budget: positions computed at once, without the padding of answers of similar length; a longer answer goes
-            alone.
-        hears_trained: whether gradients flow into the audio tower; else sound is encoded once by `split`.
-        shared: use the shared-prefix forward on CPUs, where clips and crops are short enough; it does not see
-            adapters.
-        gathered: the module through which a model that is divided among processes is reached. Every process must
-            then score as many parts; sound is encoded whenever a part is scored.
+        budget: positions computed at once, not counting padding; an answer that is longer is scored alone.
+        hears_trained: whether gradients flow into the audio tower; if not, `split` encodes sound once.
+        shared: use the shared-prefix forward on CPUs, where clips and crops are short enough; it ignores adapters.
+        gathered: gathers the weights of a model that is divided among processes (`parallel.Gathered`). Every
+            process must then score equally many parts; sound is encoded whenever a part is scored.
     """
 
     def __init__(
@@ -251,7 +249,7 @@ class Scorer:
 
 
 def nothing_learned(family: Qwen2_5Omni) -> Laid:
-    """A second of silence and no sampled token: stands in where a process has no part left and others have."""
+    """A second of silence and no sampled token, for a process that has no part left while others have."""
     clip = Clip(np.zeros(SAMPLE_RATE, np.float32))
     prompt = family.prompt(Question("?"), clip, Format.TEXT).span(family)
     return lay_out(Trace("?", (), (prompt,), Finish.NO_ANSWER, Format.TEXT), clip, family)
@@ -273,7 +271,7 @@ def _shared_batch(batcher: Batcher, laid: Sequence[Laid]) -> forward.Batch:
 
 
 def _equal_groups(members: list[int], groups: int) -> list[list[int]]:
-    """All but the last one equally large. `batches.evenly` would change a run's numbers in their last bits."""
+    """Groups of equal size, but for the last. `batches.evenly` would change a run's numbers in their last bits."""
     size = -(-len(members) // groups)
     return [members[first : first + size] for first in range(0, len(members), size)]
 

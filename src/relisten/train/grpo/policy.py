@@ -32,13 +32,14 @@ from relisten.train.trainable import (
 class Policy:
     """
     Args:
-        team: who trains it. Where it is divided among them, each holds a part of the trained weights, their moments
-            and the reference, and all of `answering`; every one of them must then call each method as often.
+        team: the processes that train it. With `GrpoConfig.divided` each holds a part of the weights in training,
+            of their moments and of the reference, and all of `answering`; every process must then make the same
+            calls.
 
     Attributes:
         family: the model in training.
-        answering: the model to answer from: `family` itself, or where that is divided, a whole copy of it, which
-            `publish` brings up to date.
+        answering: the model to answer from: `family` itself, or if that is divided, a whole copy, which `publish`
+            brings up to date.
         trained: the parameters that are trained, by name.
         scorer: scores answers under it.
 
@@ -53,7 +54,7 @@ class Policy:
         device = resolve_device(config.device)
         half = half_precision(config.precision, torch.device(device))
         stored = "auto" if self.divided and half is not None else "float32"
-        # What will be divided is read beside the device, which need not have room for all of it at once.
+        # A model to be divided is loaded on the CPU: the device need not have room for all of it.
         family = load(config.model, stored, "cpu" if self.divided else device)
         assert isinstance(family, Qwen2_5Omni)
         self.family = family
@@ -75,7 +76,7 @@ class Policy:
         self.optimizer = adamw(self.trained.values(), config.lr, config.weight_decay, config.betas)
 
     def reference_logprobs(self, part: Part) -> Tensor | None:
-        """Those of the model at the start; None where nothing holds the policy near it."""
+        """Log-probs under the model as it was at the start; None where `kl` is 0."""
         if self._reference is None:
             return None
         with self._adapters.disable_adapter() if self._adapters is not None else contextlib.nullcontext():
@@ -83,12 +84,11 @@ class Policy:
         return found
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The thinker's tensors by the names that they have without adapters, those merged in, whole, one after the
-        other."""
+        """The thinker's whole tensors one after the other, under their names without adapters, which are merged."""
         return merge_adapters(self.family.thinker.state_dict(), self._config.lora)
 
     def publish(self) -> None:
-        """Give `answering` the weights of now; no answer is open meanwhile."""
+        """Copy the present weights to `answering`; no answer may be under way."""
         if self.divided:
             held = self.answering.thinker.state_dict()
             with torch.no_grad():
@@ -96,7 +96,7 @@ class Policy:
                     held[name].copy_(tensor)
 
     def export(self, folder: Path, steps: int) -> None:
-        """Write the model as a checkpoint that transformers loads; replaces `folder`. One process writes."""
+        """Write the model to `folder` as a checkpoint that transformers loads. Every process calls this."""
         weights = {}
         for name, tensor in self.weights():
             if self._team.first:
@@ -118,7 +118,7 @@ class Policy:
         )
 
     def _scorer(self, family: Qwen2_5Omni, half: torch.dtype | None) -> Scorer:
-        """Scores under `family`, which is divided first where the policy is."""
+        """Scores under `family`, which is divided here if the policy is."""
         gathered = None
         if self.divided:
             gathered = Gathered(family.thinker)
@@ -134,10 +134,10 @@ class Policy:
         )
 
     def _frozen_copy(self) -> Qwen2_5Omni | None:
-        """The model at the start; None where nothing is held near it, and with adapters, which leave it be."""
+        """A copy of the model at the start; None where `kl` is 0, and with adapters, which can be switched off."""
         if not self._config.kl or self._adapters is not None:
             return None
-        # A frozen tower is shared; a divided one belongs to one model alone.
+        # A frozen tower can be shared, but a divided one belongs to one model alone.
         shared = [] if self._config.train_audio or self.divided else [self.family.audio_tower]
         reference = _copy(self.family, shared)
         reference.thinker.requires_grad_(False)
@@ -145,7 +145,7 @@ class Policy:
 
 
 def _copy(family: Qwen2_5Omni, shared: Sequence[nn.Module] = ()) -> Qwen2_5Omni:
-    """The model once more, with weights of its own but for those of `shared`."""
+    """A copy of the model with weights of its own, except for the modules in `shared`."""
     copied = copy.copy(family)
     copied.thinker = copy.deepcopy(family.thinker, {id(module): module for module in shared})
     return copied

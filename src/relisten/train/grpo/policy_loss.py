@@ -23,7 +23,7 @@ from relisten.train.grpo.config import Averaging
 
 EPSILON: Final = 1e-6
 """Added to the deviation that normalises advantages."""
-_MOST = 20.0  # of a log-ratio: e^20 is as good as infinite, and finite
+_MOST = 20.0  # largest log-ratio: e^20 is as good as infinite, but finite
 
 
 def group_advantages(rewards: Sequence[float], normalise: bool = True) -> tuple[float, ...] | None:
@@ -47,10 +47,10 @@ def group_advantages(rewards: Sequence[float], normalise: bool = True) -> tuple[
 
 
 def token_weights(lengths: Sequence[int], averaging: Averaging, constant: int) -> list[float]:
-    """What each token of each answer of one update weighs in its loss, so that losses of parts of it add up.
+    """For each answer of an update, the weight of each of its tokens, so that losses of parts of the update add up.
 
     Args:
-        lengths: sampled tokens of every answer; 0 for one without loss, which counts as an answer all the same.
+        lengths: sampled tokens of every answer; 0 for one without loss, which still counts as an answer.
         constant: the divisor of `Averaging.CONSTANT`.
     """
     if averaging is Averaging.TOKEN:
@@ -88,11 +88,11 @@ class Sums(NamedTuple):
 
     tokens: float = 0.0
     clipped: float = 0.0
-    """Tokens whose gradient the clip took."""
+    """Tokens without a policy gradient, since their ratio was clipped."""
     kl: float = 0.0
-    """To the reference, k3."""
+    """Divergence from the reference (k3)."""
     drift: float = 0.0
-    """From the old policy, k3."""
+    """Divergence from the old policy (k3)."""
     entropy: float = 0.0
 
     def plus(self, other: Sums) -> Sums:
@@ -100,7 +100,7 @@ class Sums(NamedTuple):
 
 
 def policy_loss(logprobs: Tensor, entropies: Tensor, tokens: Tokens, objective: Objective) -> tuple[Tensor, Sums]:
-    """The weighted sum of the tokens' losses (a scalar with gradient), and what happened.
+    """The weighted sum of the tokens' losses (a scalar with gradient), and sums for the metrics.
 
     Args:
         logprobs: (T,) under the policy that is trained, with gradient.

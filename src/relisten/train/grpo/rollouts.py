@@ -24,7 +24,7 @@ from relisten.train.grpo.config import GrpoConfig
 from relisten.train.rewards import Reward, Score
 
 _DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16"}
-_GPU_SHARE: Final = 0.4  # of its memory for vLLM; training needs the rest
+_GPU_SHARE: Final = 0.4  # share of the GPU's memory that vLLM takes; training needs the rest
 
 
 @runtime_checkable
@@ -32,15 +32,15 @@ class TakesWeights(Protocol):
     """An engine with weights of its own, which a trainer keeps up to date."""
 
     def update_weights(self, tensors: Iterable[tuple[str, Tensor]]) -> object:
-        """Replace the thinker's tensors, by the names of its `state_dict`. No answer is open meanwhile."""
+        """Replace the thinker's tensors, which have the names of its `state_dict`. No answer is under way."""
 
 
 def make_engine(config: GrpoConfig, family: Qwen2_5Omni) -> Engine:
-    """What answers in a run of `config`.
+    """The engine that answers in a run of `config`.
 
     Args:
-        family: the model in training. Native answers come from its very weights, in lockstep, so that a run that
-            goes on finds the same ones; vLLM has those of the checkpoint that training starts from.
+        family: the model in training. The native engine answers from these very weights, in lockstep, so that a run
+            that goes on samples the same answers; vLLM loads the checkpoint that training starts from.
 
     Raises:
         InputError: vLLM is not installed, or does not take its options.
@@ -62,15 +62,15 @@ class Rollout:
 
     question: Question
     clip: Clip | None
-    """None where the question's sound could not be read, or is with the process that this answer comes from."""
+    """None where the sound could not be read, and in answers from another process, which has it."""
     trace: Trace
     score: Score | None
     """None for an answer that failed: it earned nothing and teaches nothing."""
     advantage: float | None = None
-    """None also in a group that teaches nothing."""
+    """None for an answer that failed, and in a group that teaches nothing."""
 
     def to_json(self, full: bool) -> dict[str, Any]:
-        """What is kept of it: all of the trace, or what one wants to read."""
+        """Its row in `rollouts/`: the whole trace if `full`, else what people want to read."""
         told = self.trace.to_json()
         if not full:
             kept = ("id", "question", "answer", "text", "segments", "finish", "error")
@@ -97,10 +97,10 @@ def roll_out(
     nothing.
 
     Args:
-        sampling: of every answer but for the seed, which is drawn for each from `seed`, the question's place and
-            the answer's.
-        places: of the questions; None counts them.
-        on_answer: called when one is there.
+        sampling: of every answer, but for its seed, which is drawn from `seed`, the question's place and the
+            answer's.
+        places: the questions' places in the step, for these seeds; None counts them.
+        on_answer: called after every answer.
     """
     seeds = [(*seed, place) for place in places or range(len(questions))]
     return asyncio.run(_all(engine, questions, count, reward, format, sampling, seeds, on_answer))
@@ -136,7 +136,7 @@ async def _all(
             [asyncio.ensure_future(one(place, member)) for member in range(count)]
             for place in range(len(questions))
         ]
-        await asyncio.sleep(0)  # every answer gets to where it waits for its first token
+        await asyncio.sleep(0)  # lets every answer get to where it waits for its first token
     try:
         return [[await task for task in group] for group in tasks]
     finally:

@@ -1,4 +1,4 @@
-"""What a step of reinforcement learning tells about itself, and what in it should worry."""
+"""Numbers of a step of reinforcement learning, and warnings about them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.rollouts import Rollout
 from relisten.train.rewards import distinct_share
 
-_GAP: Final = 1e-4  # the native engine in float32 against the trainer
-_FOREIGN_GAP: Final = 0.1  # mean of another engine; bfloat16 makes some hundredths
+_GAP: Final = 1e-4  # largest difference between the native engine and the trainer in float32
+_FOREIGN_GAP: Final = 0.1  # mean difference of another engine; bfloat16 makes some hundredths
 _WORD: Final = re.compile(r"\w+")
 
 
 def mean(values: Iterable[float]) -> float:
-    """The mean, 0 of nothing."""
+    """The mean; 0 if there are no values."""
     listed = list(values)
     return math.fsum(listed) / len(listed) if listed else 0.0
 
@@ -51,8 +51,8 @@ def answers_stats(rollouts: Sequence[Rollout], max_listens: int) -> dict[str, fl
 
 
 def validation_stats(rollouts: Sequence[Rollout], max_listens: int) -> dict[str, float]:
-    """The same of validation answers, each name with `val_` in front, and the share that is right of every kind
-    (`metadata["kind"]`) of questions."""
+    """`answers_stats` of validation answers, with `val_` before each name, and the share of right answers to each
+    kind of question (`metadata["kind"]`)."""
     kinds: dict[str, list[bool]] = {}
     for one in rollouts:
         if one.score is not None and isinstance(kind := one.question.metadata.get("kind"), str):
@@ -62,10 +62,10 @@ def validation_stats(rollouts: Sequence[Rollout], max_listens: int) -> dict[str,
 
 
 def warnings(values: Mapping[str, float], config: GrpoConfig, exact: bool) -> list[str]:
-    """What in a step's numbers should worry, in words.
+    """What is worrying in a step's numbers, in words.
 
     Args:
-        exact: the engine computes as the trainer does, so that their log-probs must agree.
+        exact: whether the engine computes as the trainer does, so that their log-probs must agree.
     """
     found = []
     if config.format is Format.INTERLEAVED and config.max_listens:

@@ -20,9 +20,10 @@ _BUCKET = 1 << 25
 
 
 class Team:
-    """
+    """The processes that train one policy together, or a single one.
+
     Args:
-        processes: None for a process alone, which needs nothing installed.
+        processes: None for a single one, which needs nothing installed.
     """
 
     def __init__(self, processes: Processes | None = None) -> None:
@@ -32,11 +33,11 @@ class Team:
         self.first = self.index == 0
 
     def share(self, length: int) -> range:
-        """The places among `length` that are this process's."""
+        """This process's part of the places 0 .. `length` - 1."""
         return range(self.index, length, self.count)
 
     def gather(self, values: Sequence[T]) -> list[T]:
-        """What every process has for the places of its `share`, in the order of the places."""
+        """Every process's values for its `share`, in the order of the places."""
         if self.count == 1:
             return list(values)
         parts: list[Sequence[T]] = [[] for _ in range(self.count)]
@@ -85,7 +86,7 @@ class Team:
             raise problem
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process calls this."""
         if self._processes is not None:
             self._processes.wait()
 

@@ -1,11 +1,11 @@
 """Reinforcement learning on questions with reference answers (Echo, stage 2); `relisten train grpo`.
 
 A step samples a group of answers to each of some questions, scores them, and raises the probability of what earned
-more than its group's mean (`policy_loss` has the formula). What is learned from is the trace: the ids that were
-sampled, the end of turn included, each in the context it was sampled in. Prompt and inserted sound have no loss. An
-answer that was cut off is learned from as far as it goes, unless `unfinished` is "mask"; its end has no loss, since
-none was sampled. An answer that failed is recorded and left out. A group whose answers all earn the same is counted
-and left out, of the divergence, too.
+more than its group's mean (`policy_loss` has the formula). It learns from traces: from the ids that were sampled,
+the end of turn included, each in the context it was sampled in. Prompt and inserted sound have no loss. An answer
+that was cut off is learned from as far as it goes, unless `unfinished` is "mask"; no end of turn is learned from
+it, since none was sampled. An answer that failed is recorded and left out. A group whose answers all earn the same
+reward is counted, but adds neither policy loss nor divergence.
 
 A run lives in one folder:
 
@@ -15,9 +15,8 @@ A run lives in one folder:
 | `metrics.jsonl`, `tensorboard/` | numbers of every step (`step_stats` and below) |
 | `rollouts/step-000001.jsonl` | every answer: what it earned, and why |
 | `states/step-000020/` | what the run goes on from: trained weights, optimizer, step |
-| `checkpoints/step-000020/`, `checkpoint/` | models as transformers loads them; the latter is the last |
-
-A run whose loss comes to no number leaves the weights from before that in `checkpoints`, too.
+| `checkpoint/` | the trained model, as transformers loads it; `training.json` says how it was made |
+| `checkpoints/step-000020/` | the same every `export_every` steps, and where the loss came to no number |
 
 The same command goes on with a run that was ended, and gives the losses that it would have given: the order of
 questions and every answer's seed follow from the configuration, and with the native engine in lockstep answers are
@@ -61,7 +60,7 @@ from relisten.train.watch import Watch
 
 _TRAINING: Final = 0
 _VALIDATING: Final = 1
-"""Kinds of rollouts, so that their seeds differ."""
+"""Kinds of rollouts; a part of their seeds, so that these differ."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Trained:
     checkpoint: Path
     steps: int
     last: Mapping[str, float]
-    """Numbers of the last step, its validation among them."""
+    """Numbers of the last step, with its validation."""
 
 
 def train_grpo(
@@ -84,14 +83,14 @@ def train_grpo(
 ) -> Trained:
     """Run or go on with a run in `out`.
 
-    Of several processes each answers and learns from its share of a step's questions, and holds the whole model, or
-    with `GrpoConfig.divided` a part of what training needs; together they do what one would do, up to rounding.
-    Every one of them calls this with the same arguments.
+    With several processes, each answers and learns from its share of a step's questions. Each holds the whole
+    model, or with `GrpoConfig.divided` a part of what training needs. Together they do what one would do, up to
+    rounding. Every process makes this call with the same arguments.
 
     Args:
         processes: those that were launched together; None is this process alone, which needs nothing installed.
-        engine: makes what answers from the model in training; None takes what `config` names.
-            One with weights of its own is given them anew after every step (`TakesWeights`).
+        engine: makes the engine that answers from the model in training; None takes the one that `config` names. An
+            engine with weights of its own (`TakesWeights`) is given the new ones after every step.
 
     Raises:
         InputError: the model, the questions, the reward or the folder cannot be used.
@@ -135,7 +134,7 @@ class _Run:
         self.validation = self.validation[: config.validation_size or None]
         self.steps = config.steps or config.epochs * steps_of_epoch(len(self.questions), config.batch_size)
         self.policy = Policy(config, team)
-        # Two, since it is the next step's answers that tell whether the weights of one are any good.
+        # Two, since only the next step's answers tell whether the weights of a state are any good.
         self.states = States(out / "states", self.policy.family.thinker, self.policy.optimizer, team, keep=2)
         self.done = self.states.restore()
         self.metrics: Metrics | None = None
@@ -180,14 +179,14 @@ class _Run:
                 self.watch.on_note(f"step {self.done}: {warning}")
 
     def _keep(self, last: bool) -> None:
-        # The checkpoint first: a run that is killed in between makes it once more.
+        # The checkpoint before the state: a run that is killed in between writes the checkpoint again.
         if self.config.export_every and self.done % self.config.export_every == 0:
             self._export_now()
         if last or self.done % self.config.save_every == 0:
             self.states.save(self.done)
 
     def _export_now(self) -> Path:
-        """Write a checkpoint of the weights of now, named after the steps done."""
+        """Write a checkpoint of the present weights, named after the steps done."""
         folder = export_folder(self.out, self.done)
         self.policy.export(folder, self.done)
         return folder
@@ -206,7 +205,7 @@ class _Run:
         taught = [group for group in groups if any(one.advantage is not None for one in group)]
         values |= {"groups": len(groups), "groups_even": len(groups) - len(taught), "lr": lr}
         gaps = Gaps()
-        # Evenly: loss is averaged over an update, so that a question left alone in one would make a whole step.
+        # Evenly, since the loss is averaged over an update: a question left alone would weigh as much as many.
         parts = even_parts(taught, config.update_size)
         prepared = [update for part in parts if (update := self.updates.prepare(part, gaps)) is not None]
         ready = time.perf_counter()
@@ -230,7 +229,7 @@ class _Run:
         }
 
     def _stepped_back(self, step: int, why: str) -> DivergedError:
-        """The weights of now are of no use: what is kept are those of the newest state, if there is one."""
+        """The error for weights that are of no use; writes a checkpoint of the newest state, if there is one."""
         self.done = self.states.restore()
         kept = f"The last good weights are in {self._export_now()}" if self.done else "None before them were kept"
         return DivergedError(
@@ -239,13 +238,13 @@ class _Run:
         )
 
     def _publish(self) -> None:
-        """Whoever answers takes over the weights of now."""
+        """Give the present weights to what answers."""
         self.policy.publish()
         if isinstance(self.engine, TakesWeights):
             self.engine.update_weights(self.policy.weights())
 
     def _roll_out(self, step: int) -> list[list[Rollout]]:
-        """The step's groups of answers with their advantages, all of them recorded."""
+        """Sample, score and record the step's groups of answers; they come with their advantages."""
         config = self.config
         chosen = members_of_step(len(self.questions), config.batch_size, config.seed, step)
         asked = [self.questions[i] for i in chosen]
@@ -267,7 +266,7 @@ class _Run:
     def _ask(
         self, questions: Sequence[Question], count: int, temperature: float, seed: Sequence[int]
     ) -> list[list[Rollout]]:
-        """Every process asks its share, and learns what became of the others', but for their sound."""
+        """Groups of answers. Every process asks its share of the questions, and gets the others' without sound."""
         places = self.team.share(len(questions))
         own = roll_out(
             self.engine,

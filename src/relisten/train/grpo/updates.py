@@ -32,7 +32,7 @@ class NotFiniteError(RelistenError, ArithmeticError):
     """A loss or a gradient is no number; nothing was changed by it.
 
     Args:
-        spoilt: the weights give no numbers any more, by an update that came before.
+        spoilt: an earlier update has left weights that give no numbers.
     """
 
     def __init__(self, message: str, spoilt: bool) -> None:
@@ -42,7 +42,7 @@ class NotFiniteError(RelistenError, ArithmeticError):
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """Answers that go through the model at once, and what is known of their tokens."""
+    """Answers that go through the model together, and what is known of their tokens."""
 
     part: Part
     tokens: Tokens
@@ -51,10 +51,10 @@ class Pass:
 
 
 class Gaps:
-    """How far engine and trainer are apart in log-probs of the same tokens.
+    """How far engine and trainer differ in log-probs of the same tokens.
 
-    Where the engine's are taken for the trainer's own, only the first update of a step is compared: behind it the
-    weights are no longer those that the answers were sampled with. Else every token is.
+    Where the engine's are used as if they were the trainer's, only the first update of a step is compared: after it
+    the weights are no longer those that sampled the answers. Otherwise every token is compared.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Gaps:
         self.most = 0.0
 
     def over(self, team: Team) -> dict[str, float]:
-        """Mean and largest over all processes."""
+        """Mean and maximum over all processes."""
         total, count = team.sum([self._total, self._count])
         return {"gap_mean": total / max(1.0, count), "gap_max": team.most(self.most)}
 
@@ -77,7 +77,7 @@ class Gaps:
 
 
 def with_advantages(group: Sequence[Rollout], normalise: bool) -> list[Rollout]:
-    """The group with advantages of those that did not fail; without any where it teaches nothing."""
+    """The group with advantages for answers that did not fail; without any if it teaches nothing."""
     found = group_advantages([one.score.total for one in group if one.score is not None], normalise)
     if found is None:
         return list(group)
@@ -89,8 +89,9 @@ class Updates:
     """Makes the updates of one step after another.
 
     Args:
-        exact: the engine's log-probs are the trainer's own; else they are computed anew, and the engine's weigh.
-        team: those who make the same updates, each with gradients of the answers it has the sound of.
+        exact: use the engine's log-probs as the trainer's own; else compute them anew, and weigh tokens by how much
+            the engine's differ.
+        team: the processes that make the same updates, each with gradients of the answers whose sound it has.
     """
 
     def __init__(self, policy: Policy, config: GrpoConfig, exact: bool, team: Team | None = None) -> None:
@@ -101,13 +102,13 @@ class Updates:
         self._objective = Objective(config.clip_low, config.clip_high, config.kl, config.entropy)
 
     def prepare(self, groups: Sequence[Sequence[Rollout]], gaps: Gaps) -> list[Pass] | None:
-        """One update's answers, laid out and divided, with everything that stays as it is while updates are made.
+        """One update's answers, laid out and divided into passes, with all that stays fixed while updates are made.
 
-        An answer without loss (`GrpoConfig.unfinished`) still counts as one where tokens are averaged, and so does
-        one of another process, which has its sound.
+        Answers without loss (`GrpoConfig.unfinished`), and those whose sound another process has, still count where
+        tokens are averaged.
 
         Returns:
-            This process's passes, as many as any other's where the policy is divided; None where no process has
+            This process's passes, as many as every other's if the policy is divided; None if no process has
             anything to learn.
         """
         config = self._config
@@ -133,7 +134,7 @@ class Updates:
         return passes
 
     def make(self, updates: Sequence[Sequence[Pass]], gaps: Gaps) -> dict[str, float]:
-        """Each update once an inner epoch; returns what happened, means over updates and over tokens.
+        """Make each update once an inner epoch; returns means over updates and over tokens.
 
         Raises:
             NotFiniteError: the weights are those from before the update that came to no number.
@@ -144,7 +145,7 @@ class Updates:
         parameters = list(self._policy.trained.values())
         for _ in range(self._config.inner_epochs):
             for update in updates:
-                # Before the first one the weights are still those that the answers were sampled with.
+                # Only before the first one are the weights those that sampled the answers.
                 loss, found = self._accumulate(update, gaps if self._exact and not losses else None)
                 norm = float(whole(nn.utils.clip_grad_norm_(parameters, self._config.clip_norm or math.inf)))
                 if not math.isfinite(loss) or not math.isfinite(norm):
@@ -190,18 +191,18 @@ class Updates:
         return Pass(part, Tokens(old, advantages, spread, reference, importance), sampled)
 
     def _accumulate(self, update: Sequence[Pass], gaps: Gaps | None) -> tuple[float, Sums]:
-        """Gradients of one update; its loss, and what happened in it."""
+        """Compute the gradients of one update; returns its loss, and sums over its tokens."""
         policy = self._policy
         policy.optimizer.zero_grad(set_to_none=True)
         total, sums = 0.0, Sums()
-        # Activations are given up and computed again in training mode alone; there is no dropout.
+        # Activations are computed again in training mode only; there is no dropout that it could turn on.
         policy.family.thinker.train(self._config.gradient_checkpointing)
         for one in update:
             scores = policy.scorer(one.part)
             if gaps is not None:
                 gaps.add(scores.logprobs, one.sampled)
             loss, found = policy_loss(scores.logprobs, scores.entropies, one.tokens, self._objective)
-            # Gradients of a divided policy are averaged over the processes; they must be summed.
+            # Gradients of a divided policy are averaged over the processes, but must be summed.
             (loss * (self._team.count if policy.divided else 1)).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
             sums = sums.plus(found)

@@ -1,4 +1,4 @@
-"""What a training run is: its stages, its data and the sizes of the model. Plain data; nothing runs here."""
+"""Settings of a training from scratch: stages, data and sizes of the model. Plain data; nothing runs here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from relisten.train.scratch.tasks import TASKS
 
 @dataclass(frozen=True)
 class Stage:
-    """Some steps of one kind.
+    """A number of steps with one mix of tasks.
 
     `mix` maps tasks (`tasks.TASKS`) to their shares of the steps; a stage without one trains the audio tower alone.
     The learning rate rises over `warmup` steps, stays, and falls linearly to `last_lr` x `lr` over the last `decay`
@@ -33,7 +33,7 @@ class Stage:
     rows: int = 8
     """Clips a process sees each step."""
     asked: int = 4
-    """Branches a clip."""
+    """Questions about each clip."""
     longest: float = 10.0
     """Clips longer than this many seconds are left out."""
     shortest: float = 0.0
@@ -41,11 +41,11 @@ class Stage:
     decay: float = 1.0
     last_lr: float = 0.05
     heard: float = 1.0
-    """Loss weight of text that follows an inserted crop, thus tells what is heard there."""
+    """Loss weight of text that follows an inserted crop and so tells what is heard in it."""
     onsets: float = 0.0
-    """Weight of the audio tower's onset loss beside that of the responses."""
+    """Weight of the audio tower's onset loss, which is added to that of the responses."""
     traits: float = 0.0
-    """Weight of what is told of each sound (`encoder.TRAITS`) within the onset loss."""
+    """Weight within the onset loss of the traits of each sound (`encoder.TRAITS`)."""
 
     def __post_init__(self) -> None:
         unknown = [task for task, _ in self.mix if task not in TASKS]
@@ -91,7 +91,7 @@ class ScratchConfig:
 
     @property
     def digest(self) -> str:
-        """A run goes on only from a state of the same configuration."""
+        """Names the configuration; a run goes on only with the same."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 

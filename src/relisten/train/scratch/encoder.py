@@ -1,4 +1,4 @@
-"""The audio tower's own exercise: which label starts in which frame, and what can be told of that sound.
+"""The audio tower's own exercise: which sound starts in which frame, and traits of that sound.
 
 Alone it comes first and teaches in minutes what the language model's loss takes far longer for; beside that loss it
 keeps the tower from losing labels again (without it, the share of labels that a linear probe reads fell from 79 to
@@ -25,19 +25,19 @@ from relisten.data.timbres import LABELS
 POSITIVE_WEIGHT: Final = 6.0
 """Onsets are rare: about one frame in twenty has one."""
 TRAITS: Final = ("since", "level", "pitch", "length", "gap")
-"""What is told of a sound in the frame where it starts, each scaled to be about 1 in size: seconds since the sound
-before it (who reads event by event then finds the next one), level, pitch, length where it holds and stops, and
-the time until the next sound as a part of the longest such time."""
+"""What is predicted of a sound in the frame where it starts, each scaled to be about 1 in size: seconds since the
+sound before it (which helps to read sound by sound), level, pitch, length if it holds and stops within the clip,
+and the time until the next sound over the longest such time."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What N sounds of F frames hold."""
+    """Targets for N clips of F frames."""
 
     onsets: Tensor
     """(N, F, labels) of 0 and 1."""
     traits: Tensor
-    """(N, F, traits); NaN where there is nothing to tell."""
+    """(N, F, traits); NaN where there is no such trait."""
 
 
 class OnsetHead(nn.Module):
@@ -54,12 +54,12 @@ class OnsetHead(nn.Module):
 
 
 def frame_rate(hop_length: int) -> float:
-    """States before pooling a second: one for two mel frames."""
+    """States before pooling per second: one for every two mel frames."""
     return SAMPLE_RATE / hop_length / 2
 
 
 def targets(scenes: Sequence[Scene], frames: int, rate: float) -> Wanted:
-    """What `OnsetHead` should say of the scenes' sound."""
+    """What `OnsetHead` should predict for the scenes' sound."""
     onsets = np.zeros((len(scenes), frames, len(LABELS)), np.float32)
     traits = np.full((len(scenes), frames, len(TRAITS)), np.nan, np.float32)
     for row, scene in enumerate(scenes):
@@ -89,9 +89,8 @@ def _traits(events: Sequence[Event], duration: float) -> list[tuple[float, ...]]
 
 
 def loss(values: Tensor, lengths: Tensor, wanted: Wanted, traits: float = 0.0) -> Tensor:
-    """Mean binary cross-entropy over the frames that exist, onsets weighing `POSITIVE_WEIGHT` times.
-
-    To it comes, `traits` times, the mean absolute error (smooth below 0.1) of what is told where a sound starts.
+    """Mean binary cross-entropy over the frames that exist, onsets weighing `POSITIVE_WEIGHT` times, plus `traits`
+    times the mean absolute error (smooth below 0.1) of the traits where a sound starts.
     """
     each = F.binary_cross_entropy_with_logits(
         values[..., : len(LABELS)].float(),

@@ -1,4 +1,4 @@
-"""What is learned from a scene: question answering in the three formats, and the listening exercises before it."""
+"""Tasks about a scene's sound: answering questions in the three formats, and listening exercises before that."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ QUALITY_WEIGHTS: Final[Mapping[str, float]] = {
     "duration": 1.0, "longest_gap": 0.5, "louder": 2.0, "higher": 2.0,
 }  # fmt: skip
 _OFF: Final = 0.22
-"""Logarithm of how far a length may be told off: below half of the smallest step between choices, 1.6."""
+"""Largest error of a length that is told, as a logarithm: below half of the smallest ratio of choices, 1.6."""
 _LABEL = "|".join(re.escape(label) for label in LABELS)
 _HEARD = re.compile(
     rf"(?:,(?: a long gap,)?)? \d+\.\d (?:{_LABEL})|(?<!from)(?<! s) -?\d+ dB| key \d+|, a long gap"
@@ -60,8 +60,8 @@ def answer(scene: Scene, rng: Rng, count: int) -> list[Target]:
 
 
 def answer_qualities(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """The same about lengths, levels and pitches alone, which few scenes allow to ask about. Every other length has
-    no choices, since a length that is one of three can be guessed without hearing it."""
+    """`answer` about lengths, levels and pitches alone, which few scenes allow to ask about. Every other question
+    about a length has no choices, since one of three lengths can be guessed without hearing it."""
     targets = []
     for example in make_examples(scene, rng, QUALITY_WEIGHTS, per_scene=count):
         if example.kind == "duration" and rng.random() < 0.5:
@@ -72,7 +72,7 @@ def answer_qualities(scene: Scene, rng: Rng, count: int) -> list[Target]:
 
 
 def measure(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """Crops given from outside, and of every sound in them its level, its pitch or its length, where it has one."""
+    """Crops given from outside; of every sound in them its level, pitch or length is told, if it has one."""
     subject = as_subject(scene)
     lengths = {
         event.onset: seconds_text(event.duration)
@@ -90,7 +90,7 @@ def measure(scene: Scene, rng: Rng, count: int) -> list[Target]:
         question = pick(rng, questions)
         segment = Segment(*_window(scene, rng, 1.5, 5.0))
         notes = measured[question]
-        if notes is lengths:  # of a sound that goes on behind the crop nobody hears how long
+        if notes is lengths:  # how long a sound goes on behind the crop cannot be heard
             whole = {event.onset for event in scene.events if event.offset <= segment.end}
             notes = {at: note for at, note in lengths.items() if at in whole}
         label = pick(rng, sorted({event.label for event in scene.events}))
@@ -103,12 +103,12 @@ def measure(scene: Scene, rng: Rng, count: int) -> list[Target]:
 
 
 def answer_given(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """The same where the segments are given from outside: what is in them and what follows, not which to take."""
+    """`answer` with segments given from outside: what is in them and what follows is learned, not which to take."""
     return [replace(target, chooses=False) for target in answer(scene, rng, count)]
 
 
 def answer_in_text(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """The same reasoning with its segments told in words."""
+    """`answer` with its segments told in words."""
     return [without_tags(target) for target in answer(scene, rng, count)]
 
 
@@ -124,7 +124,7 @@ def describe(scene: Scene, rng: Rng, count: int) -> list[Target]:
 
 
 def transcribe(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """Crops given from outside, one after the other, and what is in them with a running count of one label.
+    """Crops given from outside, one after the other; what is in them is told, with a running count of one label.
 
     The turn never ends behind a crop: what a crop holds is told in the middle of a sentence.
     """
@@ -142,16 +142,17 @@ def transcribe(scene: Scene, rng: Rng, count: int) -> list[Target]:
 
 
 def reason(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """Conclusions and running counts from what is said to be heard: the labels are given, the sound tells nothing.
+    """Conclusions and running counts from what the response says is heard; that is given, so no sound is needed.
 
-    Cheap, since nothing is inserted and the clip can be short; what is asked, matched and counted is learned here.
+    Cheap, since nothing is inserted and the clip can be short. Understanding what is asked, matching and counting
+    are learned here.
     """
     return [concluding(target) for target in answer(scene, rng, count)]
 
 
 def conclude(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """The same for the questions whose conclusions take most thought. Lengths are told a little off: who hears them
-    is never exact, and has to take the choice that comes nearest."""
+    """`reason` for the questions with the hardest conclusions. Lengths are told with a small error, as they are
+    heard, so that the nearest choice has to be found."""
     targets = []
     for example in make_examples(scene, rng, CONCLUDE_WEIGHTS, per_scene=count):
         target = reworded(example, rng)
@@ -164,11 +165,11 @@ def conclude(scene: Scene, rng: Rng, count: int) -> list[Target]:
     return targets
 
 
-# What is made of a target, and of a way to make them
+# Changes to targets, and to functions that make them
 
 
 def slowly(make: Callable[[Scene, Rng, int], list[Target]]) -> Callable[[Scene, Rng, int], list[Target]]:
-    """The same with crops at half speed; times are told as they are in the clip."""
+    """Makes the same targets with crops at half speed; times stay those of the clip."""
 
     def made(scene: Scene, rng: Rng, count: int) -> list[Target]:
         return [replace(target, crop_speed=0.5) for target in make(scene, rng, count)]
@@ -177,8 +178,8 @@ def slowly(make: Callable[[Scene, Rng, int], list[Target]]) -> Callable[[Scene, 
 
 
 def reworded(example: Example, rng: Rng) -> Target:
-    """The same question with its choices left out, or worded in another way, and the answer with them: a user's
-    "snare drum" or "Three" must be answered as it is listed."""
+    """The question with its choices left out or worded in another way, and the answer to match: a user's "snare
+    drum" or "Three" must be answered as it is listed."""
     question, response = example.question, example.response
     chance = float(rng.random())
     if chance < 0.1 and example.kind not in ("duration", "longest_gap"):
@@ -198,18 +199,18 @@ def reworded(example: Example, rng: Rng) -> Target:
 
 
 def without_tags(target: Target) -> Target:
-    """The same with its segments told in words."""
+    """The target with its segments told in words."""
     return replace(target, response=_TAG.sub(r"\1 to \2 s", target.response))
 
 
 def concluding(target: Target) -> Target:
-    """The same where the sound tells nothing: what is heard has no loss, what follows from it has."""
+    """The target without loss on what is heard; what follows from it has loss."""
     end = _CONCLUSION.search(target.response)
     return given(target, end.start() if end else 0)
 
 
 def given(target: Target, until: int) -> Target:
-    """The same with what is heard up to character `until` given, so without loss."""
+    """The target without loss on what is heard up to character `until`."""
     heard = _HEARD.finditer(target.response, target.response.find("</seg>"), until)
     return replace(target, chooses=False, given=tuple(match.span() for match in heard))
 

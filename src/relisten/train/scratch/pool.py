@@ -39,7 +39,7 @@ class PoolConfig:
     tools: tuple[str, ...] = ()
     """Audio tools that are asked about scenes of up to 10 s."""
     told_share: float = 0.0
-    """How many of these scenes they are asked about, the first ones of each length."""
+    """Share of these scenes that they are asked about, the first ones of each length."""
 
     @property
     def digest(self) -> str:
@@ -85,7 +85,7 @@ class ScenePool:
         return len(self._events[group])
 
     def count_told(self, group: int) -> int:
-        """Of how many of these, the first ones, it is known what tools say."""
+        """How many of these, the first ones, have findings of tools."""
         return len(self._told[group])
 
     def scene(self, group: int, index: int) -> Scene:

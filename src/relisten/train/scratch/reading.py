@@ -1,4 +1,4 @@
-"""What is learned about audio tools: to read what they say, to quote it where it is right, to conclude from it."""
+"""Tasks about audio tools: to read what they say, to quote it where it is right, to conclude from it."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ _MADE_UP: Final[Mapping[str, str]] = {"loudness": "rises", "pitch": "notes", "si
 
 
 def read(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """Questions with what tools found, right or wrong."""
+    """Questions with findings of tools, right or wrong."""
     examples = make_examples(scene, rng, KIND_WEIGHTS, per_scene=count, told=scene.told)
     return [reworded(example, rng) for example in examples]
 
 
 def read_in_text(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """These with their segments told in words."""
+    """`read` with its segments told in words."""
     return [without_tags(target) for target in read(scene, rng, count)]
 
 
 def quote(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """What tools found, quoted and concluded from, where the sounds and their times are given."""
+    """Findings of tools are quoted and concluded from; sounds and their times are given."""
     examples = make_examples(scene, rng, QUOTE_WEIGHTS, per_scene=count, told=scene.told)
     return [concluding(reworded(example, rng)) for example in examples if " tool " in example.response]
 
 
 def recite(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """What a tool says of every sound that it speaks of, one after the other, where the sounds are given. All of it
-    is made up, so that it has to be read: what loudness or pitch is likely says nothing."""
+    """What a tool says of each sound that it names, one after the other; the sounds are given. The values are made
+    up, so that they have to be read: which are likely does not help."""
     subject = as_subject(scene)
     targets = []
     for _ in range(count):
@@ -65,7 +65,7 @@ def recite(scene: Scene, rng: Rng, count: int) -> list[Target]:
 
 
 def compare(scene: Scene, rng: Rng, count: int) -> list[Target]:
-    """What follows from levels, notes and lengths that tools tell, of sounds that are made up as well: only their
+    """Conclusions from levels, notes and lengths that tools tell, of sounds that are made up as well: only their
     onsets are those of the scene."""
     labels = shuffled(rng, LABELS)[: int(rng.integers(2, 4))]
     levels = {label: rng.uniform(-50, -5) for label in labels}

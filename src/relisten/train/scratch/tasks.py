@@ -1,4 +1,4 @@
-"""What is learned from a scene, by name: `listening` has the tasks about its sound, `reading` those about tools."""
+"""The tasks by name: `listening` has those about a scene's sound, `reading` those about tools."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Task:
     format: Format
     make: Callable[[Scene, Rng, int], list[Target]]
     seconds: float | None = None
-    """How much of the clip is heard, where it does not matter."""
+    """Seconds of the clip that are heard, where the sound does not matter; None: all."""
     reads: bool = False
-    """Does it need scenes of which it is known what tools say?"""
+    """Whether it needs scenes with findings of tools."""
 
 
 TASKS: Final[Mapping[str, Task]] = {

@@ -186,7 +186,7 @@ class _Run:
                 group["lr"] = scale * stage.lr_at(step)
             optimizer.step()
             optimizer.zero_grad()
-        # A run's first steps would else weigh on the mean for long.
+        # A stage's first steps would otherwise weigh on the mean for long.
         decay = min(self.config.average, (step + 1) / (step + 10)) if stage.mix else 0.0
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
         return sums
@@ -229,7 +229,7 @@ class _Run:
         return total, weight
 
     def _group(self, stage: Stage, pool: ScenePool, count: Callable[[int], int], rng: np.random.Generator) -> int:
-        """A clip length, as often as there are scenes of it."""
+        """Draws a clip length; each as often as there are scenes of it."""
         allowed = [i for i, d in enumerate(pool.durations) if stage.shortest <= d <= stage.longest]
         sizes = np.array([count(i) for i in allowed], dtype=float)
         return allowed[int(rng.choice(len(allowed), p=sizes / sizes.sum()))]
@@ -237,7 +237,7 @@ class _Run:
     def _encoder_loss(
         self, stage: Stage, scenes: Sequence[Scene], shared: np.random.Generator, own: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Onsets in whole clips, and in crops every other time."""
+        """Onset loss of whole clips, or half of the time of crops."""
         if shared.random() < 0.5:
             length = float(shared.uniform(0.8, 4.0))
             scenes = [_cropped(scene, length, own) for scene in scenes]
@@ -255,7 +255,7 @@ class _Run:
 
     @torch.no_grad()
     def _check(self, number: int, stage: Stage) -> None:
-        """Loss on validation scenes; for the encoder also how well onsets are found."""
+        """Log the loss on validation scenes, or for the encoder how well onsets and traits are found."""
         if not stage.mix:
             scenes = [self.validation.scene(0, i) for i in range(min(32, self.validation.count(0)))]
             sounds = self.batcher.sounds([scene.clip for scene in scenes])
@@ -316,7 +316,7 @@ class _Run:
             self.stage, self.step = state["stage"], state["step"]
 
     def _export(self) -> None:
-        """Write the mean of the weights, rounded to bfloat16."""
+        """Write the running mean of the weights as the checkpoint, rounded to bfloat16."""
         presets = (n for n, c in PRESETS.items() if replace(c, seed=self.config.seed) == self.config)
         preset = next(presets, None)
         made = {

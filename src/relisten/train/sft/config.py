@@ -11,7 +11,7 @@ from relisten.protocol import Format
 from relisten.train.shared_settings import Betas, Decay, LoraSettings, TrainsAudio, TrainSettings, check_numbers
 
 MAY_CHANGE: Final = ("log_every", "save_every", "keep_states", "export_every", "tensorboard", "tracker", "threads")
-"""What may differ when a run goes on: none of it touches a number of the model."""
+"""Settings that may differ when a run goes on: they change no number of the model."""
 
 _POSITIVE: Final = (
     "max_length", "batch_size", "pass_tokens", "epochs", "save_every", "keep_states", "validate_every", "log_every",
@@ -24,41 +24,61 @@ _NOT_NEGATIVE: Final = ("weight_decay", "answer_weight", "heard_weight")
 class FinetuneConfig(TrainSettings):
     """One supervised run on questions with responses. Defaults are those of the paper where it tells them."""
 
-    data: Annotated[str, "JSONL (ours or ms-swift), or a folder that `relisten data export` wrote."] = ""
-    validation: Annotated[str, "Likewise; empty: the validation split of a folder, if it has one."] = ""
-    format: Annotated[Format, "Which layout is trained; only interleaved inserts sound."] = Format.GROUNDED
+    data: Annotated[
+        str, "Examples to train on: JSONL (ours or ms-swift's), or a folder that `relisten data export` wrote."
+    ] = ""
+    validation: Annotated[
+        str, "Examples to validate on, likewise; empty: the validation split of the folder, if it has one."
+    ] = ""
+    format: Annotated[
+        Format,
+        "Layout of responses: grounded cites segments, interleaved inserts their sound as well, text does neither.",
+    ] = Format.GROUNDED
     answer_weight: Annotated[float, "Loss weight of the text of <answer>."] = 1.0
-    heard_weight: Annotated[float, "Loss weight of text that follows an inserted crop."] = 1.0
+    heard_weight: Annotated[
+        float, "Loss weight of text that follows an inserted crop and so tells what is heard."
+    ] = 1.0
 
     train_audio: TrainsAudio = False
-    lora_dropout: Annotated[float, "Share of their input that is dropped."] = 0.0
+    lora_dropout: Annotated[float, "Dropout of the adapters' input."] = 0.0
     precision: Annotated[
-        Literal["auto", "fp32", "bf16"], "Of matrix products; auto: bf16 on a GPU. What is trained is kept in fp32."
+        Literal["auto", "fp32", "bf16"],
+        "Precision of matrix products; auto: bf16 on a GPU. Trained weights are kept in fp32.",
     ] = "auto"
-    attention: Annotated[Literal["sdpa", "flash_attention_2", "eager"], "Kernel of the language model."] = "sdpa"
-    gradient_checkpointing: Annotated[bool, "Compute activations twice instead of keeping them."] = True
-    reshard: Annotated[bool, "With several processes: gather weights anew for backward; saves memory."] = True
+    attention: Annotated[
+        Literal["sdpa", "flash_attention_2", "eager"], "Attention kernel of the language model."
+    ] = "sdpa"
+    gradient_checkpointing: Annotated[
+        bool, "Compute activations again for the backward pass instead of keeping them; saves memory."
+    ] = True
+    reshard: Annotated[
+        bool, "With several processes: gather weights again for the backward pass; saves memory."
+    ] = True
 
-    max_length: Annotated[int, "Tokens; longer examples are left out and counted."] = 2048
-    batch_size: Annotated[int, "Examples of a step, over all processes."] = 64
+    max_length: Annotated[int, "Most tokens of an example; longer examples are left out and counted."] = 2048
+    batch_size: Annotated[int, "Examples a step, over all processes."] = 64
     pass_tokens: Annotated[
-        int, "Positions a process computes at once; a step takes as many passes as it needs."
+        int, "Tokens that a process computes at once; a step takes as many passes as it needs."
     ] = 8192
-    packing: Annotated[bool, "Several examples in one row instead of padding; pays with flash_attention_2."] = False
+    packing: Annotated[
+        bool, "Put several examples into one row instead of padding; pays with flash_attention_2."
+    ] = False
     epochs: Annotated[int, "Times the run goes through the data."] = 1
 
     lr: Annotated[float, "Highest learning rate."] = 5e-6
-    warmup: Annotated[float, "Share of the steps in which it rises."] = 0.05
-    schedule: Annotated[Literal["cosine", "linear", "constant"], "How it falls from there."] = "cosine"
+    warmup: Annotated[float, "Share of the steps in which the learning rate rises."] = 0.05
+    schedule: Annotated[Literal["cosine", "linear", "constant"], "How the learning rate falls after that."] = (
+        "cosine"
+    )
     weight_decay: Decay = 0.1
     betas: Betas = (0.9, 0.95)
-    seed: Annotated[int, "Of the order of examples, of adapters and of dropout."] = 0
+    seed: Annotated[int, "Seed of the order of examples, of new adapters and of dropout."] = 0
 
-    save_every: Annotated[int, "Steps between states to go on from."] = 200
-    keep_states: Annotated[int, "How many of them are kept."] = 1
+    save_every: Annotated[int, "Steps between states that an interrupted run goes on from."] = 200
+    keep_states: Annotated[int, "How many of these states are kept."] = 1
     validate_every: Annotated[int, "Steps between losses on the validation set."] = 200
     log_every: Annotated[int, "Steps between rows of metrics."] = 1
-    threads: Annotated[int, "Threads of each process that read sounds ahead."] = 4
+    threads: Annotated[int, "Threads with which each process reads sounds ahead."] = 4
 
     def __post_init__(self) -> None:
         check_numbers(self, _POSITIVE, _NOT_NEGATIVE, shares=("warmup", "lora_dropout"))

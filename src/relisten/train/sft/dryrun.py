@@ -24,13 +24,13 @@ from relisten.train.sizes import DryRun, count_parameters, outline, pass_memory
 from relisten.train.trainable import freeze, half_precision
 
 _BYTES_A_TOKEN: Final = 3.5
-"""Of English with tags and numbers in Qwen's vocabulary, roughly."""
+"""Of English with tags and numbers, in Qwen's vocabulary; roughly."""
 _TOKENS_A_SECOND: Final = 25
 _SAMPLED_STEPS: Final = 200
 
 
 def dry_run(config: FinetuneConfig, processes: int, device: str = "cuda") -> DryRun:
-    """Build what `config` trains without weights, and count.
+    """Build the model of `config` without weights, and count.
 
     Raises:
         InputError: the model is neither at hand nor known, or the data cannot be read.
@@ -58,7 +58,7 @@ def dry_run(config: FinetuneConfig, processes: int, device: str = "cuda") -> Dry
 
 
 def _lengths(config: FinetuneConfig, family: Qwen2_5Omni | None) -> tuple[NDArray[np.int64], int]:
-    """Tokens of every example that fits, and how many do not or are bad."""
+    """Tokens of every example that fits, and how many are too long or bad."""
     with tempfile.TemporaryDirectory() as folder:
         rows = read_dataset(config.data, TRAIN, Path(folder) / "sounds")
         if family is not None:

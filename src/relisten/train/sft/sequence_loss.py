@@ -1,7 +1,7 @@
-"""The loss of whole sequences by the stock modules of a Thinker, for clips of any length.
+"""The loss of whole sequences by transformers' own modules of a Thinker, for clips of any length.
 
 `train.forward` is a faster special case for many short answers about one short clip. Here every sequence is
-computed from its first token; what is saved is memory: logits exist only where something is learned, and only for
+computed from its first token. Memory is saved: logits exist only where something is learned, and only for
 `LOGITS_AT_ONCE` of those positions at a time.
 """
 

@@ -1,6 +1,6 @@
-"""An example laid out as one sequence, as inference would have produced it; and sets of them, made ready once.
+"""Examples laid out as token sequences, as inference would have produced them, and sets of them prepared once.
 
-A set that is made ready is a file of rows in our own form with their lengths beside it. It lies in the run's
+A prepared set is a file of rows in our own form, with their lengths in a file beside it. It is kept in the run's
 folder: a run that goes on sees the very rows it began with, and no process holds the set in memory.
 """
 
@@ -79,7 +79,7 @@ class Counts:
 
 
 class ReadySet:
-    """Examples that fit, at random access by any thread; made by `make_ready`.
+    """A set that `make_ready` wrote; any thread may read any example.
 
     Attributes:
         lengths: tokens of each, inserted sound included.
@@ -117,8 +117,8 @@ def make_ready(
 ) -> Counts:
     """Read every sound once, lay every example out, and write those that can be trained on to `path`.
 
-    Rows that cannot be read, have no response or are longer than `max_length` tokens are told and left out: cut
-    off, a response would teach to end without an answer.
+    Rows that cannot be read, have no response or are longer than `max_length` tokens are told to `on_bad` and left
+    out, not cut: a response that is cut would teach to end without an answer.
 
     Raises:
         InputError: the set cannot be read, or the file cannot be written.
@@ -156,7 +156,7 @@ def _absolute(example: Example) -> Example:
 def _laid_out(
     examples: Iterable[Example | InputError], layout: Layout, threads: int
 ) -> Iterator[tuple[Example, TrainingSequence | InputError]]:
-    """The examples in order, sounds being read by several threads ahead."""
+    """The examples in order, each with its sequence or what is wrong with it; threads read sounds ahead."""
 
     def one(example: Example | InputError) -> tuple[Any, TrainingSequence | InputError]:
         try:

@@ -1,4 +1,4 @@
-"""The model of a supervised run with its loss on top, divided where there are several processes; saving it."""
+"""The model of a supervised run with its loss on top: made trainable, placed on devices, saved."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TrainedModel:
         self.module = SequenceLoss(family, config.packing, config.train_audio)
 
     def place(self, processes: Processes) -> None:
-        """Move the model to its device, with several processes a part of it to each."""
+        """Move the model to the device; with several processes, a part of it to each."""
         self.half = half_precision(self.config.precision, processes.device)
         processes.shard(self.module, sharded_units(self.family), self.half, self.config.reshard)
         self.family.mel = self.family.mel.to(processes.device)
@@ -64,7 +64,7 @@ class TrainedModel:
             return self.module(sequences)  # type: ignore[no-any-return]
 
     def gather(self) -> dict[str, Tensor]:
-        """All weights of the thinker by name, on the CPU, on the first process; nothing on the others. Every
+        """All weights of the thinker by name, on the CPU of the first process; the others get nothing. Every
         process must call this."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         state = get_model_state_dict(self.module, options=options)

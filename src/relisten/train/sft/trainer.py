@@ -5,8 +5,8 @@ A run lives in one folder:
 | in the folder | what it is |
 |---|---|
 | `config.toml` | the settings |
-| `data/` | the examples as they are trained, made ready once; `left-out.txt` says what was not usable |
-| `metrics.jsonl`, `tensorboard/` | numbers |
+| `data/` | the examples as they are trained on, prepared once; `train-left-out.txt` says which were not usable |
+| `metrics.jsonl`, `tensorboard/` | numbers of every step |
 | `states/step-000200/` | what the run goes on from: trained weights, optimizer, step |
 | `checkpoint/` | the trained model, as transformers loads it; `training.json` says how it was made |
 | `checkpoints/step-000200/` | the same every `export_every` steps, and where the loss came to no number |
@@ -54,7 +54,7 @@ from relisten.train.watch import Watch
 
 VALIDATION: Final = "validation"
 _COUNTED: Final = ".counted"
-"""In a run's folder: its data is ready, or cannot be."""
+"""A file in the run's folder that tells other processes: the data is ready, or cannot be made so."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def finetune(
     """Run or go on with a run in `out`. Every process of the run calls this with the same arguments.
 
     Args:
-        processes: those that were launched together; None takes them from the environment, which is this process
-            alone where nothing launched several.
+        processes: those that were launched together; None finds out, and is this process alone if nothing launched
+            several.
 
     Raises:
         InputError: the model, the data or the folder cannot be used.
@@ -104,7 +104,7 @@ def finetune(
 
 
 def begin(config: FinetuneConfig, out: Path) -> None:
-    """Take `out` for a run of `config`.
+    """Make `out` the folder of a run of `config`, or check that it is.
 
     Raises:
         InputError: it holds a run of other settings, or other files, or cannot be written.
@@ -114,21 +114,21 @@ def begin(config: FinetuneConfig, out: Path) -> None:
     check_model_outside(config.model, out)
     begun = has_metrics(out) or any((out / "states").glob("step-*"))
     begin_run(config, out, MAY_CHANGE, begun)
-    if not begun:  # what an attempt that failed has counted may not be what this one needs
+    if not begun:  # a failed attempt may have prepared other data
         for name in (TRAIN, VALIDATION):
             (out / "data" / f"{name}.json").unlink(missing_ok=True)
     (out / _COUNTED).unlink(missing_ok=True)
 
 
 def load_family(config: FinetuneConfig, device: torch.device) -> Qwen2_5Omni:
-    """The model as it is stored, in float32 where everything is computed in it."""
+    """The model in the precision it is stored in, or in float32 if that is what everything is computed in."""
     family = load(config.model, "auto" if half_precision(config.precision, device) else "float32")
     assert isinstance(family, Qwen2_5Omni)
     return family
 
 
 def ready_sets(config: FinetuneConfig, out: Path, family: Qwen2_5Omni) -> Iterator[tuple[str, Counts]]:
-    """Make the training and the validation set ready in `out/data` where they are not yet: (name, counts)."""
+    """Prepare the training and the validation set in `out/data`, unless that is done: (name, counts)."""
     layout = Layout(family, config.format, config.answer_weight, config.heard_weight)
     folder = out / "data"
     folder.mkdir(exist_ok=True)
@@ -219,7 +219,7 @@ class _Run:
         made = export_folder(self.out) / "training.json"
         if self.done == self.steps and made.exists():
             return self._result(**json.loads(made.read_text())["result"])
-        # Of a run that was killed before its export, which has no step left to make.
+        # For a run that was killed before its last export: it has no step left to make.
         row = last_row(self.out) if self.done else {}
         loss, validated = row.get("loss", math.nan), row.get("validation_loss")
         self.model.module.train()
@@ -238,7 +238,7 @@ class _Run:
             ):
                 self.metrics.log(self.done, values)
             self.watch.on_step(self.done, self.steps, values)
-            # The checkpoint first: a run that is killed in between makes it once more.
+            # The checkpoint before the state: a run that is killed in between writes the checkpoint again.
             if not last and config.export_every and self.done % config.export_every == 0:
                 self._export(self.done, {"loss": loss, "validation_loss": validated})
             if last or self.done % config.save_every == 0:
@@ -264,7 +264,7 @@ class _Run:
         total = torch.zeros((), device=self.processes.device)
         for number, sequences in enumerate(passes):
             _seed(config.seed, step, number, self.processes.index)
-            # Sharded gradients are averaged over the processes; here they must be summed.
+            # Sharded gradients are averaged over the processes, but must be summed.
             loss = self.model.loss(sequences) * (count / weight)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
@@ -302,7 +302,7 @@ class _Run:
         return float(self.processes.total(total)) / float(self.validation.weights.sum())
 
     def _passes(self, first: int) -> Iterator[tuple[int, list[list[TrainingSequence]]]]:
-        """This process's share of every step to come; sounds of the next one are read meanwhile."""
+        """This process's passes of every step to come; meanwhile sounds of the next step are read."""
         with ThreadPoolExecutor(self.config.threads) as pool:
 
             def begin(step: int) -> list[list[Future[TrainingSequence]]]:
@@ -319,8 +319,8 @@ class _Run:
                 yield step, [[future.result() for future in group] for group in current]
 
     def _divide(self, members: list[int], ready: ReadySet) -> list[list[tuple[int, bool]]]:
-        """Passes of this process: (example, is it learned). Where nothing is left for a pass, the shortest example
-        stands in with no weight, because sharded processes must all take part."""
+        """This process's passes, as (example, is it learned). A pass that has no example left computes the shortest
+        one without loss, because all processes of a sharded model must take part."""
         config = self.config
         parts = divide(members, ready.lengths, self.processes.count, config.pass_tokens, config.packing)
         stand_in = [(min(members, key=lambda i: int(ready.lengths[i])), False)]
@@ -353,5 +353,5 @@ def _laid(layout: Layout, ready: ReadySet, index: int, learned: bool) -> Trainin
 
 
 def _seed(*numbers: int) -> None:
-    """Random numbers of dropout follow from where the run is, so that none of their state has to be kept."""
+    """Seed dropout by where the run is, so that no random state has to be kept."""
     torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
