@@ -56,7 +56,7 @@ def test_bad_rows_are_told_counted_and_listed(
     )  # fmt: skip
     assert code == 0
     assert "3 clips (0.01 h), 8 events, 0 turns" in said
-    assert "2 bad rows left out (1 clips not complete), 0 warnings" in said
+    assert "2 bad rows left out (1 clip not complete), 0 warnings" in said
     assert f"{labels}:7: times 'x', '5.5' are not seconds" in told
     assert f"{labels}:11: no sound under" in told
     assert [row["bad"] for row in lines(report)] == [True, True]
@@ -229,8 +229,8 @@ def test_questions_come_from_a_manifest(labels: Path, tmp_path: Path, capsys: py
     code, said, told = data(capsys, "compose", manifest, "--out", out, "--per-clip", 3, "--processes", 1)
     assert code == 0
     assert "6 questions about 2 of 3 clips" in said
-    assert "not asked about: 1 clips labels not complete" in said
-    assert "1 bad rows passed over" in said
+    assert "not asked about: 1 clip labels not complete" in said
+    assert "1 bad row passed over" in said
     assert f"{manifest}:4: is not JSON" in told
     for row in lines(out):
         assert row["answer"] in row["choices"]

@@ -159,7 +159,7 @@ def test_export(examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert code == 0
     assert (tmp_path / "out" / file).exists()
     assert "validation:" in out
-    assert "1 bad rows left out" in out
+    assert "1 bad row left out" in out
     assert "examples.jsonl:14" in err
     code, out, _ = data(capsys, "export", kind, examples, "--out", tmp_path / "out", "--validation", 0.3, "--json")
     counts = json.loads(out)

@@ -78,7 +78,9 @@ def evaluate(
     ] = None,
     processes: Annotated[
         int,
-        typer.Option(help="Processes that answer, each with a model of its own, on GPUs each on one."),
+        typer.Option(
+            help="Processes that answer, each with its own copy of the model, and its own GPU if there is one."
+        ),
     ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON and nothing else.")] = False,
 ) -> None:

@@ -25,26 +25,33 @@ if TYPE_CHECKING:
 
 def reproduce(
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the reproduction; the same command goes on with it.")
+        Path | None,
+        typer.Option(help="Folder of the reproduction; the same command goes on with it. Needed, but for --probe."),
     ] = None,
     budget: Annotated[
         str, typer.Option(help="quick (7 minutes) or full (two hours or more), on two processors.")
     ] = "quick",
-    seeds: Annotated[int | None, typer.Option(help="Number of seeds. Default: 1 for quick, 3 for full.")] = None,
-    arms: Annotated[str, typer.Option(help="Some of A B B' C D D' E E' F, by comma. Default: all.")] = "",
+    seeds: Annotated[
+        int | None, typer.Option(help="Number of seeds.", show_default="1 for quick, 3 for full")
+    ] = None,
+    arms: Annotated[str, typer.Option(help="Some of A B B' C D D' E E' F, by comma; empty: all.")] = "",
     start: Annotated[
         str, typer.Option(help="The checkpoint that the base starts from; it forgets its tags.")
     ] = ECHO_TINY,
-    workers: Annotated[int, typer.Option(help="Jobs at once; 0: as many as there are processors.")] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Trainings and evaluations at once; 0: as many as there are processors.")
+    ] = 0,
     probe: Annotated[
         str,
         typer.Option(
-            help="Instead: what is lost in one pass, for this checkpoint, over kinds of scenes (validation)."
+            help="Instead of the ablation: measure how much of a scene this checkpoint misses without listening "
+            "again."
         ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON and nothing else.")] = False,
 ) -> None:
-    """Train and compare the arms of the paper's ablation on simulated scenes, from a base of this machine's own.
+    """Train and compare the arms of the paper's ablation on simulated scenes, from a base model that it trains
+    first.
 
     OUT/index.html is the page with the table and all curves, OUT/results.json the figures. Stop it or kill it when
     you like, and give the same command to go on; arms and seeds may be added later.

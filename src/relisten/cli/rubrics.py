@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def rubrics(
     predictions: Annotated[Path, typer.Argument(help="A run folder of mmar, or a prediction file for it.")],
     out: Annotated[
-        Path | None, typer.Option(help="Where verdicts go. [default: rubrics in the run folder]")
+        Path | None, typer.Option(help="Folder for the verdicts.", show_default="rubrics in the run folder")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="MMAR's own data, for a prediction file without it.")] = None,
     judge: Annotated[Model, model_option("judge", "Judges them: chat endpoint and model.")] = None,

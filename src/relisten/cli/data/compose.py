@@ -13,6 +13,7 @@ import typer
 from relisten.cli.data.progress import counting
 from relisten.cli.data.together import refuse_without
 from relisten.cli.outputs import refuse_same
+from relisten.cli.words import plural
 from relisten.data.compose import GROUPS, ComposeOptions, compose, kinds_named
 from relisten.data.subject import Style
 from relisten.errors import InputError
@@ -87,12 +88,12 @@ def compose_(
             )
         )
         return
-    print(f"{questions} questions about {clips - refused.total()} of {clips} clips -> {out}")
+    print(f"{plural(questions, 'question')} about {clips - refused.total()} of {plural(clips, 'clip')} -> {out}")
     if refused:
         print(f"not asked about: {_reasons(refused)}")
     if bad:
-        print(f"{bad} bad rows passed over")
+        print(f"{plural(bad, 'bad row')} passed over")
 
 
 def _reasons(refused: Counter[str]) -> str:
-    return "; ".join(f"{number} clips {reason}" for reason, number in refused.most_common())
+    return "; ".join(f"{plural(number, 'clip')} {reason}" for reason, number in refused.most_common())

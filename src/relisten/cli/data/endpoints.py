@@ -41,16 +41,18 @@ EndpointsFile = Annotated[
     typer.Option("--endpoints", help="A TOML file with a table for each model: url, model, key_env, prices, ..."),
 ]
 PerMinute = Annotated[float | None, typer.Option("--rpm", help="Requests a minute to each model.")]
-Concurrency = Annotated[int | None, typer.Option(help="Requests under way at once to each model. [default: 8]")]
-Timeout = Annotated[float | None, typer.Option(help="Seconds for one whole reply. [default: 300]")]
+Concurrency = Annotated[
+    int | None, typer.Option(help="Requests under way at once to each model.", show_default="8")
+]
+Timeout = Annotated[float | None, typer.Option(help="Seconds for one whole reply.", show_default="300")]
 Stream = Annotated[bool | None, typer.Option("--stream/--no-stream", help="Have replies sent as they grow.")]
 BudgetLimit = Annotated[
     float | None, typer.Option("--budget", help="Dollars that may go into this folder, earlier runs included.")
 ]
 
 
-def model_option(role: str, about: str) -> Any:
-    return typer.Option(f"--{role}", metavar="URL MODEL", help=about)
+def model_option(role: str, about: str, default: str | bool = False) -> Any:
+    return typer.Option(f"--{role}", metavar="URL MODEL", help=about, show_default=default)
 
 
 def key_option(role: str) -> Any:

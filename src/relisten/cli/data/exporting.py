@@ -12,6 +12,7 @@ import typer
 
 from relisten.cli.data.progress import counting
 from relisten.cli.outputs import refuse_same
+from relisten.cli.words import plural
 from relisten.data.examples import read_examples
 from relisten.data.export import FORMATS, export_examples
 from relisten.data.export.base import ExportOptions
@@ -64,7 +65,7 @@ def export(
         print(json.dumps({"out": str(out), **counts, "options": options_row}))
         return
     for split, number in done.rows.items():
-        print(f"{split}: {number} examples of {done.clips[split]} clips")
+        print(f"{split}: {plural(number, 'example')} of {plural(done.clips[split], 'clip')}")
     if done.removed:
         print(f"removed from an export before: {', '.join(path.name for path in done.removed)}")
-    print(f"{done.bad} bad rows left out -> {out}" if done.bad else f"-> {out}")
+    print(f"{plural(done.bad, 'bad row')} left out -> {out}" if done.bad else f"-> {out}")

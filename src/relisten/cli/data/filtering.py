@@ -15,6 +15,7 @@ import typer
 from relisten.cli.data.progress import counting
 from relisten.cli.data.together import refuse_without
 from relisten.cli.outputs import refuse_same, refuse_twice
+from relisten.cli.words import plural
 from relisten.data.examples import Example, example_row, read_examples, write_examples
 from relisten.data.filters import Filter, Sifted, drop_answered_without_sound, drop_duplicates, drop_shared
 from relisten.errors import InputError
@@ -170,7 +171,7 @@ class _Outcome:
         reasons = ", ".join(f"{name} {number}" for name, number in self._counts.most_common())
         print(f"{self._kept} kept, {self._counts.total()} {what}{f' ({reasons})' if reasons else ''} -> {out}")
         if self._bad:
-            print(f"{self._bad} bad rows left out", file=sys.stderr)
+            print(f"{plural(self._bad, 'bad row')} left out", file=sys.stderr)
         if self._not_asked:
-            asked = f"{self._not_asked} questions kept that could not be asked in silence"
+            asked = f"{plural(self._not_asked, 'question')} kept that could not be asked in silence"
             print(f"{asked}; {self._first_note}", file=sys.stderr)

@@ -13,6 +13,7 @@ import typer
 
 from relisten.cli.data.progress import counting
 from relisten.cli.outputs import refuse_same, refuse_twice
+from relisten.cli.words import plural
 from relisten.data.labels import FORMATS, ImportOptions, LabelProblem, import_labels, read_names
 from relisten.data.manifest import ClipRecord, write_manifest
 from relisten.data.synth import OTHER_NAMES
@@ -101,11 +102,11 @@ def import_(
         print(json.dumps(summary))
     else:
         print(
-            f"{summary['clips']} clips ({summary['hours']:.2f} h), {summary['events']} events, "
-            f"{summary['turns']} turns, {summary['with_music']} with musical facts -> {out}"
+            f"{plural(counts['clips'], 'clip')} ({summary['hours']:.2f} h), {plural(counts['events'], 'event')}, "
+            f"{plural(counts['turns'], 'turn')}, {summary['with_music']} with musical facts -> {out}"
         )
-        incomplete = f"{summary['not_complete']} clips not complete"
-        print(f"{found.bad} bad rows left out ({incomplete}), {found.noticed} warnings")
+        incomplete = f"{plural(counts['not complete'], 'clip')} not complete"
+        print(f"{plural(found.bad, 'bad row')} left out ({incomplete}), {plural(found.noticed, 'warning')}")
 
 
 class _Findings:

@@ -14,6 +14,7 @@ import typer
 
 from relisten.cli.data.progress import counting
 from relisten.cli.data.together import refuse_without
+from relisten.cli.words import plural
 from relisten.data.mixing import MixSpec, find_sources
 from relisten.data.scenes import SceneSpec
 from relisten.data.simulating import MANIFEST, SimulatedSet, SimulateOptions
@@ -108,7 +109,7 @@ def simulate(
         print(json.dumps(summary))
         return
     fresh = made.finished - before
-    rate = f", {fresh / took:.0f} a second" if fresh else ""
-    print(f"{made.finished} clips ({fresh} new{rate}) -> {out / MANIFEST}")
+    rate = f", {fresh / took:.0f} a second" if fresh / took >= 1 else ""
+    print(f"{plural(made.finished, 'clip')} ({fresh} new{rate}) -> {out / MANIFEST}")
     if problems:
-        print(f"{len(problems)} recordings could not be used")
+        print(f"{plural(len(problems), 'recording')} could not be used")

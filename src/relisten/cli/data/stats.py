@@ -14,6 +14,7 @@ from rich.table import Table
 
 from relisten.cli.data.progress import counting
 from relisten.cli.outputs import refuse_same
+from relisten.cli.words import plural
 from relisten.data.statistics import FileStatistics
 from relisten.report.statistics import write_statistics
 
@@ -36,7 +37,7 @@ def stats(
         for error in measured.bad:
             print(error, file=sys.stderr)
         if measured.num_bad > len(measured.bad):
-            print(f"... and {measured.num_bad - len(measured.bad)} more bad rows", file=sys.stderr)
+            print(f"... and {plural(measured.num_bad - len(measured.bad), 'more bad row')}", file=sys.stderr)
         found.append(measured.to_json())
     if html is not None:
         write_statistics(found, html)

@@ -33,6 +33,7 @@ from relisten.cli.data.endpoints import (
     summarize,
 )
 from relisten.cli.outputs import refuse_same
+from relisten.cli.words import plural
 from relisten.data.manifest import ClipRecord, read_manifest
 from relisten.errors import InputError
 from relisten.llm.endpoint import Endpoint
@@ -53,7 +54,7 @@ def synthesize(
     writer: Annotated[Model, model_option("writer", "Writes questions and reasoning.")] = None,
     writer_key_env: Annotated[str | None, key_option("writer")] = None,
     writer_price: Annotated[Price, price_option("writer")] = None,
-    judge: Annotated[Model, model_option("judge", "Judges them. [default: the writer]")] = None,
+    judge: Annotated[Model, model_option("judge", "Judges them.", default="the writer")] = None,
     judge_key_env: Annotated[str | None, key_option("judge")] = None,
     judge_price: Annotated[Price, price_option("judge")] = None,
     endpoints: EndpointsFile = None,
@@ -187,5 +188,6 @@ def _tell_cost(
             f"{usage.completion_tokens:>12,} out   ${usage.cost:,.2f}"
         )
     prices = "" if all(one.priced for one in endpoints.values()) else " (prices of some models are not known)"
-    bad = f", {estimate.bad} bad rows" if estimate.bad else ""
-    print(f"{estimate.clips:,} clips{bad}: about ${cost:,.2f} still to pay{prices}; nothing was sent")
+    bad = f", {plural(estimate.bad, 'bad row')}" if estimate.bad else ""
+    clips = f"{estimate.clips:,} clip{'' if estimate.clips == 1 else 's'}{bad}"
+    print(f"{clips}: about ${cost:,.2f} still to pay{prices}; nothing was sent")

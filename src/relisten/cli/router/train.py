@@ -19,10 +19,12 @@ from relisten.errors import DivergedError, EngineError, InputError
 from relisten.router.training.config import RouterConfig
 
 
-@configured(RouterConfig)
+@configured(RouterConfig, needed=("questions",))
 def train(
     config: RouterConfig,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command goes on with it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; the same command goes on with it. Needed.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a routing policy on questions with reference answers (AudioRouter).

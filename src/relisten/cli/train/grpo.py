@@ -20,10 +20,13 @@ from relisten.errors import DivergedError, EngineError, InputError
 from relisten.train.grpo.config import GrpoConfig
 
 
-@configured(GrpoConfig)
+@configured(GrpoConfig, shipped="grpo-", needed=("questions",), repeated={"engine_options": "--engine-option"})
 def grpo(
     config: GrpoConfig,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command goes on with it.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; the same command goes on with it. Needed, but for --dry-run."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would take, and train nothing.")
     ] = False,

@@ -20,10 +20,13 @@ from relisten.errors import DivergedError, InputError
 from relisten.train.sft.config import FinetuneConfig
 
 
-@configured(FinetuneConfig)
+@configured(FinetuneConfig, shipped="sft-", needed=("data",))
 def sft(
     config: FinetuneConfig,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command goes on with it.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; the same command goes on with it. Needed, but for --dry-run."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would take, and train nothing.")
     ] = False,
