@@ -7,14 +7,13 @@ give the same files, however often the making was interrupted.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from relisten.data.subject import scene_events
 from relisten.data.synth import SPLITS
 from relisten.data.voices import converse, require_speech
 from relisten.errors import InputError
+from relisten.files import lock_folder
 from relisten.jsonl import dump_row, parse_row
 
 MANIFEST: Final = "manifest.jsonl"
@@ -97,8 +97,7 @@ class SimulatedSet:
         if options.speech:
             require_speech()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(folder)
+            self._lock = lock_folder(folder)
             try:
                 _keep_settings(folder / SETTINGS, json.loads(json.dumps(options.settings())))
                 self.finished = self._repaired()
@@ -161,17 +160,6 @@ class SimulatedSet:
                     yield done
         except OSError as error:
             raise InputError(f"{self.folder}: cannot be written ({error.strerror}); free some space") from None
-
-
-def _locked(folder: Path) -> IO[str]:
-    """A file that stays locked while this process holds it open, even if it is killed."""
-    file = (folder / ".lock").open("w", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise InputError(f"{folder}: another run is at work here; wait for it, or give another folder") from None
-    return file
 
 
 def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
