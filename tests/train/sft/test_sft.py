@@ -156,8 +156,11 @@ def test_a_frozen_tower_and_what_is_never_loaded_stay_as_they_are(
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks by an old name
 def test_adapters_are_saved_alone_and_merged(config: FinetuneConfig, tiny_folder: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft", reason="adapters need peft")
-    config = replace(config, lora_rank=2, lr=3e-2, epochs=1, saved_as="float32")
+    config = replace(config, lora_rank=2, lr=3e-2, epochs=1, saved_as="float32", export_every=1)
     result = run(config, tmp_path / "run")
+    on_the_way = [tmp_path / "run" / kind / "step-000001" for kind in ("checkpoints", "adapters")]
+    assert [(folder / "training.json").exists() for folder in on_the_way] == [True, False]
+    assert (on_the_way[1] / "adapter_model.safetensors").exists()
     merged, base = Qwen2_5Omni.load(result.checkpoint), Qwen2_5Omni.load(tiny_folder, "float32")
     adapted = peft.PeftModel.from_pretrained(base.thinker, tmp_path / "run" / "adapter")
     adapted.merge_and_unload()
