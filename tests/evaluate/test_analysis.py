@@ -111,3 +111,20 @@ def test_mean_has_the_bootstrap_interval() -> None:
     half = 1.96 * values.std() / 20
     assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.012)
     assert Mean.of([]) is None
+
+
+def test_values_of_one_group_are_drawn_together() -> None:
+    """Four questions about each of 50 clips, all right or all wrong, are no more than 50 questions."""
+    clips = [float(i % 2) for i in range(50)]
+    alone = Mean.of(clips)
+    many = Mean.of([value for value in clips for _ in range(4)], [str(i) for i in range(50) for _ in range(4)])
+    assert alone is not None
+    assert many is not None
+    assert many.n == 200
+    assert (many.mean, many.low, many.high) == pytest.approx((alone.mean, alone.low, alone.high), abs=0.03)
+    apart = Mean.of([value for value in clips for _ in range(4)])
+    assert apart is not None
+    assert apart.high - apart.low < 0.6 * (many.high - many.low)
+    uneven = Mean.of([1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"])
+    assert uneven is not None
+    assert (uneven.mean, uneven.low, uneven.high) == (0.75, 0.0, 1.0)

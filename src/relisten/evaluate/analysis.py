@@ -35,12 +35,22 @@ class Mean:
     high: float
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Mean | None:
-        """None where there is no value: nothing has no mean."""
+    def of(cls, values: Iterable[float], groups: Sequence[str] | None = None) -> Mean | None:
+        """None where there is no value: nothing has no mean.
+
+        Args:
+            groups: for every value what it shares with others, such as a clip; whole groups are drawn then.
+        """
         array = np.fromiter(values, dtype=np.float64)
         if not len(array):
             return None
-        means = _resampled_means(array)
+        sums: NDArray[np.float64] = array
+        counts: NDArray[np.float64] = np.ones(len(array))
+        if groups is not None:
+            places = np.unique(np.array(groups), return_inverse=True)[1]
+            sums = np.bincount(places, array).astype(np.float64)
+            counts = np.bincount(places).astype(np.float64)
+        means = _resampled_means(sums, counts)
         low, high = np.quantile(means, (0.025, 0.975))
         return cls(len(array), float(array.mean()), float(low), float(high))
 
@@ -192,12 +202,13 @@ def _latency(traces: Sequence[Trace]) -> Latency | None:
     )
 
 
-def _resampled_means(values: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
-    """Means of `_RESAMPLES` samples drawn with replacement, some at a time to bound memory."""
+def _resampled_means(sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
+    """Means over `_RESAMPLES` samples of groups drawn with replacement, some at a time to bound memory."""
     rng = np.random.default_rng(seed)
     means = []
-    at_once = max(1, (1 << 22) // len(values))
+    at_once = max(1, (1 << 22) // len(sums))
     for begin in range(0, _RESAMPLES, at_once):
         number = min(at_once, _RESAMPLES - begin)
-        means.append(values[rng.integers(0, len(values), (number, len(values)))].mean(1))
+        drawn = rng.integers(0, len(sums), (number, len(sums)))
+        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
     return np.concatenate(means)

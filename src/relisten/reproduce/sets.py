@@ -68,8 +68,8 @@ def clip_sets(budget: Budget) -> tuple[ClipSet, ...]:
         ClipSet(SFT, "train", 21, budget.sft_clips),
         ClipSet(RL, "train", 22, budget.rl_clips, (WINDOWS, WHOLE)),
         ClipSet(VALIDATION, "validation", 23, needed(budget.validation), limit=budget.validation),
-        ClipSet(TEST, "test", 24, needed(budget.test), limit=budget.test),
-        ClipSet(LONG, "test", 25, needed(budget.long_test), limit=budget.long_test, seconds=LONG_SECONDS),
+        ClipSet(TEST, "test", 26, needed(budget.test), limit=budget.test),
+        ClipSet(LONG, "test", 27, needed(budget.long_test), limit=budget.long_test, seconds=LONG_SECONDS),
     )
 
 

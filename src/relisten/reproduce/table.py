@@ -1,7 +1,7 @@
 """What came out: every arm's figures over all seeds, and what one arm has over another.
 
 An accuracy is the mean over seeds of each question's outcome, then over questions; its interval resamples
-questions, which all arms and seeds share. How far seeds are apart is told beside it.
+clips with all their questions, which all arms and seeds share. How far seeds are apart is told beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from relisten.evaluate.analysis import Mean, analyse
-from relisten.evaluate.results import Run, read_run
+from relisten.evaluate.results import ResultRow, Run, read_run
 from relisten.evaluate.scoring import Outcome, Rule
 from relisten.reproduce import folders
 from relisten.reproduce.arms import ARMS, PAIRS, Arm
@@ -22,6 +22,9 @@ from relisten.reproduce.evaluations import ALONE, GREEDY, steps_in_time_of, unfi
 from relisten.reproduce.jobs import pairs_at_equal_time, seeds_of
 from relisten.reproduce.plan import Plan
 from relisten.reproduce.sets import LONG, TEST
+
+Shares = Mapping[tuple[str, str], float]
+"""By clip and id of a question."""
 
 _RULE = Rule.STRICT
 
@@ -97,8 +100,8 @@ def collect(plan: Plan, folder: Path) -> Table:
     Raises:
         InputError: an evaluation is missing or cannot be read.
     """
-    outcomes: dict[str, dict[str, float]] = {}
-    greedy: dict[str, dict[str, float]] = {}
+    outcomes: dict[str, Shares] = {}
+    greedy: dict[str, Shares] = {}
     found = []
     for name in plan.arms:
         runs = {
@@ -119,41 +122,37 @@ def collect(plan: Plan, folder: Path) -> Table:
     return Table(tuple(found), tuple(differences), tuple(early), found[0].accuracy.n, found[0].long.n)
 
 
-def _at_equal_time(
-    plan: Plan, folder: Path, one: Arm, two: Arm, other: Mapping[str, float], other_greedy: Mapping[str, float]
-) -> EqualTime:
+def _at_equal_time(plan: Plan, folder: Path, one: Arm, two: Arm, other: Shares, other_greedy: Shares) -> EqualTime:
     places = [folders.at_equal_time(folder, seed, one, two) for seed in plan.seeds]
     right, greedy = (_right([read_run(place / what) for place in places]) for what in (TEST, GREEDY))
     return EqualTime(
         arm=one.name,
         over=two.name,
         steps=tuple(steps_in_time_of(folder, seed, one, two) for seed in plan.seeds),
-        accuracy=_of(list(right.values())),
-        greedy=_of(list(greedy.values())),
+        accuracy=_of(right),
+        greedy=_of(greedy),
         difference=_less(right, other),
         greedy_difference=_less(greedy, other_greedy),
     )
 
 
-def _figures(
-    name: str, runs: Mapping[str, list[Run]], right: Mapping[str, float], greedy: Mapping[str, float]
-) -> Figures:
+def _figures(name: str, runs: Mapping[str, list[Run]], right: Shares, greedy: Shares) -> Figures:
     tested = runs[TEST]
     rows = [row for run in tested for row in run.rows]
     told = analyse(rows, _RULE)
     alone = analyse([row for run in runs[ALONE] for row in run.rows], _RULE)
-    kinds: dict[str, list[float]] = {}
+    kinds: dict[str, dict[tuple[str, str], float]] = {}
     for row in tested[0].rows:
         if row.question is not None:
-            kinds.setdefault(str(row.question.metadata.get("kind", "")), []).append(right[row.id])
+            kinds.setdefault(str(row.question.metadata.get("kind", "")), {})[_key(row)] = right[_key(row)]
     return Figures(
         arm=name,
         about=ARMS[name].about,
-        accuracy=_of(list(right.values())),
+        accuracy=_of(right),
         by_seed=tuple(float(np.mean(list(_right([run]).values()))) for run in tested),
-        greedy=_of(list(greedy.values())),
-        long=_of(list(_right(runs[LONG]).values())),
-        kinds={kind: _of(values) for kind, values in sorted(kinds.items())},
+        greedy=_of(greedy),
+        long=_of(_right(runs[LONG])),
+        kinds={kind: _of(shares) for kind, shares in sorted(kinds.items())},
         words=told.words,
         listens=told.listens,
         listened=told.listened / max(1, told.answers),
@@ -169,20 +168,26 @@ def _read(folder: Path, seed: int, name: str, what: str) -> Run:
     return read_run(folders.arm_folder(folder, seed, ARMS[name]) / what)
 
 
-def _right(runs: list[Run]) -> dict[str, float]:
+def _key(row: ResultRow) -> tuple[str, str]:
+    clip = row.question.metadata.get("clip") if row.question is not None else None
+    return str(clip or row.id), row.id
+
+
+def _right(runs: list[Run]) -> Shares:
     """For every question the share of the runs that have it right."""
-    shares: dict[str, list[bool]] = {}
+    shares: dict[tuple[str, str], list[bool]] = {}
     for run in runs:
         for row in run.rows:
-            shares.setdefault(row.id, []).append(row.outcome(_RULE) is Outcome.RIGHT)
+            shares.setdefault(_key(row), []).append(row.outcome(_RULE) is Outcome.RIGHT)
     return {key: float(np.mean(values)) for key, values in shares.items()}
 
 
-def _less(one: Mapping[str, float], other: Mapping[str, float]) -> Mean:
-    return _of([one[key] - other[key] for key in one])
+def _less(one: Shares, other: Shares) -> Mean:
+    return _of({key: one[key] - other[key] for key in one})
 
 
-def _of(values: list[float]) -> Mean:
-    mean = Mean.of(values)
+def _of(shares: Shares) -> Mean:
+    """Questions about one clip are not independent, so that whole clips are drawn for the interval."""
+    mean = Mean.of(shares.values(), [clip for clip, _ in shares])
     assert mean is not None  # for the type checker: there is always a question
     return mean
