@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +40,9 @@ def test_imports_run_downward() -> None:
                 names = [node.module.split(".")[1]] if "." in node.module else [each.name for each in node.names]
                 upward += [f"{path.relative_to(ROOT)}: {name}" for name in names if order.get(name, 0) > order[own]]
     assert upward == []
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest would collect one of them alone."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
