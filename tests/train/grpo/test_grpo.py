@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.cli import lines, run
 from support.rewards import EVENNESS
 from support.sounds import noise_clip
@@ -263,6 +264,16 @@ def test_spoilt_weights_are_stepped_back_from(
     else:
         assert left == []
         assert "None before them were kept" in str(error.value)
+
+
+def test_a_model_that_answers_nothing_from_the_start_is_told(config: GrpoConfig, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(config.model, model)
+    broken = load_file(model / "model.safetensors")
+    broken = {name: tensor * math.nan if "lm_head" in name else tensor for name, tensor in broken.items()}
+    save_file(broken, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EngineError, match=r"step 1: every answer failed.*no numbers"):
+        train_grpo(replace(config, model=str(model)), tmp_path / "run")
 
 
 def test_what_a_run_would_write_over_is_refused(config: GrpoConfig, tmp_path: Path) -> None:

@@ -256,7 +256,8 @@ class _Run:
         if self.team.first:
             rows = (one.to_json(config.record == "full") for one in everyone)
             write_rows(self.out / "rollouts" / f"{step_name(step + 1)}.jsonl", rows)
-        if all(one.score is None for one in everyone) and any(one.trace.error != NO_NUMBERS for one in everyone):
+        spoilt = step > 0 and all(one.trace.error == NO_NUMBERS for one in everyone)
+        if all(one.score is None for one in everyone) and not spoilt:
             raise EngineError(
                 f"step {step + 1}: every answer failed, the first with: {everyone[0].trace.error}. Mend that and "
                 "give the same command again"
