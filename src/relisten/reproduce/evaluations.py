@@ -16,6 +16,7 @@ from relisten.reproduce.curves import rows_by_step
 from relisten.reproduce.plan import MAX_TOKENS, Plan
 from relisten.reproduce.sets import LONG, TEST, questions_file
 from relisten.trace import Sampling
+from relisten.train.exporting import export_folder
 
 GREEDY: Final = "greedy"
 ALONE: Final = "alone"
@@ -60,7 +61,7 @@ def evaluate_at_equal_time(plan: Plan, seed: int, arm: Arm, other: Arm, folder: 
         EngineError: a question failed.
     """
     steps, how = steps_in_time_of(folder, seed, arm, other), _settings(seed, arm)
-    exported = folders.rl(folder, seed, arm) / "checkpoints" / f"step-{steps:06}"
+    exported = export_folder(folders.rl(folder, seed, arm), steps)
     model = exported if steps else folders.start(folder, seed, arm)
     _ask(
         folder, model, folders.at_equal_time(folder, seed, arm, other), f"{arm.name}, seed {seed}, {steps} steps",
