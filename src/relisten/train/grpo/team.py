@@ -51,13 +51,18 @@ class Team:
         """Leave every process with the sum of all processes' gradients."""
         if self.count == 1:
             return
-        bucket: list[nn.Parameter] = []
+        bucket: list[Tensor] = []
+        size = 0
         for parameter in parameters:
-            bucket.append(parameter)
-            if sum(p.numel() for p in bucket) >= _BUCKET:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            bucket.append(parameter.grad)
+            size += parameter.numel()
+            if size >= _BUCKET:
                 _sum_together(bucket)
-                bucket = []
-        _sum_together(bucket)
+                bucket, size = [], 0
+        if bucket:
+            _sum_together(bucket)
 
     def shard(self, module: nn.Module, units: Iterable[nn.Module], dtype: torch.dtype | None) -> None:
         """Leave each process a part of every weight; see `Processes.shard`."""
@@ -98,12 +103,8 @@ class Team:
         return numbers
 
 
-def _sum_together(parameters: Sequence[nn.Parameter]) -> None:
-    if not parameters:
-        return
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+def _sum_together(gradients: Sequence[Tensor]) -> None:
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
-    for parameter, part in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        parameter.grad.copy_(part.view_as(parameter))
+    for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))

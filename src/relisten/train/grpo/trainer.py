@@ -197,9 +197,6 @@ class _Run:
         for parameters in self.policy.optimizer.param_groups:
             parameters["lr"] = lr
         groups = self._roll_out(step)
-        if all(one.trace.error == NO_NUMBERS for group in groups for one in group):
-            self.states.drop(step)  # of the weights that answer nothing
-            raise self._stepped_back(step, f"every answer came to no number, so step {step} spoilt the weights")
         rolled = time.perf_counter()
         values = answers_stats([one for group in groups for one in group], config.max_listens)
         taught = [group for group in groups if any(one.advantage is not None for one in group)]
@@ -256,8 +253,10 @@ class _Run:
         if self.team.first:
             rows = (one.to_json(config.record == "full") for one in everyone)
             write_rows(self.out / "rollouts" / f"{step_name(step + 1)}.jsonl", rows)
-        spoilt = step > 0 and all(one.trace.error == NO_NUMBERS for one in everyone)
-        if all(one.score is None for one in everyone) and not spoilt:
+        if step > 0 and all(one.trace.error == NO_NUMBERS for one in everyone):
+            self.states.drop(step)  # of the weights that answer nothing
+            raise self._stepped_back(step, f"every answer came to no number, so step {step} spoilt the weights")
+        if all(one.score is None for one in everyone):
             raise EngineError(
                 f"step {step + 1}: every answer failed, the first with: {everyone[0].trace.error}. Mend that and "
                 "give the same command again"
