@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get
 
 from relisten.errors import InputError
 from relisten.files import make_folder, write_whole
+from relisten.train.exporting import check_model_outside
 
 T = TypeVar("T")
 
@@ -86,9 +87,10 @@ def begin_run(config: Any, out: Path, may_change: Collection[str], begun: bool) 
         begun: whether anything was trained there; if not, the settings of a failed attempt are replaced.
 
     Raises:
-        InputError: another run or other files are there, or the folder cannot be written.
+        InputError: another run, other files or the model itself are there, or the folder cannot be written.
     """
     written = out / "config.toml"
+    check_model_outside(config.model, out)
     if out.is_dir() and any(out.iterdir()) and not written.exists():
         raise InputError(f"{out}: holds other files and no run; give a new folder as --out")
     if begun and written.exists():

@@ -42,7 +42,7 @@ from relisten.jsonl import write_rows
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.question import Question
 from relisten.trace import Sampling
-from relisten.train.exporting import check_model_outside, export_folder, step_name
+from relisten.train.exporting import export_folder, step_name
 from relisten.train.grpo.config import MAY_CHANGE, GrpoConfig
 from relisten.train.grpo.policy import Policy
 from relisten.train.grpo.rollouts import Rollout, TakesWeights, make_engine, roll_out
@@ -102,17 +102,12 @@ def train_grpo(
         raise InputError(f"engine vllm with {team.count} processes: train in one process, or with engine native")
     if processes is not None:
         config = replace(config, device=str(processes.device))
-    team.agree(partial(_begin, config, out))
+    team.agree(partial(begin_run, config, out, MAY_CHANGE, begun=has_metrics(out)))
     run = _Run(config, out, engine, watch if watch is not None and team.first else Watch(), team)
     try:
         return run.go()
     finally:
         run.close()
-
-
-def _begin(config: GrpoConfig, out: Path) -> None:
-    check_model_outside(config.model, out)
-    begin_run(config, out, MAY_CHANGE, begun=has_metrics(out))
 
 
 class _Run:

@@ -38,7 +38,7 @@ from relisten.errors import DivergedError, InputError
 from relisten.files import write_whole
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.train.exporting import check_model_outside, export_folder, replace_checkpoint
+from relisten.train.exporting import export_folder, replace_checkpoint
 from relisten.train.metrics import Metrics, has_metrics, last_row
 from relisten.train.optimizer import adamw
 from relisten.train.parallel import Processes, whole
@@ -111,7 +111,6 @@ def begin(config: FinetuneConfig, out: Path) -> None:
     """
     if not config.data:
         raise InputError("no data: give --data, a JSONL file or a folder that `relisten data export` wrote")
-    check_model_outside(config.model, out)
     begun = has_metrics(out) or any((out / "states").glob("step-*"))
     begin_run(config, out, MAY_CHANGE, begun)
     if not begun:  # a failed attempt may have prepared other data
