@@ -3,12 +3,14 @@ to the extractor's full length, masks. Tolerances are for float32; measured diff
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from omni_checkpoint import PREPROCESSOR_CONFIG, decoded, noise
+from omni_checkpoint import PREPROCESSOR_CONFIG, VOCABULARY, decoded, noise
 from torch import Tensor, nn
 from transformers import (
     AutoTokenizer,
@@ -20,6 +22,7 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAu
 from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import _get_feat_extract_output_lengths
 
 from relisten.audio import Clip
+from relisten.errors import InputError
 from relisten.models.base import Family, Prompt
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.protocol import Format, system_prompt, user_text
@@ -220,3 +223,49 @@ def test_it_is_a_family(family: Qwen2_5Omni) -> None:
     assert isinstance(checked.audio_tower, nn.Module)
     assert checked.context_size == 4_096
     assert not any("visual" in name for name, _ in family.thinker.named_modules())
+
+
+def test_tags_become_tokens_in_the_padding_of_the_vocabulary(omni_folder: Path, tmp_path: Path) -> None:
+    family = Qwen2_5Omni.load(omni_folder, "float32")  # its tokenizer has tokens for <seg> and </seg> alone
+    before = Qwen2_5Omni.load(omni_folder, "float32")
+    tags = ("<think>", "</think>", "<answer>", "</answer>")
+    assert family.add_tag_tokens() == tags
+    assert family.add_tag_tokens() == ()
+    ids = [family.text.added[tag] for tag in tags]
+    assert before.text.size == min(ids)
+    assert len({*ids}) == 4
+    response = "<think>a <seg>1, 2</seg></think><answer>b</answer>"
+    written = family.encode_response(response)
+    assert {*ids} <= {*written}
+    assert len(written) < len(before.encode_response(response))
+    assert decoded(family.decoder(), written) == response
+    assert family.encode_text(response) == before.encode_text(response)  # a user's text never becomes a tag
+    assert {*before.banned_ids} - {*family.banned_ids} == {*ids}
+
+    for tag, id_ in zip(tags, ids, strict=True):
+        pieces = before.encode_response(tag)
+        for new, old in (
+            (family.lm_head.weight, before.lm_head.weight),
+            (family.thinker.get_input_embeddings().weight, before.thinker.get_input_embeddings().weight),
+        ):
+            torch.testing.assert_close(new[id_], old[pieces].mean(0), atol=1e-6, rtol=0)
+            others = [i for i in range(len(old)) if i not in ids]
+            assert torch.equal(new[others], old[others])
+
+    family.save(tmp_path / "saved")
+    again = Qwen2_5Omni.load(tmp_path / "saved")
+    assert again.text.added == family.text.added
+    assert again.encode_response(response) == written
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved", config=family.thinker.config)
+    assert tokenizer(response).input_ids == written
+    assert tokenizer.decode(written, skip_special_tokens=True) == response
+    assert torch.equal(again.lm_head.weight, family.lm_head.weight)
+
+
+def test_tags_need_room_in_the_vocabulary(omni_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(omni_folder, tmp_path / "full")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<{n}>" for n in range(VOCABULARY - len(tokenizer) - 3)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(InputError, match=r"400 places for 397 tokens, which leaves no room for 4 tags"):
+        Qwen2_5Omni.load(folder).add_tag_tokens()

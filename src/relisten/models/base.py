@@ -66,14 +66,17 @@ class Family(Protocol):
     """The one of `eos_ids` that a well-formed response ends with."""
     audio_id: int
     """The placeholder that stands for one audio embedding."""
-    banned_ids: tuple[int, ...]
-    """Ids that are never sampled: audio, image and role tokens, and ids without a token."""
     chunk_seconds: float
     """The audio tower hears chunks of this length, counted from the start of a sound, each on its own."""
     context_size: int
     """Positions that the model was made for, prompt and response together."""
     thinker: Any
     """The transformers module; `audio_tower`, `language_model` and `lm_head` are its parts."""
+
+    @property
+    def banned_ids(self) -> tuple[int, ...]:
+        """Ids that are never sampled: audio, image and role tokens, and ids without a token."""
+        ...
 
     @property
     def device(self) -> torch.device: ...

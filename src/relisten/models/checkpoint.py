@@ -138,6 +138,7 @@ def write_checkpoint(
     rename: Callable[[str], str | None],
     changed: Mapping[str, Tensor],
     keep_file: Callable[[Path], bool],
+    new_files: Mapping[str, bytes],
 ) -> None:
     """Write `source` with some tensors changed into `folder`, which must be new or empty.
 
@@ -149,6 +150,7 @@ def write_checkpoint(
         rename: new name of a tensor of `source`, or None to leave it out.
         changed: tensors by their name in `source`.
         keep_file: which other files of `source` to copy.
+        new_files: content of other files by name, which take the place of those of `source`.
 
     Raises:
         InputError: `folder` holds something, or `source` is not there any more.
@@ -184,7 +186,9 @@ def write_checkpoint(
     if set(weight_map.values()) != {WEIGHTS}:
         _write_json(partial / INDEX, {"metadata": {"total_size": size}, "weight_map": weight_map})
     _write_json(partial / "config.json", config)
-    own = {"config.json", INDEX, *source.files.values()}
+    for name, content in new_files.items():
+        (partial / name).write_bytes(content)
+    own = {"config.json", INDEX, *source.files.values(), *new_files}
     for path in sorted(source.folder.iterdir()):
         if path.is_file() and path.name not in own and keep_file(path):
             shutil.copyfile(path, partial / path.name)

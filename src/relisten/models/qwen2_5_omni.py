@@ -9,9 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
+from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.initialization import no_init_weights
@@ -21,7 +23,7 @@ from relisten.errors import InputError
 from relisten.models.base import Prompt
 from relisten.models.checkpoint import Checkpoint, find_folder, read_json, stored_dtype, write_checkpoint
 from relisten.models.mel import LogMel
-from relisten.models.text import RESPONSE_TAGS, TextCodec, TextDecoder
+from relisten.models.text import RESPONSE_TAGS, TextCodec, TextDecoder, load_tokenizer
 from relisten.models.tower import ChunkCache, encode_features
 from relisten.protocol import Format, system_prompt, user_parts
 from relisten.question import Question
@@ -67,17 +69,23 @@ class Qwen2_5Omni:  # noqa: N801
         self._start = self._control("<|im_start|>")
         self.end_of_turn_id = self._control("<|im_end|>")
         self.eos_ids = frozenset({self.end_of_turn_id, text.added.get("<|endoftext|>", self.end_of_turn_id)})
-        vocabulary = config.text_config.vocab_size
+        self._vocabulary: int = config.text_config.vocab_size
         audio = {"<|AUDIO|>": self.audio_id, "<|audio_bos|>": self._audio_begin, "<|audio_eos|>": self._audio_end}
         found = {content: text.added.get(content) for content in audio}
-        if text.size > vocabulary or found != audio:
+        if text.size > self._vocabulary or found != audio:
             raise InputError(
-                f"{source.folder}: tokenizer ({text.size} ids, {found}) and config.json ({vocabulary} ids, "
+                f"{source.folder}: tokenizer ({text.size} ids, {found}) and config.json ({self._vocabulary} ids, "
                 f"{audio}) do not fit together; copy the tokenizer that belongs to the weights"
             )
+        self._new_files: Mapping[str, bytes] = {}  # of the checkpoint, where they are not those of the source
+
+    @property
+    def banned_ids(self) -> tuple[int, ...]:
+        text = self.text
         control = {text.added[content] for content in text.special if content not in RESPONSE_TAGS}
-        control |= {*audio.values()} | {i for i in range(vocabulary) if not text.has(i)}
-        self.banned_ids = tuple(sorted(control - self.eos_ids))
+        control |= {self.audio_id, self._audio_begin, self._audio_end}
+        control |= {i for i in range(self._vocabulary) if not text.has(i)}
+        return tuple(sorted(control - self.eos_ids))
 
     @classmethod
     def load(
@@ -168,7 +176,41 @@ class Qwen2_5Omni:  # noqa: N801
                 name: in_dtype(parameters[_module_name(name)]) for name in self.source.files if _is_heard(name)
             },
             keep_file=lambda file: whole or file.suffix in (".json", ".txt", ".jinja"),
+            new_files=self._new_files,
         )
+
+    def add_tag_tokens(self) -> tuple[str, ...]:
+        """Make one token of each of `RESPONSE_TAGS` that is none yet; checkpoints are then saved with them.
+
+        They take ids in the vocabulary's padding, so that nothing is resized. What the model has for them, as input
+        and as output, begins as the mean of what it has for the pieces that they were written in: train it.
+
+        Returns:
+            The tags that are new.
+
+        Raises:
+            InputError: there is no room for them.
+        """
+        new = [tag for tag in RESPONSE_TAGS if tag not in self.text.added]
+        if not new:
+            return ()
+        tokenizer = load_tokenizer(self.source.folder, self.thinker.config)
+        tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in new])
+        text = TextCodec(tokenizer.backend_tokenizer.to_str())
+        if text.size > self._vocabulary:
+            raise InputError(
+                f"{self.source.folder}: its vocabulary has {self._vocabulary} places for {self.text.size} tokens, "
+                f"which leaves no room for {len(new)} tags; train without tag_tokens"
+            )
+        with torch.no_grad():
+            for rows in (self.thinker.get_input_embeddings().weight, self.lm_head.weight):
+                for tag in new:
+                    rows[text.added[tag]] = rows[self.encode_text(tag)].float().mean(0)
+        self.text = text
+        with TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            self._new_files = {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+        return tuple(new)
 
     def check_savable(self, whole: bool) -> None:
         """Raises InputError where `save` would have nothing to carry over; a trainer asks before it starts."""
@@ -283,7 +325,7 @@ def _front(source: Checkpoint, device: torch.device | str) -> tuple[Qwen2_5OmniT
             f"{folder}: preprocessor_config.json has {mel.n_mels} mel bands, config.json "
             f"{config.audio_config.num_mel_bins}; copy both from the original checkpoint"
         )
-    return config, TextCodec.load(folder, config), mel
+    return config, TextCodec(load_tokenizer(folder, config).backend_tokenizer.to_str()), mel
 
 
 def _thinker_config(source: Checkpoint) -> Qwen2_5OmniThinkerConfig:

@@ -45,6 +45,28 @@ class TextDecoder:
         return self._utf8.decode(b"", final=True)
 
 
+def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
+    """A checkpoint folder's tokenizer, offline and without running code from it.
+
+    Given the model's `config`, transformers does not parse `config.json` again with all that is not loaded.
+
+    Raises:
+        InputError: it cannot be read, or only as Python code.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, config=config, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # the libraries raise bare Exception, too
+        raise InputError(
+            f"{folder}: its tokenizer cannot be loaded ({error}); copy tokenizer.json and "
+            "tokenizer_config.json from the original checkpoint"
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise InputError(f"{folder}: its tokenizer has no tokenizer.json form; save it as a fast tokenizer")
+    return tokenizer
+
+
 class TextCodec:
     """A byte-level tokenizer, split into plain text and added tokens.
 
@@ -84,25 +106,6 @@ class TextCodec:
         self.size = max(self._table) + 1
         self._tags = {tag: self.added[tag] for tag in RESPONSE_TAGS if tag in self.added}
         self._tag_pattern = re.compile(f"({'|'.join(map(re.escape, self._tags))})") if self._tags else None
-
-    @classmethod
-    def load(cls, folder: Path, config: PreTrainedConfig) -> TextCodec:
-        """From a checkpoint folder's tokenizer files, offline and without running code from it.
-
-        Given the model's `config`, transformers does not parse `config.json` again with all that is not loaded.
-        """
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, config=config, local_files_only=True, trust_remote_code=False
-            )
-        except Exception as error:  # the libraries raise bare Exception, too
-            raise InputError(
-                f"{folder}: its tokenizer cannot be loaded ({error}); copy tokenizer.json and "
-                "tokenizer_config.json from the original checkpoint"
-            ) from error
-        if not isinstance(tokenizer, PreTrainedTokenizerFast):
-            raise InputError(f"{folder}: its tokenizer has no tokenizer.json form; save it as a fast tokenizer")
-        return cls(tokenizer.backend_tokenizer.to_str())
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` as plain text: never one of `added`. Half a surrogate pair counts as U+FFFD."""

@@ -50,6 +50,21 @@ def test_sizes_and_lengths_are_those_of_the_model(tiny_folder: Path, data: Path,
     assert (found.data["tokens an epoch"], found.data["longest"]) == (sum(lengths), max(lengths))
 
 
+def test_tag_tokens_make_examples_shorter(untagged_folder: Path, data: Path) -> None:
+    found = []
+    for tag_tokens in (False, True):
+        family = Qwen2_5Omni.load(untagged_folder)
+        if tag_tokens:
+            family.add_tag_tokens()
+        example = Example(Question("How many?"), RESPONSE, "")
+        shortest = Layout(family, Format.GROUNDED).sequence(example, noise_clip(1.0))
+        dry = dry_run(FinetuneConfig(str(untagged_folder), str(data), tag_tokens=tag_tokens), processes=1)
+        assert dry.data is not None
+        found.append((len(shortest.ids), dry.data["tokens an example"]))
+    (pieces, mean_of_pieces), (tags, mean_of_tags) = found
+    assert mean_of_pieces - mean_of_tags == pieces - tags > 6
+
+
 def no_hub(path: str) -> None:
     raise InputError("no network")
 

@@ -22,6 +22,7 @@ from relisten.audio import write_clip
 from relisten.data.examples import Example, write_examples
 from relisten.errors import DivergedError, InputError
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.models.text import RESPONSE_TAGS
 from relisten.protocol import Format
 from relisten.question import Question
 from relisten.train.sft import trainer as sft
@@ -100,6 +101,32 @@ def test_a_run_that_was_ended_goes_on_as_if_it_had_not(
     before, after = (load_file(tmp_path / part / "checkpoint" / "model.safetensors") for part in ("whole", "parts"))
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert run(config, tmp_path / "parts").loss == whole.loss  # nothing is left to do
+
+
+def test_tags_can_be_learned_as_tokens_that_the_model_did_not_have(
+    config: FinetuneConfig, untagged_folder: Path, tmp_path: Path
+) -> None:
+    config = replace(config, model=str(untagged_folder))
+    plain = run(config, tmp_path / "plain")
+    result = run(replace(config, tag_tokens=True), tmp_path / "tags")
+    begun, trained, still = (
+        Qwen2_5Omni.load(folder, "float32") for folder in (untagged_folder, result.checkpoint, plain.checkpoint)
+    )
+    assert "<seg>" not in still.text.added
+    for tag in RESPONSE_TAGS:
+        (id_,) = trained.encode_response(tag)
+        assert not torch.equal(
+            trained.lm_head.weight[id_], begun.lm_head.weight[begun.encode_response(tag)].mean(0)
+        )
+    tokens = [metrics(tmp_path / name)[0]["tokens"] for name in ("plain", "tags")]
+    assert tokens[1] < tokens[0]
+    again = run(replace(config, model=str(result.checkpoint), tag_tokens=True), tmp_path / "again")
+    assert again.loss < result.loss
+
+
+def test_adapters_leave_no_place_for_tag_tokens(config: FinetuneConfig) -> None:
+    with pytest.raises(InputError, match="adapters leave the embedding"):
+        replace(config, tag_tokens=True, lora_rank=4)
 
 
 @pytest.mark.parametrize("killed", [2, None])

@@ -39,6 +39,11 @@ class FinetuneConfig(TrainSettings):
         float, "Loss weight of text that follows an inserted crop and so tells what is heard."
     ] = 1.0
 
+    tag_tokens: Annotated[
+        bool,
+        "Make one token of each tag (<think>, <seg>, ...) that the tokenizer writes in several, as Qwen's does: "
+        "answers have fewer tokens. Not with adapters, which leave embeddings as they are.",
+    ] = False
     train_audio: TrainsAudio = False
     lora_dropout: Annotated[float, "Dropout of the adapters' input."] = 0.0
     precision: Annotated[
@@ -82,6 +87,11 @@ class FinetuneConfig(TrainSettings):
 
     def __post_init__(self) -> None:
         check_numbers(self, _POSITIVE, _NOT_NEGATIVE, shares=("warmup", "lora_dropout"))
+        if self.tag_tokens and self.lora_rank:
+            raise InputError(
+                "tag_tokens: adapters leave the embedding of new tokens as it is; train the weights themselves "
+                "(lora_rank 0), or without tag_tokens"
+            )
         if self.pass_tokens < self.max_length:
             raise InputError(
                 f"pass_tokens {self.pass_tokens} is less than max_length {self.max_length}: one example must fit "

@@ -36,6 +36,8 @@ def dry_run(config: FinetuneConfig, processes: int, device: str = "cuda") -> Dry
         InputError: the model is neither at hand nor known, or the data cannot be read.
     """
     family, thinker = outline(config.model)
+    if config.tag_tokens and family is not None:
+        family.add_tag_tokens()
     freeze(thinker, config.lora, config.train_audio, config.seed)
     parameters = count_parameters(thinker)
     half = half_precision(config.precision, torch.device(device)) is not None

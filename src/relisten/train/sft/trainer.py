@@ -120,9 +120,15 @@ def begin(config: FinetuneConfig, out: Path) -> None:
 
 
 def load_family(config: FinetuneConfig, device: torch.device) -> Qwen2_5Omni:
-    """The model in the precision it is stored in, or in float32 if that is what everything is computed in."""
+    """The model in the precision it is stored in, or in float32 if that is what everything is computed in.
+
+    Raises:
+        InputError: it cannot be loaded, or has no room for tag tokens.
+    """
     family = load(config.model, "auto" if half_precision(config.precision, device) else "float32")
     assert isinstance(family, Qwen2_5Omni)
+    if config.tag_tokens:
+        family.add_tag_tokens()
     return family
 
 
