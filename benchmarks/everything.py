@@ -18,6 +18,7 @@ BENCHMARKS = {
     "listen": [],
     "phases": [],
     "steps": [],
+    "dtypes": [],
     "evaluate": [],
     "rollouts": [],
     "memory": [],

@@ -1,6 +1,6 @@
 """Latency of one answer and throughput of many for the paper's profile, on random weights of a given shape.
 
-    python benchmarks/latency.py [--shape echo-tiny|7b] [--device auto] [--json] [--out FILE]
+    python benchmarks/latency.py [--shape echo-tiny|0.5b|3b|7b] [--device auto] [--no-graphs] [--json] [--out FILE]
 
 The profile: 150 sampled tokens about a 10 s clip with 1.9 listens of 3 s (here 19 listens over 10 answers; the
 paper tells 2.12 s against 1.18 s without listening, on an A100). Weights are random, which costs the same time and
@@ -17,21 +17,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import tempfile
 import time
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from _measuring import Figure, Run, alternate, arguments, decode, one_answer, question, time_listen
+from _shapes import SHAPES, make
 
 from relisten.engines.native import NativeEngine
 from relisten.models import resolve_device
-from relisten.models.base import Family
-from relisten.models.qwen2_5_omni import Qwen2_5Omni
-from relisten.models.tiny import TinyShape, build
 from relisten.processes import usable_processors
 from relisten.protocol import Format, Segment
 from relisten.question import Question
@@ -39,51 +33,6 @@ from relisten.trace import Sampling
 
 TOKENS, LISTENS, ANSWERS, CLIP_SECONDS, CROP_SECONDS = 150, 1.9, 10, 10.0, 3.0
 ROWS = (1, 8, 64, 256)
-SEVEN: dict[str, dict[str, Any]] = {
-    "audio_config": {
-        "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20, "encoder_ffn_dim": 5120,
-        "n_window": 100, "output_dim": 3584,
-    },
-    "text_config": {
-        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-        "num_key_value_heads": 4, "vocab_size": 152064, "max_position_embeddings": 32768,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [16, 24, 24]},
-    },
-}  # fmt: skip
-"""What the 7B's config.json says where it differs from echo-tiny's."""
-
-
-def make(shape: str, device: torch.device, dtype: torch.dtype) -> Family:
-    """A family with random weights, made on the device; echo-tiny's tokenizer does for any shape."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = build(Path(name) / "tiny", shape=TinyShape())
-        if shape == "7b":
-            config = json.loads((folder / "config.json").read_text())
-            for part, sizes in SEVEN.items():
-                config["thinker_config"][part] |= sizes
-            config["thinker_config"]["text_config"].pop("layer_types", None)
-            (folder / "config.json").write_text(json.dumps(config))
-            front = json.loads((folder / "preprocessor_config.json").read_text())
-            front |= {"n_fft": 400, "hop_length": 160, "chunk_length": 300, "n_samples": 4800000}
-            (folder / "preprocessor_config.json").write_text(json.dumps(front))
-        family = Qwen2_5Omni.outline(folder)
-    thinker = family.thinker
-    thinker.to(dtype).to_empty(device=device)
-    for module in thinker.modules():
-        buffers = list(module.named_buffers(recurse=False))
-        for buffer_name, buffer in buffers:
-            module.register_buffer(buffer_name, buffer.float(), persistent=False)
-        if buffers:
-            thinker._init_weights(module)  # position tables are computed, in float32
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter_name, parameter in thinker.named_parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.02)
-            else:
-                parameter.fill_(float(parameter_name.endswith("weight")))
-    family.mel = family.mel.to(device)
-    return family
 
 
 async def one(engine: NativeEngine, asked: Question, listens: int) -> None:
@@ -138,15 +87,16 @@ def bandwidth(device: torch.device) -> float:
 
 def main() -> None:
     parser = arguments(__doc__, repeats=7, threads=usable_processors())
-    parser.add_argument("--shape", choices=("echo-tiny", "7b"), default="echo-tiny")
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="echo-tiny")
     parser.add_argument("--device", default="auto", help="auto takes a GPU if there is one")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--rows", type=int, default=max(ROWS), help="leaves out more answers at once")
+    parser.add_argument("--no-graphs", action="store_true", help="on a GPU, without CUDA graphs")
     options = parser.parse_args()
     run = Run(options)
     device = torch.device(resolve_device(options.device))
     half = device.type != "cpu" if options.dtype == "auto" else options.dtype == "bfloat16"
-    family = make(options.shape, device, torch.bfloat16 if half else torch.float32)
+    family = make(SHAPES[options.shape], device, torch.bfloat16 if half else torch.float32)
     weights = sum(
         p.nbytes for p in itertools.chain(family.language_model.parameters(), family.lm_head.parameters())
     )
@@ -155,7 +105,8 @@ def main() -> None:
     profile = [int(LISTENS) + (number < extra) for number in range(ANSWERS)]
     rows = [count for count in ROWS if count <= options.rows]
     asked = [question(CLIP_SECONDS, row) for row in range(max(rows))]
-    with torch.no_grad(), NativeEngine(family, max_rows=max(rows)) as engine:
+    graphs = False if options.no_graphs else None
+    with torch.no_grad(), NativeEngine(family, max_rows=max(rows), graphs=graphs) as engine:
         listens: list[float] = []
 
         def token() -> float:

@@ -92,7 +92,7 @@ class Listener:
             model: "echo-tiny" (shipped), a checkpoint folder, or a hub id such as "Qwen/Qwen2.5-Omni-7B", which is
                 the only one that may use the network.
             device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU if there is one.
-            dtype: "auto" is bfloat16 on a GPU and float32 on the CPU.
+            dtype: "auto" is bfloat16 on a GPU, and for large models on CPUs that multiply it; else float32.
             max_rows: answers decoded at once; None takes the engine's default.
             engine: "native", or "vllm" where that is installed.
             engine_options: more for that engine's constructor, such as vLLM's `gpu_memory_utilization`.
@@ -127,7 +127,7 @@ class Listener:
 
         check_options(engine, NativeEngine.__init__, options, given=("name",))
         device = resolve_device(device)
-        family = load(model, device=device, dtype=default_dtype(device) if dtype == "auto" else dtype)
+        family = load(model, device=device, dtype=default_dtype(device, model) if dtype == "auto" else dtype)
         routed = _router(router, tool_cache, family, device)
         return cls(NativeEngine(family, name=str(model), **options), routed)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -15,8 +18,34 @@ def test_auto_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch, gpu: boo
     assert [resolve_device(name) for name in ("cpu", "cuda:1", "gpu")] == ["cpu", "cuda:1", "gpu"]
 
 
+def checkpoint(folder: Path, size: int, divided: bool) -> Path:
+    """A folder that says it has so many bytes of weights."""
+    folder.mkdir()
+    if divided:
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": size}}))
+    else:
+        with (folder / "model.safetensors").open("wb") as file:
+            file.truncate(size)  # takes no room on the disk
+    return folder
+
+
+@pytest.mark.parametrize("divided", [True, False])
 @pytest.mark.parametrize(
-    ("device", "dtype"), [("cpu", "float32"), ("cpu:0", "float32"), ("cuda", "bfloat16"), ("cuda:1", "bfloat16")]
+    ("device", "halves", "size", "dtype"),
+    [
+        ("cpu", True, 2**30 - 1, "float32"),
+        ("cpu", True, 2**30, "bfloat16"),
+        ("cpu:0", False, 2**30, "float32"),
+        ("cuda", False, 1, "bfloat16"),
+        ("cuda:1", True, 2**30, "bfloat16"),
+    ],
 )
-def test_the_cpu_computes_in_float32(device: str, dtype: str) -> None:
-    assert default_dtype(device) == dtype
+def test_bfloat16_is_taken_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, halves: bool, size: int, dtype: str, divided: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: halves)
+    assert default_dtype(device, checkpoint(tmp_path / "model", size, divided)) == dtype
+
+
+def test_echo_tiny_computes_in_float32_on_any_cpu() -> None:
+    assert default_dtype("cpu", "echo-tiny") == "float32"

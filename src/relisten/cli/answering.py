@@ -19,7 +19,10 @@ MaxListens = Annotated[int, typer.Option(help="Listens an answer may have.")]
 MaxTokens = Annotated[int, typer.Option(help="Sampled tokens an answer may have.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
 WeightType = Annotated[
-    Dtype, typer.Option("--dtype", help="Of weights; auto: bfloat16 on a GPU, float32 on a CPU.")
+    Dtype,
+    typer.Option(
+        "--dtype", help="Of weights; auto: bfloat16 on a GPU, float32 on a CPU, where large models may differ."
+    ),
 ]
 Engine = Annotated[EngineName, typer.Option("--engine", help="What decodes; vllm has to be installed.")]
 EngineOptions = Annotated[

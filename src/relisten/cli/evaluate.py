@@ -111,7 +111,7 @@ def evaluate(
     devices = _devices(device, processes, engine)
     device = devices[0]
     if dtype == "auto":
-        dtype = default_dtype(device)
+        dtype = default_dtype(device, model)
     folder = model_folder(model)
     routed = chosen(router, route, tool_cache)
     evaluated = Evaluated(model, model_hash(folder), engine, dtype, router_name(router, route))

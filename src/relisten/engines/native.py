@@ -43,6 +43,7 @@ class NativeEngine:
             and not read stops all others.
         encode_beside: encode sound in a thread of its own beside decoding (CPU only; the same to the bit); None:
             if PyTorch leaves a processor unused.
+        graphs: run steps in which every row adds one token as CUDA graphs; None: on a GPU.
         align: widen what is listened to again to the audio tower's grid of chunks (2 s for Qwen2.5-Omni-7B), whose
             inner chunks are then known from the clip and not encoded again; it pays for crops of 10 s and more. The
             trace has the widened segment. Crops at another speed than 1 stay as they are: they share no
@@ -58,6 +59,7 @@ class NativeEngine:
         max_context: int | None = None,
         lockstep: bool = False,
         encode_beside: bool | None = None,
+        graphs: bool | None = None,
         align: bool = False,
     ) -> None:
         if max_rows < 1:
@@ -66,7 +68,7 @@ class NativeEngine:
         self.model = name or family.name
         self._context = checked_context(max_context, family.context_size)
         self._grid = family.chunk_seconds if align else None
-        self._worker = Worker(family, max_rows, self._context, lockstep, encode_beside)
+        self._worker = Worker(family, max_rows, self._context, lockstep, encode_beside, graphs)
         self._finalizer = weakref.finalize(self, self._worker.stop)
 
     def open(self, question: Question, clip: Clip, format: Format, sampling: Sampling) -> NativeStream:

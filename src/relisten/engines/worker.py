@@ -23,11 +23,12 @@ import torch
 from relisten.audio import Clip
 from relisten.engines.base import NO_NUMBERS, Feed, Look
 from relisten.engines.encoding import Encoder
-from relisten.engines.rows import PromptKey, Row, StateTap, held_of, pack, prompt_key
+from relisten.engines.rows import Packed, PromptKey, Row, StateTap, held_of, pack, prompt_key
 from relisten.engines.sampling import draw
 from relisten.errors import EngineError
 from relisten.models.base import Family
 from relisten.models.decoder import PackedDecoder
+from relisten.models.graphs import StepGraphs
 from relisten.models.tower import ChunkCache
 from relisten.trace import GeneratedSpan
 
@@ -40,7 +41,13 @@ class Worker:
     """The thread that owns model, cache and rows. Rows stand in slots 0 .. n-1 without gaps."""
 
     def __init__(
-        self, family: Family, max_rows: int, context: int, lockstep: bool, encode_beside: bool | None
+        self,
+        family: Family,
+        max_rows: int,
+        context: int,
+        lockstep: bool,
+        encode_beside: bool | None,
+        graphs: bool | None,
     ) -> None:
         self._holds = 0  # no step is taken while there are any
         self._holding = threading.Lock()
@@ -50,6 +57,9 @@ class Worker:
         self._context = context
         self._decoder = PackedDecoder(family.language_model, family.lm_head)
         self._cache = self._decoder.new_cache(max_rows, context)
+        self._graphs: StepGraphs | None = None
+        if family.device.type == "cuda" if graphs is None else graphs:
+            self._graphs = StepGraphs(self._decoder, family.embed, family.device, max_rows, context)
         self._banned = torch.tensor(sorted(family.banned_ids), dtype=torch.long, device=family.device)
         # In lockstep on a GPU, reused chunks would change what is batched together, and so the last bits.
         reproducible = family.device.type == "cpu" or not lockstep
@@ -175,6 +185,8 @@ class Worker:
             row.slot = None
         if not self.open_rows:
             self._encoder.forget()
+            if self._graphs is not None:
+                self._graphs.forget()
 
     def _release(self, row: Row) -> None:
         for sound in row.sounds:
@@ -334,15 +346,9 @@ class Worker:
         """The next token of each row, its log-prob, and the looks of rows that look, by `id(row)`."""
         family = self._family
         packed = pack(rows, family)
-        slots = [row.slot for row in rows if row.slot is not None]
-        self._cache.reserve(max(slots) + 1, max(chunk.end for chunk in packed.chunks))
-        embeddings = family.embed(torch.tensor(packed.ids, device=family.device))
-        if packed.audio:
-            at = torch.tensor(packed.audio_at, device=family.device)
-            embeddings[at] = torch.cat(packed.audio).to(embeddings.dtype)
         looking = {id(row): place for row, place in zip(rows, packed.places, strict=True) if row.feed is None}
         watch = StateTap(packed, [*looking.values()], family.device) if looking else None
-        logits = self._decoder(embeddings, packed.chunks, self._cache, watch)
+        logits = self._run_model(packed, watch)
         for source, target, length in packed.copies:
             self._cache.copy_row(source, target, length)
         if packed.copies:
@@ -356,6 +362,21 @@ class Worker:
         )
         looks = dict(zip(looking, watch.looks(), strict=True)) if watch is not None else {}
         return drawn.tokens, drawn.logprobs, looks
+
+    def _run_model(self, packed: Packed, watch: StateTap | None) -> torch.Tensor:
+        """Logits behind each chunk, (chunks, vocabulary)."""
+        family = self._family
+        slots = [*(chunk.slot for chunk in packed.chunks), *(target for _, target, _ in packed.copies)]
+        self._cache.reserve(max(slots) + 1, max(chunk.end for chunk in packed.chunks))
+        if self._graphs is not None and watch is None:
+            logits = self._graphs.step(packed.ids, packed.chunks, len(self._rows), self._cache)
+            if logits is not None:
+                return logits
+        embeddings = family.embed(torch.tensor(packed.ids, device=family.device))
+        if packed.audio:
+            at = torch.tensor(packed.audio_at, device=family.device)
+            embeddings[at] = torch.cat(packed.audio).to(embeddings.dtype)
+        return self._decoder(embeddings, packed.chunks, self._cache, watch)
 
     def _take_token(self, row: Row, token: int, logprob: float) -> None:
         row.pending, row.num_pending = [(token,)], 1

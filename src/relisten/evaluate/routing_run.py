@@ -99,7 +99,7 @@ def judge_router(
     watch = watch or Watch()
     config = read_run_config(folder)
     device = resolve_device(device)
-    family = load(config.model, default_dtype(device), device)
+    family = load(config.model, default_dtype(device, config.model), device)
     policy = load_policy(folder, family, device=device)
     place = known or (Path(config.known) if config.known else folder)
     with NativeEngine(family, name=config.model) as engine:

@@ -9,7 +9,7 @@ import torch
 
 from relisten.errors import InputError
 from relisten.models.base import Family, Prompt
-from relisten.models.checkpoint import ECHO_TINY, find_folder, locate, read_json
+from relisten.models.checkpoint import ECHO_TINY, find_folder, locate, read_json, weight_bytes
 
 __all__ = ["ECHO_TINY", "Family", "Prompt", "default_dtype", "load", "locate", "resolve_device"]
 
@@ -45,9 +45,17 @@ def resolve_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def default_dtype(device: str) -> Literal["float32", "bfloat16"]:
-    """What weights are held in on a device where nobody says: float32 on the CPU, bfloat16 on a GPU."""
-    return "float32" if device.partition(":")[0] == "cpu" else "bfloat16"
+def default_dtype(device: str, model: str | Path) -> Literal["float32", "bfloat16"]:
+    """What weights are held in where nobody says: bfloat16 on a GPU, and for checkpoints of 1 GiB and more on a CPU
+    with instructions for it (`benchmarks/dtypes.py` has measured both); else float32.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    if device.partition(":")[0] != "cpu":
+        return "bfloat16"
+    halves = torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if halves and weight_bytes(find_folder(model)) >= 2**30 else "float32"
 
 
 def check_device(device: torch.device | str) -> None:

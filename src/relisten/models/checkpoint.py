@@ -112,6 +112,14 @@ def find_folder(name: str | Path, wanted: Callable[[str], bool] | None = None) -
         ) from error
 
 
+def weight_bytes(folder: Path) -> int:
+    """Size of all weights of a checkpoint, as its index tells it where there is one."""
+    if (folder / INDEX).is_file():
+        told = read_json(folder / INDEX).get("metadata")
+        return int(told.get("total_size", 0)) if isinstance(told, dict) else 0
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Raises InputError where there is no JSON object at `path`."""
     try:

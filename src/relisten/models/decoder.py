@@ -9,8 +9,9 @@ all rows at once, attention sees each row with its own past.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import Any
 
 import torch
@@ -53,6 +54,8 @@ class KVCache:
         self.values = [empty] * num_layers
         self._max_slots = max_slots
         self._max_capacity = max_capacity
+        self.version = 0
+        """Grows when a tensor takes the place of another."""
 
     @property
     def num_slots(self) -> int:
@@ -78,6 +81,7 @@ class KVCache:
                 new = old.new_zeros(max(slots, num_slots), kv_heads, max(tokens, capacity), head_dim)
                 new[:slots, :, :tokens] = old
                 tensors[layer] = new
+                self.version += 1
 
     def copy_row(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one row over another."""
@@ -118,6 +122,10 @@ class PackedDecoder:
         weight = self._model.embed_tokens.weight
         self._cos = self._sin = torch.empty(0, self._head_dim, dtype=weight.dtype, device=weight.device)
 
+    def weights(self) -> Iterator[Tensor]:
+        yield from self._model.parameters()
+        yield from self._lm_head.parameters()
+
     def new_cache(self, max_slots: int = sys.maxsize, max_capacity: int = sys.maxsize) -> KVCache:
         """An empty cache; see `KVCache` for the limits."""
         empty = self._model.embed_tokens.weight.new_empty(0, self._kv_heads, 0, self._head_dim)
@@ -141,8 +149,28 @@ class PackedDecoder:
         Returns:
             float32 logits behind the last token of each chunk, (len(chunks), vocabulary).
         """
-        plan = _Plan(chunks, embeddings.device)
-        cos, sin = self._rotations(plan.longest)
+        return self._run(embeddings, _Plan.of(chunks, embeddings.device), cache, watch)
+
+    def step(self, embeddings: Tensor, slots: Tensor, positions: Tensor, longest: int, cache: KVCache) -> Tensor:
+        """Run one new token for each of the first slots. All that differs from one such step to the next stands in
+        tensors, so that a step can be recorded and repeated (`models.graphs`).
+
+        Args:
+            embeddings: (rows, hidden).
+            slots: (rows,) where keys and values go: n for row n, another for a row that sits out.
+            positions: (rows,) tokens that each row already has.
+            longest: tokens that are looked at; more than any of `positions`.
+            cache: reserved for them all.
+
+        Returns:
+            float32 logits, (rows, vocabulary).
+        """
+        return self._run(embeddings, _Plan.of_rows(slots, positions, longest), cache, None)
+
+    def _run(
+        self, embeddings: Tensor, plan: _Plan, cache: KVCache, watch: Callable[[Tensor], None] | None
+    ) -> Tensor:
+        cos, sin = self.rotations(plan.longest)
         cos, sin = cos[plan.positions], sin[plan.positions]
         hidden = embeddings
         for layer, block in enumerate(self._model.layers):
@@ -167,7 +195,7 @@ class PackedDecoder:
         one."""
         mixed = torch.empty_like(query)
         # A lone query attends to its whole past, so heads that share keys can stand side by side as queries.
-        if plan.num_single:
+        if plan.single_rows:
             # Slots that sit out this step get a zero query whose result is not read.
             slots = query.new_zeros(plan.single_rows, *query.shape[1:])
             slots[plan.single_slots] = query[plan.single_tokens]
@@ -199,7 +227,7 @@ class PackedDecoder:
             )[0].transpose(0, 1)
         return mixed
 
-    def _rotations(self, length: int) -> tuple[Tensor, Tensor]:
+    def rotations(self, length: int) -> tuple[Tensor, Tensor]:
         """Rotary cosines and sines of positions 0 .. `length`, (>= length, head_dim) each.
 
         With sound and text alone the three mRoPE axes count alike, so a position is one number.
@@ -212,15 +240,36 @@ class PackedDecoder:
         return self._cos, self._sin
 
 
+_Place = Tensor | EllipsisType
+
+
+@dataclass
 class _Plan:
     """Index tensors of one packed step, made once and used by every layer."""
 
-    def __init__(self, chunks: Sequence[Chunk], device: torch.device) -> None:
+    slots: Tensor
+    positions: Tensor
+    last: _Place
+    """Which tokens are the last of their chunks."""
+    longest: int
+    long: Sequence[tuple[Chunk, int, Tensor | None]] = ()
+    """Chunks of several tokens, where they begin, and what they may see."""
+    apart: Sequence[tuple[Chunk, int]] = ()
+    """Single tokens that attend by themselves."""
+    single_rows: int = 0
+    """Slots that the other single tokens attend in, all at once; 0 without such tokens."""
+    single_longest: int = 0
+    single_tokens: _Place = ...
+    single_slots: _Place = ...
+    single_mask: Tensor | None = None
+
+    @classmethod
+    def of(cls, chunks: Sequence[Chunk], device: torch.device) -> _Plan:
         slots: list[int] = []
         positions: list[int] = []
         last: list[int] = []
         singles: list[tuple[Chunk, int]] = []
-        self.long: list[tuple[Chunk, int, Tensor | None]] = []
+        long: list[tuple[Chunk, int, Tensor | None]] = []
         for chunk in chunks:
             offset = len(slots)
             slots += [chunk.slot] * chunk.length
@@ -229,25 +278,43 @@ class _Plan:
             if chunk.length == 1:
                 singles.append((chunk, offset))
             else:
-                self.long.append((chunk, offset, _causal(chunk, device)))
-        self.longest = max(chunk.end for chunk in chunks)
-        self.slots = torch.tensor(slots, device=device)
-        self.positions = torch.tensor(positions, device=device)
-        self.last = torch.tensor(last, device=device)
-        together, self.apart = _divide(singles, device)
-        self.num_single = len(together)
+                long.append((chunk, offset, _causal(chunk, device)))
+        together, apart = divide(singles, device)
+
+        def tensor(numbers: Sequence[int]) -> Tensor:
+            return torch.tensor(numbers, device=device)
+
+        longest = max(chunk.end for chunk in chunks)
+        plan = cls(tensor(slots), tensor(positions), tensor(last), longest, long, apart)
         if together:
-            self.single_tokens = torch.tensor([offset for _, offset in together], device=device)
-            self.single_slots = torch.tensor([chunk.slot for chunk, _ in together], device=device)
-            self.single_rows = max(chunk.slot for chunk, _ in together) + 1
-            self.single_longest = max(chunk.end for chunk, _ in together)
-            ends = torch.ones(self.single_rows, dtype=torch.long, device=device)
-            ends[self.single_slots] = torch.tensor([chunk.end for chunk, _ in together], device=device)
-            columns = torch.arange(self.single_longest, device=device)
-            self.single_mask = (columns < ends[:, None])[:, None, None, :]
+            plan.single_tokens = tensor([offset for _, offset in together])
+            plan.single_slots = tensor([chunk.slot for chunk, _ in together])
+            plan.single_rows = max(chunk.slot for chunk, _ in together) + 1
+            plan.single_longest = max(chunk.end for chunk, _ in together)
+            ends = torch.ones(plan.single_rows, dtype=torch.long, device=device)
+            ends[plan.single_slots] = tensor([chunk.end for chunk, _ in together])
+            plan.single_mask = _seen(ends, plan.single_longest)
+        return plan
+
+    @classmethod
+    def of_rows(cls, slots: Tensor, positions: Tensor, longest: int) -> _Plan:
+        return cls(
+            slots,
+            positions,
+            last=...,
+            longest=longest,
+            single_rows=len(slots),
+            single_longest=longest,
+            single_mask=_seen(positions + 1, longest),
+        )
 
 
-def _divide(
+def _seen(ends: Tensor, longest: int) -> Tensor:
+    """(rows, 1, 1, longest) mask of what each row's single token sees: everything before its end."""
+    return (torch.arange(longest, device=ends.device) < ends[:, None])[:, None, None, :]
+
+
+def divide(
     singles: Sequence[tuple[Chunk, int]], device: torch.device
 ) -> tuple[Sequence[tuple[Chunk, int]], Sequence[tuple[Chunk, int]]]:
     """Single-token rows that attend together, and those that had better do so alone.

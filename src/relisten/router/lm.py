@@ -163,7 +163,7 @@ class LmPolicy:
     def load(cls, folder: Path, about: Mapping[str, Any], device: str = "cpu") -> LmPolicy:
         """See `load_policy`."""
         peft = need_peft()
-        family = load(about["model"], default_dtype(device), device)
+        family = load(about["model"], default_dtype(device, about["model"]), device)
         if weights_hash(family, exact=False) != about["base"]:
             raise InputError(
                 f"{folder}: its adapter belongs to other weights than those of {about['model']} now; put those "

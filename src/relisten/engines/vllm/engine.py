@@ -113,7 +113,7 @@ class VllmEngine:
         arguments: dict[str, Any] = {
             "model": str(folder),
             "hf_overrides": listening,
-            "dtype": default_dtype(_platform()) if dtype == "auto" else dtype,
+            "dtype": default_dtype(_platform(), folder) if dtype == "auto" else dtype,
             "max_num_seqs": max_rows,
             "max_model_len": self.context,
             "limit_mm_per_prompt": {"audio": MAX_SOUNDS},

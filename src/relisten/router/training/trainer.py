@@ -104,7 +104,7 @@ def train_router(
     routes = routes_of(config)
     questions, validation = read_sets(config, watch.on_note)
     device = resolve_device(config.device)
-    family = load(config.model, default_dtype(device), device)
+    family = load(config.model, default_dtype(device, config.model), device)
     family.thinker.requires_grad_(False)
     before = weights_hash(family)
     folder = Path(config.known) if config.known else out
@@ -251,7 +251,7 @@ class _Run:
     def _lm(self, device: str) -> LmPolicy:
         config = self.config
         name = config.lm or config.model
-        family = load(name, default_dtype(device), device)
+        family = load(name, default_dtype(device, name), device)
         base = weights_hash(family, exact=False)
         lora = LoraSettings(config.lora_rank, config.lora_alpha)
         adapted = add_adapters(family.thinker, lora, config.seed)

@@ -1,0 +1,164 @@
+"""Decoding steps that are recorded once and repeated: CUDA graphs.
+
+A step of single tokens is a thousand small kernels, which a processor launches more slowly than a GPU runs them.
+Recorded they are one launch. A recording is of fixed sizes and fixed places in memory, so steps are filled up to a
+few sizes, what differs between steps stands in one tensor, and recordings are dropped when the cache or the weights
+have moved.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relisten.models.decoder import Chunk, KVCache, PackedDecoder, divide
+
+_LENGTHS = 256
+"""Tokens that are looked at are filled up to a multiple of this; more than 2,048 by an eighth at most."""
+
+Step = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class _Recording:
+    inputs: Tensor
+    """(3, rows): ids, slots, positions."""
+    again: Step
+    used: tuple[Tensor, ...]
+    """What is read at its place in memory and nobody else may keep."""
+
+
+class StepGraphs:
+    """Steps of one decoder.
+
+    Args:
+        decoder: what runs the model.
+        embed: (rows,) ids to (rows, hidden) embeddings.
+        device: where both are.
+        max_rows: rows there are at most.
+        max_length: tokens a row has at most.
+    """
+
+    def __init__(
+        self,
+        decoder: PackedDecoder,
+        embed: Callable[[Tensor], Tensor],
+        device: torch.device,
+        max_rows: int,
+        max_length: int,
+    ) -> None:
+        self._decoder = decoder
+        self._embed = embed
+        self._device = device
+        self._max_rows = max_rows
+        self._max_length = max_length
+        self._recordings: dict[tuple[int, int], _Recording] = {}
+        self._places: tuple[int, ...] = ()
+        self._weights_may_have_moved = True
+        self._off = False
+        self._pool: Any = None
+
+    def forget(self) -> None:
+        """Nothing runs: weights may change, and move, before the next step."""
+        self._weights_may_have_moved = True
+
+    def step(self, ids: Sequence[int], chunks: Sequence[Chunk], open_rows: int, cache: KVCache) -> Tensor | None:
+        """A step by a recording, which is made if there is none of that size.
+
+        Args:
+            ids: a token for each chunk.
+            chunks: as `PackedDecoder` takes them.
+            open_rows: slots that rows hold, these and others.
+            cache: grown if need be.
+
+        Returns:
+            float32 logits (len(chunks), vocabulary), good until the next step; None for a step that is none of a
+            recording's: several tokens for a row, rows that had better attend by themselves, or steps cannot be
+            recorded.
+        """
+        if self._off or any(chunk.length > 1 for chunk in chunks):
+            return None
+        if divide([(chunk, place) for place, chunk in enumerate(chunks)], self._device)[1]:
+            return None
+        rows = min(1 << (open_rows - 1).bit_length(), self._max_rows)
+        longest = min(_filled_up(max(chunk.end for chunk in chunks)), self._max_length)
+        cache.reserve(rows + 1, longest)
+        self._drop_stale(cache)
+        # Rows that sit out leave their keys and values in a slot that no row holds.
+        numbers = [[0] * rows, [rows] * rows, [0] * rows]
+        for id_, chunk in zip(ids, chunks, strict=True):
+            for numbers_of_one, number in zip(numbers, (id_, chunk.slot, chunk.start), strict=True):
+                numbers_of_one[chunk.slot] = number
+        inputs = torch.tensor(numbers, device=self._device)
+        if (rows, longest) not in self._recordings:
+            try:
+                self._recordings[rows, longest] = self._record(inputs, longest, cache)
+            except RuntimeError as error:
+                warnings.warn(f"decoding goes on without CUDA graphs ({error})", RuntimeWarning, stacklevel=2)
+                self._off = True
+                self._recordings.clear()
+                return None
+        recording = self._recordings[rows, longest]
+        recording.inputs.copy_(inputs)
+        return recording.again()[[chunk.slot for chunk in chunks]]
+
+    def _drop_stale(self, cache: KVCache) -> None:
+        if self._weights_may_have_moved:
+            self._weights_may_have_moved = False
+            weights = tuple(weight.data_ptr() for weight in self._decoder.weights())
+        else:
+            weights = self._places[1:]
+        places = (cache.version, *weights)
+        if places != self._places:
+            self._places = places
+            self._recordings.clear()
+
+    def _record(self, inputs: Tensor, longest: int, cache: KVCache) -> _Recording:
+        """Raises RuntimeError where steps cannot be recorded, or a recording does not give what the step gave."""
+        inputs = inputs.clone()
+        tables = self._decoder.rotations(longest)
+        ids, slots, positions = inputs
+
+        def step() -> Tensor:
+            return self._decoder.step(self._embed(ids), slots, positions, longest, cache)
+
+        expected = step()  # the first run also chooses kernels and makes their workspaces
+        if self._pool is None and self._device.type == "cuda":
+            self._pool = torch.cuda.graph_pool_handle()
+        again = record(step, self._device, self._pool)
+        if not torch.allclose(again(), expected, rtol=1e-2, atol=1e-2, equal_nan=True):
+            raise RuntimeError("a recorded step gave other numbers than the step itself")
+        return _Recording(inputs, again, tables)
+
+
+def record(step: Step, device: torch.device, pool: Any) -> Step:
+    """What runs `step` again, from the same places in memory to the same places, without Python in between.
+
+    Args:
+        pool: of memory, shared by recordings that never run side by side.
+
+    Raises:
+        RuntimeError: there is no such thing on this device, or for this step.
+    """
+    if device.type != "cuda":
+        raise RuntimeError(f"there are none on {device.type}")
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may use the GPU meanwhile.
+    with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        result = step()
+
+    def again() -> Tensor:
+        graph.replay()
+        return result
+
+    return again
+
+
+def _filled_up(length: int) -> int:
+    grain = max(_LENGTHS, (1 << length.bit_length()) // 16)
+    return -(-length // grain) * grain
