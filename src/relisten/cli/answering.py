@@ -21,7 +21,8 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; a
 WeightType = Annotated[
     Dtype,
     typer.Option(
-        "--dtype", help="Of weights; auto: bfloat16 on a GPU, float32 on a CPU, where large models may differ."
+        "--dtype",
+        help="Of weights; auto: bfloat16 on a GPU, and for 1 GiB or more on CPUs made for it; else float32.",
     ),
 ]
 Engine = Annotated[EngineName, typer.Option("--engine", help="What decodes; vllm has to be installed.")]
