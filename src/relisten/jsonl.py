@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from relisten.errors import InputError
+from relisten.files import make_folder, replacing
 
 T = TypeVar("T")
 
@@ -107,19 +108,12 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
         InputError: the file cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    make_folder(path.parent)
     count = 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            for row in rows:
-                file.write(dump_row(row))
-                count += 1
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give another path") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        for row in rows:
+            file.write(dump_row(row))
+            count += 1
     return count
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.answers import pause_after
+from support.answers import TOLERANCE, pause_after
 from support.sounds import noise_question
 
 from relisten.engines.drive import answer
@@ -16,8 +16,6 @@ from relisten.engines.native import NativeEngine
 from relisten.models import Family
 from relisten.protocol import Finish, Format
 from relisten.trace import GeneratedSpan, Sampling
-
-TOLERANCE = 1e-4  # float32, sums in another order
 
 
 def test_a_look_is_what_a_plain_forward_has_behind_each_layer(

@@ -5,36 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import threading
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from support.answers import listening, pause_after, plain_logits, plain_logprobs
+from support.answers import (
+    TOLERANCE,
+    begin_together,
+    listening,
+    noise_answer,
+    pause_after,
+    plain_logits,
+    plain_logprobs,
+)
 from support.sounds import noise_clip, noise_question
 
-from relisten.audio import SAMPLE_RATE, Clip
 from relisten.engines import worker
-from relisten.engines.drive import Happening, answer
+from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
-from relisten.errors import EngineError, InputError
 from relisten.models import Family, load, tower
-from relisten.models.decoder import KVCache
-from relisten.models.tower import ChunkCache
 from relisten.protocol import Finish, Format, Segment
 from relisten.question import Question
 from relisten.trace import GeneratedSpan, ListenSpan, Sampling, Trace
 
-TOLERANCE = 1e-4  # float32, sums in another order
 HALF_TOLERANCE = 0.06  # a step of bfloat16 is 0.03 between 4 and 8
 ROWS = 15
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-
-
-async def drive(engine: NativeEngine, index: int, sampling: Sampling) -> Trace:
-    return await listening(engine, noise_question(index), sampling, index, listens=index % 5)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -42,9 +39,9 @@ def test_logprobs_equal_a_plain_forward_and_company_changes_nothing(untrained: F
     async def work() -> None:
         samplings = [Sampling(temperature=temperature, top_p=0.95, seed=i) for i in range(ROWS)]
         with NativeEngine(untrained, max_rows=6) as engine:  # fewer places than answers: rows join and leave
-            together = await asyncio.gather(*(drive(engine, i, samplings[i]) for i in range(ROWS)))
+            together = await asyncio.gather(*(noise_answer(engine, i, samplings[i]) for i in range(ROWS)))
         with NativeEngine(untrained) as engine:
-            alone = [await drive(engine, i, samplings[i]) for i in range(ROWS)]
+            alone = [await noise_answer(engine, i, samplings[i]) for i in range(ROWS)]
         for index, (trace, single) in enumerate(zip(together, alone, strict=True)):
             assert trace.token_ids == single.token_ids
             expected = plain_logprobs(untrained, trace, noise_question(index).clip())
@@ -70,7 +67,9 @@ def test_other_devices_and_precisions_are_as_exact_as_they_can_be(
     async def work() -> None:
         with NativeEngine(family) as engine:
             samplings = (Sampling(temperature=1.0, seed=index) for index in range(8))
-            traces = await asyncio.gather(*(drive(engine, i, sampling) for i, sampling in enumerate(samplings)))
+            traces = await asyncio.gather(
+                *(noise_answer(engine, i, sampling) for i, sampling in enumerate(samplings))
+            )
         for index, trace in enumerate(traces):
             with torch.device(device):
                 expected = plain_logprobs(family, trace, noise_question(index).clip())
@@ -81,7 +80,7 @@ def test_other_devices_and_precisions_are_as_exact_as_they_can_be(
 
 def test_greedy_takes_the_likeliest_token_that_is_allowed(untrained: Family) -> None:
     with NativeEngine(untrained) as engine:
-        trace = asyncio.run(drive(engine, 4, Sampling()))
+        trace = asyncio.run(noise_answer(engine, 4, Sampling()))
     logits = plain_logits(untrained, trace, noise_question(4).clip())
     logits[:, list(untrained.banned_ids)] = -torch.inf
     assert logits.argmax(-1).tolist() == [id_ for span in trace.generated for id_ in span.ids]
@@ -106,7 +105,7 @@ def test_what_comes_before_a_listen_is_not_computed_again(
 
     async def work() -> None:
         with NativeEngine(untrained) as engine:
-            trace = await drive(engine, 2, Sampling())
+            trace = await noise_answer(engine, 2, Sampling())
         prompt, first, heard, second, again, third = trace.spans
         assert isinstance(first, GeneratedSpan)
         assert isinstance(heard, ListenSpan)
@@ -116,16 +115,6 @@ def test_what_comes_before_a_listen_is_not_computed_again(
         assert lengths == expected
 
     asyncio.run(work())
-
-
-async def begin_together(engine: NativeEngine, asked: list[Question], samplings: list[Sampling]) -> list[Trace]:
-    with engine.together():
-        tasks = [
-            asyncio.ensure_future(answer(engine, one, sampling=sampling))
-            for one, sampling in zip(asked, samplings, strict=True)
-        ]
-        await asyncio.sleep(0)
-    return await asyncio.gather(*tasks)
 
 
 def test_answers_to_one_question_share_its_prompt_and_its_clip(
@@ -200,60 +189,6 @@ def test_in_lockstep_answers_are_the_same_to_the_bit(untrained: Family, clips: i
     asyncio.run(work())
 
 
-def test_one_failing_clip_fails_its_answer_alone(untrained: Family, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = untrained.encode_audio
-
-    def encode(clips: list[Clip], cache: ChunkCache | None = None) -> list[torch.Tensor]:
-        if any(clip.name == "noise-1" for clip in clips):
-            raise MemoryError("out of memory")
-        return real(clips, cache)
-
-    monkeypatch.setattr(untrained, "encode_audio", encode)
-
-    async def work() -> None:
-        with NativeEngine(untrained) as engine:
-            first = asyncio.ensure_future(drive(engine, 0, Sampling()))
-            await asyncio.sleep(0.05)
-            with pytest.raises(EngineError, match="out of memory"):
-                await drive(engine, 1, Sampling())
-            await first
-            trace = await answer(engine, noise_question(1), sampling=Sampling(max_tokens=4))
-            assert trace.finish is Finish.FAILED
-            assert (
-                await answer(engine, noise_question(2), sampling=Sampling(max_tokens=4))
-            ).finish is Finish.LENGTH
-
-    asyncio.run(work())
-
-
-def test_an_answer_too_long_for_the_memory_there_is_fails_alone(
-    untrained: Family, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reserve = KVCache.reserve
-
-    def scarce(cache: KVCache, num_slots: int, capacity: int) -> None:
-        if capacity > 400:
-            raise MemoryError("out of memory")
-        reserve(cache, num_slots, capacity)
-
-    monkeypatch.setattr(KVCache, "reserve", scarce)
-
-    async def work() -> None:
-        asked = [noise_question(index) for index in range(8)]
-        asked[3] = replace(asked[3], audio=noise_clip(25.0, 3))
-        with NativeEngine(untrained, max_rows=8, lockstep=True) as engine:
-            traces = await begin_together(engine, asked, [Sampling(max_tokens=6)] * 8)
-            later = await answer(engine, asked[0], sampling=Sampling(max_tokens=6))
-        assert [trace.finish is Finish.FAILED for trace in traces] == [index == 3 for index in range(8)]
-        assert "out of memory" in str(traces[3].error)
-        for trace, question in zip([*traces, later], [*asked, asked[0]], strict=True):
-            if trace.finish is not Finish.FAILED:
-                expected = plain_logprobs(untrained, trace, question.clip())
-                assert trace.logprobs == pytest.approx(expected, abs=TOLERANCE)
-
-    asyncio.run(work())
-
-
 def test_long_answers_stand_beside_short_ones(untrained: Family) -> None:
     """They attend by themselves, in whatever slot they are; and so do few where many slots sit out a step."""
 
@@ -272,69 +207,6 @@ def test_long_answers_stand_beside_short_ones(untrained: Family) -> None:
         for trace, question in zip(traces, asked, strict=True):
             expected = plain_logprobs(untrained, trace, question.clip())
             assert trace.logprobs == pytest.approx(expected, abs=TOLERANCE)
-
-    asyncio.run(work())
-
-
-def test_the_encoders_thread_may_end_the_engine(untrained: Family, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the garbage collector does that happens to run there."""
-    before = set(threading.enumerate())
-    engine = NativeEngine(untrained, encode_beside=True)
-    threads = set(threading.enumerate()) - before
-    assert len(threads) == 2
-    encode = untrained.encode_audio
-
-    def ending(clips: list[Clip], cache: ChunkCache | None = None) -> list[torch.Tensor]:
-        engine.close()
-        return encode(clips, cache)
-
-    monkeypatch.setattr(untrained, "encode_audio", ending)
-    trace = asyncio.run(answer(engine, noise_question(0), sampling=Sampling(max_tokens=4)))
-    assert trace.finish is Finish.FAILED
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
-
-
-def deafening(seconds: float) -> Clip:
-    """What no file may hold, and no mel energy can be of: the model makes NaN of it."""
-    return Clip(np.full(int(seconds * SAMPLE_RATE), 1e30, np.float32), name="deafening")
-
-
-def test_an_answer_without_numbers_fails_alone_and_leaves_nothing_behind(untrained: Family) -> None:
-    async def work() -> None:
-        bad = replace(noise_question(4), audio=deafening(6.0))
-        asked = [bad, noise_question(0), bad, noise_question(1), noise_question(3)]
-        with NativeEngine(untrained, max_rows=5, lockstep=True) as engine:
-            failed, first, other, *rest = await begin_together(engine, asked, [Sampling(max_tokens=6)] * 5)
-            assert failed.finish is other.finish is Finish.FAILED
-            assert "no numbers" in str(failed.error)
-            assert failed.logprobs == ()
-            # In the places of those, shorter beside longer: what stands behind the shorter one is masked.
-            later = await begin_together(engine, asked[1:2] + asked[3:], [Sampling(max_tokens=6)] * 3)
-        heard = zip([asked[1], *asked[3:], asked[1], *asked[3:]], [first, *rest, *later], strict=True)
-        for question, trace in heard:
-            expected = plain_logprobs(untrained, trace, question.clip())
-            assert trace.logprobs == pytest.approx(expected, abs=TOLERANCE)
-
-    asyncio.run(work())
-
-
-def test_who_moves_to_the_place_of_a_failed_answer_keeps_all_it_has(untrained: Family) -> None:
-    def burst(happening: Happening) -> None:
-        raise ValueError("nobody wants to hear it")
-
-    async def work() -> None:
-        asked = [noise_question(0), noise_question(1)]
-        with NativeEngine(untrained, lockstep=True) as engine:
-            with engine.together():
-                told = asyncio.ensure_future(answer(engine, asked[0], on_event=burst))
-                await asyncio.sleep(0)
-                other = asyncio.ensure_future(answer(engine, asked[1], sampling=Sampling(max_tokens=8)))
-                await asyncio.sleep(0)
-            assert "nobody wants" in str((await told).error)
-            trace = await other
-        assert trace.logprobs == pytest.approx(plain_logprobs(untrained, trace, asked[1].clip()), abs=TOLERANCE)
 
     asyncio.run(work())
 
@@ -364,26 +236,6 @@ def test_a_long_prompt_has_its_turn_while_others_listen(untrained: Family, monke
     asyncio.run(work())
 
 
-def test_the_last_of_those_who_hold_steps_lets_them_go(untrained: Family) -> None:
-    async def work() -> None:
-        with NativeEngine(untrained) as engine:
-            with engine.together():
-                with engine.together():
-                    pass
-                decoding = asyncio.ensure_future(answer(engine, noise_question(0), sampling=Sampling(max_tokens=1)))
-                await asyncio.sleep(0.2)
-                assert not decoding.done()
-            assert (await decoding).finish is Finish.LENGTH
-
-    asyncio.run(work())
-
-
-@pytest.mark.parametrize("tokens", [0, -5])
-def test_a_context_of_nothing_is_refused(untrained: Family, tokens: int) -> None:
-    with pytest.raises(InputError, match=f"max context {tokens}: it must be at least 1"):
-        NativeEngine(untrained, max_context=tokens)
-
-
 def test_special_tokens_are_never_sampled(untrained: Family) -> None:
     async def work() -> None:
         with NativeEngine(untrained) as engine:
@@ -400,75 +252,6 @@ def test_special_tokens_are_never_sampled(untrained: Family) -> None:
     asyncio.run(work())
 
 
-def test_closing_before_the_first_step_moves_nothing(untrained: Family) -> None:
-    async def work() -> None:
-        with NativeEngine(untrained) as engine:
-            with engine.together():
-                streams = [
-                    engine.open(one, one.clip(), Format.TEXT, Sampling()) for one in map(noise_question, range(3))
-                ]
-                tasks = [asyncio.ensure_future(stream.decode(lambda piece, end: True)) for stream in streams]
-                await asyncio.sleep(0.05)
-                streams[0].close()
-                await asyncio.sleep(0.05)
-            assert [len(span.ids) for span in await asyncio.gather(*tasks[1:])] == [1, 1]
-            assert tasks[0].cancelled()
-
-    asyncio.run(work())
-
-
-def test_who_is_cancelled_while_waiting_and_asks_again_takes_one_slot(untrained: Family) -> None:
-    async def work() -> None:
-        asked = noise_question(1)
-        with NativeEngine(untrained, max_rows=1) as engine:
-            first, second = (engine.open(asked, asked.clip(), Format.TEXT, Sampling()) for _ in range(2))
-            with engine.together():
-                decoding = [asyncio.ensure_future(first.decode(lambda piece, end: True))]
-                await asyncio.sleep(0.05)
-                given_up = asyncio.ensure_future(second.decode(lambda piece, end: True))
-                await asyncio.sleep(0.05)
-                given_up.cancel()
-                await asyncio.sleep(0.05)
-                decoding.append(asyncio.ensure_future(second.decode(lambda piece, end: True)))
-                await asyncio.sleep(0.05)
-                assert engine.open_rows == 2
-            await decoding[0]
-            first.close()
-            assert len((await decoding[1]).ids) == 1
-
-    asyncio.run(asyncio.wait_for(work(), 60))
-
-
-def test_cancelling_at_random_moments_leaks_no_slot(untrained: Family) -> None:
-    async def one(engine: NativeEngine, index: int, random: np.random.Generator) -> str:
-        task = asyncio.ensure_future(answer(engine, noise_question(index), sampling=Sampling(max_tokens=12)))
-        await asyncio.sleep(random.uniform(0, 0.4))
-        if index % 2:
-            task.cancel()
-        try:
-            return str((await task).finish)
-        except asyncio.CancelledError:
-            return "cancelled"
-
-    async def work() -> None:
-        random = np.random.default_rng(0)
-        with NativeEngine(untrained, max_rows=5) as engine:
-            ends = await asyncio.gather(*(one(engine, index, random) for index in range(40)))
-            assert set(ends) <= {"cancelled", *map(str, Finish)}
-            assert ends.count("length") >= 20
-            after = await asyncio.gather(
-                *(answer(engine, noise_question(i), sampling=Sampling(max_tokens=3)) for i in range(5))
-            )
-            assert all(trace.finish is Finish.LENGTH for trace in after)
-            for _ in range(500):
-                if engine.open_rows == 0:
-                    break
-                await asyncio.sleep(0.01)
-            assert engine.open_rows == 0
-
-    asyncio.run(work())
-
-
 @pytest.mark.parametrize("lockstep", [True, False])
 def test_sound_encoded_beside_decoding_is_the_same(untrained: Family, lockstep: bool) -> None:
     async def work() -> None:
@@ -476,7 +259,9 @@ def test_sound_encoded_beside_decoding_is_the_same(untrained: Family, lockstep: 
         for beside in (True, False):
             with NativeEngine(untrained, max_rows=3, lockstep=lockstep, encode_beside=beside) as engine:
                 with engine.together():
-                    tasks = [asyncio.ensure_future(drive(engine, i, Sampling(1.0, seed=i))) for i in range(6)]
+                    tasks = [
+                        asyncio.ensure_future(noise_answer(engine, i, Sampling(1.0, seed=i))) for i in range(6)
+                    ]
                     await asyncio.sleep(0)
                 runs.append(await asyncio.gather(*tasks))
         for first, second in zip(*runs, strict=True):

@@ -7,14 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from support.sounds import noise_question
 
 from relisten.audio import Clip
 from relisten.engines.base import Engine
+from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
 from relisten.models import Family
 from relisten.protocol import Finish, Format, Segment
 from relisten.question import Question
 from relisten.trace import Sampling, Span, Trace
+
+TOLERANCE = 1e-4  # of float32 log-probs, sums in another order
 
 
 def pause_after(count: int, seen: list[str] | None = None) -> Callable[[str, bool], bool]:
@@ -29,6 +33,17 @@ def pause_after(count: int, seen: list[str] | None = None) -> Callable[[str, boo
         return left == 0
 
     return feed
+
+
+async def begin_together(engine: NativeEngine, asked: list[Question], samplings: list[Sampling]) -> list[Trace]:
+    """Answers whose first steps are the same steps."""
+    with engine.together():
+        tasks = [
+            asyncio.ensure_future(answer(engine, one, sampling=sampling))
+            for one, sampling in zip(asked, samplings, strict=True)
+        ]
+        await asyncio.sleep(0)
+    return await asyncio.gather(*tasks)
 
 
 async def listening(
@@ -48,6 +63,11 @@ async def listening(
         question.text, question.choices, tuple(spans), Finish.LENGTH, Format.INTERLEAVED, id=question.id,
         sampling=sampling,
     )  # fmt: skip
+
+
+async def noise_answer(engine: NativeEngine, index: int, sampling: Sampling) -> Trace:
+    """Answer `index` of many that differ in their clip and in how often they listen."""
+    return await listening(engine, noise_question(index), sampling, index, listens=index % 5)
 
 
 def sampled(

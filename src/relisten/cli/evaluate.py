@@ -110,9 +110,9 @@ def evaluate(
     settings = Settings(format, sampling, silent)
     devices = _devices(device, processes, engine)
     device = devices[0]
-    if dtype == "auto":
-        dtype = default_dtype(device, model)
     folder = model_folder(model)
+    if dtype == "auto":
+        dtype = default_dtype(device, folder)
     routed = chosen(router, route, tool_cache)
     evaluated = Evaluated(model, model_hash(folder), engine, dtype, router_name(router, route))
     run = prepare(bench, out, evaluated, settings, data=data, audio=audio, limit=limit)

@@ -26,7 +26,7 @@ from relisten.data.subject import scene_events
 from relisten.data.synth import SPLITS
 from relisten.data.voices import converse, require_speech
 from relisten.errors import InputError
-from relisten.files import lock_folder
+from relisten.files import lock_folder, write_whole
 from relisten.jsonl import dump_row, parse_row
 
 MANIFEST: Final = "manifest.jsonl"
@@ -171,9 +171,7 @@ def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         if (path.parent / MANIFEST).exists():
             raise InputError(f"{path.parent}: holds a manifest that simulate did not write; give another folder")
-        partial_path = path.with_suffix(".part")
-        partial_path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        partial_path.replace(path)
+        write_whole(path, json.dumps(settings, indent=1) + "\n")
         return
     try:
         held = json.loads(path.read_text(encoding="utf-8"))

@@ -366,12 +366,12 @@ class Worker:
     def _run_model(self, packed: Packed, watch: StateTap | None) -> torch.Tensor:
         """Logits behind each chunk, (chunks, vocabulary)."""
         family = self._family
-        slots = [*(chunk.slot for chunk in packed.chunks), *(target for _, target, _ in packed.copies)]
-        self._cache.reserve(max(slots) + 1, max(chunk.end for chunk in packed.chunks))
         if self._graphs is not None and watch is None:
             logits = self._graphs.step(packed.ids, packed.chunks, len(self._rows), self._cache)
             if logits is not None:
                 return logits
+        slots = [*(chunk.slot for chunk in packed.chunks), *(target for _, target, _ in packed.copies)]
+        self._cache.reserve(max(slots) + 1, max(chunk.end for chunk in packed.chunks))
         embeddings = family.embed(torch.tensor(packed.ids, device=family.device))
         if packed.audio:
             at = torch.tensor(packed.audio_at, device=family.device)

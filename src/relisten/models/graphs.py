@@ -58,7 +58,8 @@ class StepGraphs:
         self._max_rows = max_rows
         self._max_length = max_length
         self._recordings: dict[tuple[int, int], _Recording] = {}
-        self._places: tuple[int, ...] = ()
+        self._version = 0  # of the cache
+        self._weights: list[int] = []  # where they are
         self._weights_may_have_moved = True
         self._off = False
         self._pool: Any = None
@@ -108,14 +109,13 @@ class StepGraphs:
         return recording.again()[[chunk.slot for chunk in chunks]]
 
     def _drop_stale(self, cache: KVCache) -> None:
+        moved = cache.version != self._version
         if self._weights_may_have_moved:
-            self._weights_may_have_moved = False
-            weights = tuple(weight.data_ptr() for weight in self._decoder.weights())
-        else:
-            weights = self._places[1:]
-        places = (cache.version, *weights)
-        if places != self._places:
-            self._places = places
+            places = [weight.data_ptr() for weight in self._decoder.weights()]
+            moved = moved or places != self._weights
+            self._weights, self._weights_may_have_moved = places, False
+        if moved:
+            self._version = cache.version
             self._recordings.clear()
 
     def _record(self, inputs: Tensor, longest: int, cache: KVCache) -> _Recording:

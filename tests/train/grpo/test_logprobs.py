@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.answers import sampled
+from support.answers import TOLERANCE, sampled
 from support.sounds import noise_clip
 
 from relisten.audio import Clip
@@ -19,7 +19,6 @@ from relisten.train.grpo.logprobs import Laid, Scorer, lay_out, scored
 
 LISTENS = (0, 1, 2, 0, 3, 1, 0)
 GROUPS = (0, 0, 0, 1, 1, 2, 2)
-TOLERANCE = 1e-4  # float32, sums in another order
 
 
 @pytest.fixture

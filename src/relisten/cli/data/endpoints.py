@@ -23,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from relisten.cli.words import plural
 from relisten.errors import InputError
 from relisten.llm.endpoint import Endpoint, make_endpoint, read_endpoints
 from relisten.llm.limits import Budget
@@ -231,7 +232,7 @@ def show_summary(summary: Mapping[str, Any], what: str, as_json: bool) -> int:
     else:
         reasons = ", ".join(f"{name} {number}" for name, number in summary["discarded_by_reason"].items())
         print(
-            f"{summary['clips']} {what}: {summary['sft']} for SFT, {summary['rl']} for RL, "
+            f"{plural(summary['clips'], what)}: {summary['sft']} for SFT, {summary['rl']} for RL, "
             f"{summary['discarded']} discarded{f' ({reasons})' if reasons else ''} -> {summary['out']}"
         )
         print(

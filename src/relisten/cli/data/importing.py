@@ -18,6 +18,7 @@ from relisten.data.labels import FORMATS, ImportOptions, LabelProblem, import_la
 from relisten.data.manifest import ClipRecord, write_manifest
 from relisten.data.synth import OTHER_NAMES
 from relisten.errors import InputError
+from relisten.jsonl import dump_row
 from relisten.processes import usable_processors
 
 _SHOWN = 20
@@ -120,7 +121,7 @@ class _Findings:
 
     def __enter__(self) -> None:
         try:
-            self._file = None if self._path is None else self._path.open("w", encoding="utf-8")
+            self._file = None if self._path is None else self._path.open("w", encoding="utf-8", newline="\n")
         except OSError as error:
             raise InputError(f"{self._path}: cannot be written ({error.strerror}); give another --report") from None
 
@@ -141,5 +142,4 @@ class _Findings:
         if self.bad + self.noticed <= _SHOWN:
             print(finding if finding.bad else f"{finding} (warning)", file=sys.stderr)
         if self._file is not None:
-            row = {"where": finding.where, "reason": finding.message, "bad": finding.bad}
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.write(dump_row({"where": finding.where, "reason": finding.message, "bad": finding.bad}))

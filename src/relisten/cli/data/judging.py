@@ -78,7 +78,7 @@ def judge(
     cases = islice(_cases(examples, manifest, captions), limit)
     with ReplyStore(out / STORE) as store:
         summary = asyncio.run(_run(cases, endpoint, store, out, allowed, total, as_json))
-    raise typer.Exit(show_summary(summary, "examples", as_json))
+    raise typer.Exit(show_summary(summary, "example", as_json))
 
 
 def _cases(examples: Path, manifest: Path, captions: Path | None) -> Iterator[Case]:

@@ -101,7 +101,7 @@ def synthesize(
         return
     with ReplyStore(out / STORE) as store:
         summary = asyncio.run(_run(records, crew, store, out, per_clip, allowed, total, as_json))
-    raise typer.Exit(show_summary(summary, "clips", as_json))
+    raise typer.Exit(show_summary(summary, "clip", as_json))
 
 
 async def _run(
