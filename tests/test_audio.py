@@ -77,6 +77,18 @@ def test_formats_of_ffmpeg(tmp_path: Path, ending: str, codec: str) -> None:
     assert pitch(clip) == pytest.approx(440, abs=3)
 
 
+@pytest.mark.parametrize("rates", [(44_100, 22_050), (22_050, 44_100)])
+def test_a_stream_whose_rate_changes_midway(tmp_path: Path, rates: tuple[int, int]) -> None:
+    with (tmp_path / "both.aac").open("ab") as both:
+        for rate in rates:
+            write_av(tmp_path / "part.aac", tone(1.0, rate), rate, "aac")
+            both.write((tmp_path / "part.aac").read_bytes())
+    clip = Clip.load(tmp_path / "both.aac")
+    assert clip.duration == pytest.approx(2.0, abs=0.25)
+    assert pitch(clip.crop(0.2, 0.8)) == pytest.approx(440, abs=3)
+    assert pitch(clip.crop(1.4, 1.9)) == pytest.approx(440, abs=3)
+
+
 def test_channels_are_averaged() -> None:
     left, right = tone(), -tone()
     assert np.abs(Clip.from_samples(np.stack([left, right], axis=1)).samples).max() == 0

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, groupby
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -245,23 +246,28 @@ def _read_av(path: Path) -> Iterator[NDArray[np.float32]]:
         container.close()
         raise InputError(f"{path}: has no sound track; give a file that holds sound")
     stream = container.streams.audio[0]
-    if not stream.rate:  # it goes by the file's name, where the content tells nothing
+    rate = stream.rate  # now, since it is the decoder's latest
+    if not rate:  # it goes by the file's name, where the content tells nothing
         container.close()
         raise InputError(f"{path}: is not a sound file that can be read; convert it to wav")
     if container.duration is not None:
         _check_duration(container.duration / 1e6, str(path))
-    to_float = av.AudioResampler(format="fltp")
+
+    def kind(frame: av.AudioFrame) -> tuple[int, str, str]:
+        return frame.sample_rate, frame.format.name, frame.layout.name
 
     def blocks() -> Iterator[NDArray[np.float32]]:
         with container:
             try:
-                for frame in container.decode(stream):
-                    for converted in to_float.resample(frame):
-                        yield converted.to_ndarray().mean(axis=0, dtype=np.float32)
+                for _, frames in groupby(container.decode(stream), kind):  # some files change midway
+                    to_float = av.AudioResampler(format="fltp", rate=rate)
+                    for frame in chain(frames, [None]):
+                        for converted in to_float.resample(frame):
+                            yield converted.to_ndarray().mean(axis=0, dtype=np.float32)
             except av.FFmpegError as error:
                 raise InputError(f"{path}: is damaged ({error.strerror}); convert it to wav") from error
 
-    return _resampled(blocks(), stream.rate, str(path))
+    return _resampled(blocks(), rate, str(path))
 
 
 def _resampled(blocks: Iterator[NDArray[np.float32]], rate: int, name: str) -> Iterator[NDArray[np.float32]]:

@@ -63,7 +63,7 @@ class Listener:
     * `top_p`, `seed`, `max_tokens`, `max_listens`: see `Sampling`.
 
     Any number of threads and tasks may ask at once; the engine batches them. Close it, or use it as a context
-    manager, to free the model.
+    manager, to free what answers take; the model's weights go with the listener.
     """
 
     def __init__(self, engine: Engine, router: Router | None = None) -> None:
@@ -262,7 +262,7 @@ class Listener:
         return await self.answer_by(self.engine, question, format=format, sampling=sampling, on_event=on_event)
 
     def close(self) -> None:
-        """End all answers, and free the model; from within `on_event`, that happens behind it."""
+        """End all answers, and free their memory; from within `on_event`, that happens behind it."""
         self.engine.close()
         self._loop.close()
 

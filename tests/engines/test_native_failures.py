@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ from relisten.audio import SAMPLE_RATE, Clip
 from relisten.engines.drive import Happening, answer
 from relisten.engines.native import NativeEngine
 from relisten.errors import EngineError, InputError
-from relisten.models import Family
+from relisten.models import Family, load
 from relisten.models.decoder import KVCache
 from relisten.models.tower import ChunkCache
 from relisten.protocol import Finish, Format
@@ -232,3 +235,19 @@ def test_cancelling_at_random_moments_leaks_no_slot(untrained: Family) -> None:
             assert engine.open_rows == 0
 
     asyncio.run(work())
+
+
+def test_an_engine_that_is_closed_holds_nothing(untrained_folder: Path) -> None:
+    family = load(untrained_folder)
+    with NativeEngine(family, encode_beside=True, graphs=True) as engine:
+        with pytest.warns(RuntimeWarning, match="without a GPU"):
+            asyncio.run(noise_answer(engine, 2, Sampling()))
+        cache = weakref.ref(engine._worker._cache)
+    assert cache() is None
+    weights = weakref.ref(family)
+    gc.disable()  # as good as: memory of a GPU calls no garbage collector
+    try:
+        del engine, family
+        assert weights() is None
+    finally:
+        gc.enable()

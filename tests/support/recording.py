@@ -39,7 +39,7 @@ class Recordings:
         self.recorded = 0
         self.repeated = 0
 
-    def record(self, step: Step, device: torch.device, pool: Any) -> Step:
+    def record(self, step: Step, stream: None, pool: Any) -> Step:
         with _Recorder() as recorder:
             result = step()
         self.recorded += 1

@@ -57,9 +57,10 @@ class Encoder:
         self._condition = threading.Condition()
         self._encoding = False  # whether the thread is encoding now
         self._closed = False
-        self.thread = threading.Thread(target=self._work_beside, name="relisten-encoder", daemon=True)
-        self.beside = beside
+        self.thread: threading.Thread | None = None
+        """Where sound is encoded beside the engine's thread."""
         if beside:
+            self.thread = threading.Thread(target=self._work_beside, name="relisten-encoder", daemon=True)
             self.thread.start()
 
     def ask(self, clip: Clip) -> EncodedAudio:
@@ -99,8 +100,9 @@ class Encoder:
         with self._condition:
             self._closed = True
             self._condition.notify_all()
-        if self.beside:
+        if self.thread is not None:
             self.thread.join()
+        del self._wake  # it holds the engine's worker, which holds this
 
     def _take(self) -> list[EncodedAudio]:
         with self._condition:
@@ -116,17 +118,19 @@ class Encoder:
     def _encode(self, batch: list[EncodedAudio]) -> None:
         if not batch:
             return
+        failure: Exception | None = None
         try:
             encoded = self._family.encode_audio([sound.clip for sound in batch], self._cache)
         except Exception as error:
-            if len(batch) == 1:
-                batch[0].error = error
-            else:  # by itself each, so that a bad one fails alone, and each has all the memory there is
-                for sound in batch:
-                    self._encode([sound])
-        else:
+            failure = error.with_traceback(None)  # whose frames hold all that was computed
+        if failure is None:
             for sound, embeddings in zip(batch, encoded, strict=True):
                 sound.embeddings = embeddings
+        elif len(batch) == 1:
+            batch[0].error = failure
+        else:  # by itself each, so that a bad one fails alone, and each has all the memory there is
+            for sound in batch:
+                self._encode([sound])
 
     @torch.inference_mode()
     def _work_beside(self) -> None:

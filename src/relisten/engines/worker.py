@@ -140,7 +140,11 @@ class Worker:
                     self._waiting.append(row)
             for row in (*self._rows, *self._waiting):
                 _fail(row, why)
+            self._rows.clear()
+            self._waiting.clear()
             self._encoder.close()
+            self._graphs = None
+            self._cache = self._decoder.new_cache()  # the memory of the old one is free
 
     def _take_commands(self, wait: bool) -> bool:
         """Carry out what streams asked for, at least one thing if told to wait; False to stop."""
@@ -214,7 +218,7 @@ class Worker:
         running = self._running()
         ready = [row for row in running if self._audio_ready(row)]
         waiting_for_audio = sum(1 for row in running if row.future is not None) - len(ready)
-        together = self._lockstep or not self._encoder.beside
+        together = self._lockstep or self._encoder.thread is None
         # If the encoder's thread alone encoded, many rows would wait while few decode.
         if waiting_for_audio and (together or waiting_for_audio > len(ready)) and self._encoder.work():
             return True
@@ -278,11 +282,14 @@ class Worker:
     def _pass(self, rows: list[Row]) -> None:
         began = time.perf_counter()
         listening = {id(row) for row in rows if row.num_pending > 1 or not row.heard_prompt}
+        failure: Exception | None = None
         try:
             tokens, logprobs, looks = self._forward(rows)
         except Exception as error:
+            failure = error.with_traceback(None)  # whose frames hold all that the pass had computed
+        if failure is not None:
             if len(rows) == 1:
-                self._fail(rows[0], error)
+                self._fail(rows[0], failure)
             else:
                 middle = len(rows) // 2
                 self._pass(rows[:middle])

@@ -35,6 +35,10 @@ def load(
         raise InputError(f"{folder}: model_type {kind!r} has no family here; known are {', '.join(_FAMILIES)}")
     from relisten.models.qwen2_5_omni import Qwen2_5Omni  # slow to import, and needless for bad input
 
+    if torch.device(device).type == "cuda":
+        # cuDNN's attention, the first choice for half precision, plans anew for every shape; nearly all are new here.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
     return Qwen2_5Omni.load(path, dtype, device)
 
 

@@ -216,14 +216,19 @@ class PackedDecoder:
             ).flatten(0, 2)
         for chunk, offset, mask in plan.long:
             span = slice(offset, offset + chunk.length)
+            past = keys[chunk.slot, :, : chunk.end], values[chunk.slot, :, : chunk.end]
+            if query.is_cuda:
+                # With a mask or in float32 only kernels that know no groups are fast there, and need little memory.
+                groups = query.shape[1] // self._kv_heads
+                past = past[0].repeat_interleave(groups, 0), past[1].repeat_interleave(groups, 0)
             mixed[span] = scaled_dot_product_attention(
                 query[span].transpose(0, 1)[None],
-                keys[chunk.slot, :, : chunk.end][None],
-                values[chunk.slot, :, : chunk.end][None],
+                past[0][None],
+                past[1][None],
                 attn_mask=mask,
                 is_causal=mask is None,
                 scale=self._scale,
-                enable_gqa=True,
+                enable_gqa=not query.is_cuda,
             )[0].transpose(0, 1)
         return mixed
 
@@ -315,19 +320,22 @@ def _seen(ends: Tensor, longest: int) -> Tensor:
 
 
 def divide(
-    singles: Sequence[tuple[Chunk, int]], device: torch.device
+    singles: Sequence[tuple[Chunk, int]], device: torch.device, calls: int = 0
 ) -> tuple[Sequence[tuple[Chunk, int]], Sequence[tuple[Chunk, int]]]:
     """Single-token rows that attend together, and those that had better do so alone.
 
     Together, every slot costs as much as the longest row. One answer about ten minutes of sound would make all
     others pay for its length, and a few rows that go on would pay for all that wait.
+
+    Args:
+        calls: what it costs beside to have any attend alone, in calls of attention.
     """
-    if len(singles) < 2:
-        return singles, ()
+    if not singles:
+        return (), ()
     call = _CALL if device.type == "cpu" else _CALL_CUDA
     ordered = sorted(singles, key=lambda single: -single[0].end)
     slots = max(chunk.slot for chunk, _ in singles) + 1
-    alone, best, count = 0, slots * ordered[0][0].end, 0
+    alone, best, count = calls * call, slots * ordered[0][0].end, 0
     for apart, (chunk, _) in enumerate(ordered, 1):
         alone += chunk.end + call
         rest = slots * ordered[apart][0].end if apart < len(ordered) else 0

@@ -8,6 +8,7 @@ have moved.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from relisten.models.decoder import Chunk, KVCache, PackedDecoder, divide
 
 _LENGTHS = 256
 """Tokens that are looked at are filled up to a multiple of this; more than 2,048 by an eighth at most."""
+
+_PLAIN_STEP = 12
+"""What a layer of a step that is not recorded takes to launch, in calls of attention; by arithmetic."""
 
 Step = Callable[[], Tensor]
 
@@ -57,11 +61,14 @@ class StepGraphs:
         self._device = device
         self._max_rows = max_rows
         self._max_length = max_length
-        self._recordings: dict[tuple[int, int], _Recording] = {}
+        self._recordings: dict[tuple[int, int], _Recording | None] = {}
+        """By rows and longest; None where memory was short, until the cache or the weights move."""
         self._version = 0  # of the cache
         self._weights: list[int] = []  # where they are
         self._weights_may_have_moved = True
         self._off = False
+        # Its own: the capture stream of PyTorch belongs to the process, and to one card.
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pool: Any = None
 
     def forget(self) -> None:
@@ -78,13 +85,13 @@ class StepGraphs:
             cache: grown if need be.
 
         Returns:
-            float32 logits (len(chunks), vocabulary), good until the next step; None for a step that is none of a
-            recording's: several tokens for a row, rows that had better attend by themselves, or steps cannot be
-            recorded.
+            float32 logits (len(chunks), vocabulary); None for a step that is none of a recording's: several tokens
+            for a row, rows that had better attend by themselves, or steps cannot be recorded.
         """
         if self._off or any(chunk.length > 1 for chunk in chunks):
             return None
-        if divide([(chunk, place) for place, chunk in enumerate(chunks)], self._device)[1]:
+        singles = [(chunk, place) for place, chunk in enumerate(chunks)]
+        if divide(singles, self._device, calls=_PLAIN_STEP)[1]:
             return None
         rows = min(1 << (open_rows - 1).bit_length(), self._max_rows)
         longest = min(_filled_up(max(chunk.end for chunk in chunks)), self._max_length)
@@ -99,14 +106,22 @@ class StepGraphs:
         if (rows, longest) not in self._recordings:
             try:
                 self._recordings[rows, longest] = self._record(inputs, longest, cache)
+            except torch.OutOfMemoryError:
+                self._recordings[rows, longest] = None
             except RuntimeError as error:
-                warnings.warn(f"decoding goes on without CUDA graphs ({error})", RuntimeWarning, stacklevel=2)
                 self._off = True
-                self._recordings.clear()
+                self._drop()
+                warnings.warn(f"decoding goes on without CUDA graphs ({error})", RuntimeWarning, stacklevel=2)
                 return None
         recording = self._recordings[rows, longest]
+        if recording is None:
+            return None
         recording.inputs.copy_(inputs)
         return recording.again()[[chunk.slot for chunk in chunks]]
+
+    def _drop(self) -> None:
+        self._recordings.clear()
+        self._pool = None  # a pool whose last recording is gone takes no other
 
     def _drop_stale(self, cache: KVCache) -> None:
         moved = cache.version != self._version
@@ -116,7 +131,7 @@ class StepGraphs:
             self._weights, self._weights_may_have_moved = places, False
         if moved:
             self._version = cache.version
-            self._recordings.clear()
+            self._drop()
 
     def _record(self, inputs: Tensor, longest: int, cache: KVCache) -> _Recording:
         """Raises RuntimeError where steps cannot be recorded, or a recording does not give what the step gave."""
@@ -128,28 +143,34 @@ class StepGraphs:
             return self._decoder.step(self._embed(ids), slots, positions, longest, cache)
 
         expected = step()  # the first run also chooses kernels and makes their workspaces
-        if self._pool is None and self._device.type == "cuda":
+        if self._pool is None and self._stream is not None:
             self._pool = torch.cuda.graph_pool_handle()
-        again = record(step, self._device, self._pool)
+        again = record(step, self._stream, self._pool)
+        again().fill_(math.nan)  # what a recording leaves as it was must not pass for what it gave
         if not torch.allclose(again(), expected, rtol=1e-2, atol=1e-2, equal_nan=True):
             raise RuntimeError("a recorded step gave other numbers than the step itself")
         return _Recording(inputs, again, tables)
 
 
-def record(step: Step, device: torch.device, pool: Any) -> Step:
+def record(step: Step, stream: torch.cuda.Stream | None, pool: Any) -> Step:
     """What runs `step` again, from the same places in memory to the same places, without Python in between.
 
     Args:
+        stream: a GPU's, to record on.
         pool: of memory, shared by recordings that never run side by side.
 
     Raises:
-        RuntimeError: there is no such thing on this device, or for this step.
+        RuntimeError: there is no such thing here, or for this step.
     """
-    if device.type != "cuda":
-        raise RuntimeError(f"there are none on {device.type}")
+    if stream is None:
+        raise RuntimeError("there are none without a GPU")
     graph = torch.cuda.CUDAGraph()
-    # Other threads may use the GPU meanwhile.
-    with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+    # The outer one of both, since a recording that fails may leave its own stream behind. Other threads may use the
+    # GPU meanwhile.
+    with (
+        torch.cuda.stream(stream),
+        torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+    ):
         result = step()
 
     def again() -> Tensor:
