@@ -23,7 +23,7 @@ def test_a_clip_that_fails_fails_alone() -> None:
         return [torch.zeros(2, 4) for _ in clips]
 
     family = SimpleNamespace(device=torch.device("cuda"), encode_audio=encode)
-    encoder = Encoder(cast(Family, family), lambda: None, cache=None)
+    encoder = Encoder(cast(Family, family), lambda: None, threads=1, cache=None)
     sounds = [encoder.ask(noise_clip(seconds, 0)) for seconds in (1.0, 4.0, 2.0)]
     assert encoder.work()
     assert batches == [3, 1, 1, 1]

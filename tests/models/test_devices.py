@@ -49,3 +49,19 @@ def test_bfloat16_is_taken_where_it_is_faster(
 
 def test_echo_tiny_computes_in_float32_on_any_cpu() -> None:
     assert default_dtype("cpu", "echo-tiny") == "float32"
+
+
+def test_a_single_file_of_the_hub_is_there_before_it_is_weighed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        if "model.safetensors" in asked and not (tmp_path / "model").exists():
+            checkpoint(tmp_path / "model", 2**30, divided=False)
+        return str(tmp_path / "model")
+
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr("relisten.models.checkpoint.snapshot_download", download)
+    assert default_dtype("cpu", "owner/model") == "bfloat16"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from relisten.audio import Clip
+from relisten.engines.threads import take_threads
 from relisten.models.base import Family
 from relisten.models.tower import ChunkCache
 from relisten.processes import usable_processors
@@ -39,19 +40,27 @@ class Encoder:
 
     Args:
         wake: called from the encoder's own thread whenever that has encoded a sound.
-        beside: whether to start the thread; None: if PyTorch leaves a processor unused.
+        beside: whether to start the thread; None: if `threads` leaves a processor unused.
+        threads: processors that an operation takes.
         cache: what may be reused; cleared by `forget`.
     """
 
     def __init__(
-        self, family: Family, wake: Callable[[], None], *, beside: bool | None = None, cache: ChunkCache | None
+        self,
+        family: Family,
+        wake: Callable[[], None],
+        *,
+        beside: bool | None = None,
+        threads: int,
+        cache: ChunkCache | None,
     ) -> None:
         self._family = family
         self._wake = wake
         self._cache = cache
         self._one_by_one = family.device.type == "cpu"
         if beside is None:
-            beside = self._one_by_one and torch.get_num_threads() < usable_processors()
+            beside = self._one_by_one and threads < usable_processors()
+        self._threads = threads
         self._sounds: dict[int, EncodedAudio] = {}
         self._waiting: deque[EncodedAudio] = deque()
         self._condition = threading.Condition()
@@ -134,6 +143,7 @@ class Encoder:
 
     @torch.inference_mode()
     def _work_beside(self) -> None:
+        take_threads(self._threads)
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._waiting or self._closed)

@@ -20,6 +20,7 @@ from relisten.engines.base import Feed, Look
 from relisten.engines.options import checked_context
 from relisten.engines.prompting import checked_prompt
 from relisten.engines.rows import Row, held_of
+from relisten.engines.threads import fitting_threads
 from relisten.engines.worker import Worker
 from relisten.errors import InputError
 from relisten.models.base import Family
@@ -42,7 +43,9 @@ class NativeEngine:
             answers then come out the same to the bit however threads are scheduled. An answer that is left open
             and not read stops all others.
         encode_beside: encode sound in a thread of its own beside decoding (CPU only; the same to the bit); None:
-            if PyTorch leaves a processor unused.
+            if `threads` leaves a processor unused.
+        threads: processors that an operation takes (CPU only); None: what PyTorch would take, and one for a model
+            as small as echo-tiny, which is faster so. Other threads of the process keep what they take.
         graphs: run steps in which every row adds one token as CUDA graphs; None: on a GPU.
         align: widen what is listened to again to the audio tower's grid of chunks (2 s for Qwen2.5-Omni-7B), whose
             inner chunks are then known from the clip and not encoded again; it pays for crops of 10 s and more. The
@@ -59,16 +62,21 @@ class NativeEngine:
         max_context: int | None = None,
         lockstep: bool = False,
         encode_beside: bool | None = None,
+        threads: int | None = None,
         graphs: bool | None = None,
         align: bool = False,
     ) -> None:
         if max_rows < 1:
             raise InputError(f"max rows {max_rows}: it must be at least 1")
+        if threads is not None and threads < 1:
+            raise InputError(f"threads {threads}: it must be at least 1")
         self._family = family
         self.model = name or family.name
         self._context = checked_context(max_context, family.context_size)
         self._grid = family.chunk_seconds if align else None
-        self._worker = Worker(family, max_rows, self._context, lockstep, encode_beside, graphs)
+        self._worker = Worker(
+            family, max_rows, self._context, lockstep, encode_beside, threads or fitting_threads(family), graphs
+        )
         self._finalizer = weakref.finalize(self, self._worker.stop)
 
     def open(self, question: Question, clip: Clip, format: Format, sampling: Sampling) -> NativeStream:

@@ -25,6 +25,7 @@ from relisten.engines.base import NO_NUMBERS, Feed, Look
 from relisten.engines.encoding import Encoder
 from relisten.engines.rows import Packed, PromptKey, Row, StateTap, held_of, pack, prompt_key
 from relisten.engines.sampling import draw
+from relisten.engines.threads import take_threads
 from relisten.errors import EngineError
 from relisten.models.base import Family
 from relisten.models.decoder import PackedDecoder
@@ -47,6 +48,7 @@ class Worker:
         context: int,
         lockstep: bool,
         encode_beside: bool | None,
+        threads: int,
         graphs: bool | None,
     ) -> None:
         self._holds = 0  # no step is taken while there are any
@@ -64,7 +66,8 @@ class Worker:
         # In lockstep on a GPU, reused chunks would change what is batched together, and so the last bits.
         reproducible = family.device.type == "cpu" or not lockstep
         cache = ChunkCache() if reproducible else None
-        self._encoder = Encoder(family, self.wake, beside=encode_beside, cache=cache)
+        self._threads = threads
+        self._encoder = Encoder(family, self.wake, beside=encode_beside, threads=threads, cache=cache)
         self._rows: list[Row] = []
         self._waiting: deque[Row] = deque()
         self._inbox: queue.SimpleQueue[tuple[Literal["decode", "drop", "wake", "stop"], Row | None]] = (
@@ -121,6 +124,7 @@ class Worker:
 
     @torch.inference_mode()
     def _loop(self) -> None:
+        take_threads(self._threads)
         why = "the engine was closed"
         busy = False
         try:

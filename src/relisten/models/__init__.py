@@ -36,7 +36,7 @@ def load(
     from relisten.models.qwen2_5_omni import Qwen2_5Omni  # slow to import, and needless for bad input
 
     if torch.device(device).type == "cuda":
-        # cuDNN's attention, the first choice for half precision, plans anew for every shape; nearly all are new here.
+        # cuDNN's attention, first choice for half precision, plans anew for every shape, and nearly all are new.
         torch.backends.cuda.enable_cudnn_sdp(False)
 
     return Qwen2_5Omni.load(path, dtype, device)
@@ -58,8 +58,11 @@ def default_dtype(device: str, model: str | Path) -> Literal["float32", "bfloat1
     """
     if device.partition(":")[0] != "cpu":
         return "bfloat16"
-    halves = torch.cpu._is_avx512_bf16_supported()
-    return "bfloat16" if halves and weight_bytes(find_folder(model)) >= 2**30 else "float32"
+    if not torch.cpu._is_avx512_bf16_supported():
+        return "float32"
+    # Of weights in several files an index tells the size; a single file has to be there to be weighed.
+    folder = find_folder(model, lambda tensor: False)
+    return "bfloat16" if weight_bytes(folder) >= 2**30 else "float32"
 
 
 def check_device(device: torch.device | str) -> None:
