@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 VLLM := .venv-vllm
 
-.PHONY: demo test test-vllm lint clean
+.PHONY: demo test test-vllm clean
 
 demo: $(VENV)/core
 	$(BIN)/relisten ask examples/drums.flac "How many snare hits between 2 and 5 seconds?" --choices 2 3 4 5
