@@ -12,11 +12,16 @@ import torch
 from relisten.evaluate.provenance import git_state, versions
 from relisten.processes import usable_processors
 
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
+"""Those that decide how fast a dtype is, as Linux calls them on x86 and on ARM."""
+
 
 def machine() -> dict[str, Any]:
     """Processors, memory, GPU, versions, commit, and how busy it was when this was asked."""
+    names, flags = _told_of_processors("model name"), _told_of_processors("flags", "Features").split()
     found: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": names or platform.processor() or platform.machine(),
+        "instructions": [name for name in _INSTRUCTIONS if name in flags],
         "processors": usable_processors(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -30,10 +35,11 @@ def machine() -> dict[str, Any]:
     return found
 
 
-def _processor() -> str:
+def _told_of_processors(*keys: str) -> str:
+    """The first value that Linux tells under one of these keys; "" elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        return ""
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in pairs if key.strip() in keys), "")

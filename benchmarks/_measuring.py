@@ -45,9 +45,10 @@ class Run:
     """One run of a benchmark: made right behind its options, so that the machine is described as it was found."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        torch.set_num_threads(options.threads)
+        if isinstance(options.threads, int):
+            torch.set_num_threads(options.threads)
         self._options = options
-        self._machine = machine()
+        self._machine = machine() | {"threads": options.threads}
 
     def finish(self, figures: list[Figure], **details: Any) -> None:
         """Print the figures, and write them where the options say."""
@@ -69,11 +70,27 @@ class Run:
             print(f"{figure.what:<{width}}  {figure.told()}" + (f"  (goal {figure.goal})" if figure.goal else ""))
 
 
-def arguments(doc: str | None, repeats: int = 9, threads: int = 1) -> argparse.ArgumentParser:
+def arguments(
+    doc: str | None,
+    *,
+    model: str | None = "echo-tiny",
+    repeats: int | None = 9,
+    threads: int | Sequence[int] | None = 1,
+) -> argparse.ArgumentParser:
+    """Options that benchmarks share, by their defaults; None for one that this benchmark has no use for. Several
+    numbers of threads are all tried, and the best of each side counts."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="echo-tiny")
-    parser.add_argument("--repeats", type=int, default=repeats)
-    parser.add_argument("--threads", type=int, default=threads, help="of PyTorch, on either side")
+    if model is not None:
+        parser.add_argument("--model", default=model)
+    if repeats is not None:
+        parser.add_argument("--repeats", type=int, default=repeats)
+    if threads is None:
+        parser.set_defaults(threads=None)
+    elif isinstance(threads, int):
+        parser.add_argument("--threads", type=int, default=threads, help="of PyTorch, on either side")
+    else:
+        several = "of PyTorch; with several the best of each side counts"
+        parser.add_argument("--threads", type=int, nargs="+", default=list(threads), help=several)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--out", type=Path, help="write it to this file, too; benchmarks/table.py reads it")
     return parser

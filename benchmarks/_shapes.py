@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from relisten.models import default_dtype
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.models.tiny import TinyShape, build
 
@@ -39,8 +41,9 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
 echo-tiny's."""
 
 
-def make(sizes: Mapping[str, Mapping[str, Any]], device: torch.device, dtype: torch.dtype) -> Qwen2_5Omni:
-    """A family with random weights, made on the device; echo-tiny's tokenizer does for any of `SHAPES`."""
+def make(sizes: Mapping[str, Mapping[str, Any]], device: torch.device, dtype: torch.dtype | None) -> Qwen2_5Omni:
+    """A family with random weights, made on the device; echo-tiny's tokenizer does for any of `SHAPES`. Without a
+    dtype, the one that is taken for a checkpoint of this size in bfloat16."""
     with tempfile.TemporaryDirectory() as name:
         folder = build(Path(name) / "tiny", shape=TinyShape())
         if any(sizes.values()):
@@ -53,6 +56,9 @@ def make(sizes: Mapping[str, Mapping[str, Any]], device: torch.device, dtype: to
             front |= {"n_fft": 400, "hop_length": 160, "chunk_length": 300, "n_samples": 4800000}
             (folder / "preprocessor_config.json").write_text(json.dumps(front))
         family = Qwen2_5Omni.outline(folder)
+        if dtype is None:
+            os.truncate(folder / "model.safetensors", 2 * sum(p.numel() for p in family.thinker.parameters()))
+            dtype = getattr(torch, default_dtype(str(device), folder))
     thinker = family.thinker
     thinker.to(dtype).to_empty(device=device)
     for module in thinker.modules():

@@ -6,9 +6,10 @@ One answer at a time. Every turn sends the whole text again with all its sounds,
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import WhisperFeatureExtractor
@@ -20,6 +21,14 @@ from relisten.trace import ListenSpan, Trace
 
 PADDED_SECONDS = 300
 """Qwen2.5-Omni's own setting, whatever the checkpoint at hand says."""
+
+
+class Replayed(NamedTuple):
+    """An answer that was written again."""
+
+    seconds: float
+    logprobs: list[float]
+    """Of the tokens it samples, as this way computes them."""
 
 
 class Stock:
@@ -50,10 +59,10 @@ class Stock:
         )
 
     @torch.inference_mode()
-    def replay(self, trace: Trace, clip: Clip) -> float:
-        """Seconds to write the answer of `trace` this way, the same tokens and the same crops."""
+    def replay(self, trace: Trace, clip: Clip) -> Replayed:
+        """Write the answer of `trace` this way, the same tokens and the same crops."""
         began = time.perf_counter()
-        sounds = [clip]
+        sounds, sampled_from = [clip], []
         prompt, *rest = trace.spans
         ids = list(prompt.ids)
         for span in rest:
@@ -63,7 +72,7 @@ class Stock:
                 continue
             out = self.forward(ids, self.features(sounds), use_cache=True)
             for place, token in enumerate(span.ids[:-1], start=len(ids)):
-                out.logits[0, -1].softmax(-1).multinomial(1)
+                sampled_from.append(self._sample(out.logits))
                 out = self._family.thinker(
                     input_ids=torch.tensor([[token]], device=self._family.device),
                     attention_mask=torch.ones(1, place + 1, dtype=torch.int64, device=self._family.device),
@@ -71,6 +80,30 @@ class Stock:
                     past_key_values=out.past_key_values,
                     use_cache=True,
                 )
-            out.logits[0, -1].softmax(-1).multinomial(1)
+            sampled_from.append(self._sample(out.logits))
             ids += span.ids
-        return time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        logprobs = torch.stack(sampled_from).log_softmax(-1)
+        written = torch.tensor([[token] for span in trace.generated for token in span.ids], device=logprobs.device)
+        return Replayed(seconds, logprobs.gather(1, written)[:, 0].tolist())
+
+    def _sample(self, logits: torch.Tensor) -> torch.Tensor:
+        """The last token's logits, behind what it costs to draw from them."""
+        last = logits[0, -1].clone()  # a view would keep those of the whole prompt
+        last.softmax(-1).multinomial(1)
+        return last
+
+
+def spread(traces: Sequence[Trace], count: int) -> list[int]:
+    """Places of so many of the answers, evenly spread over what they cost this way: by listens, then tokens."""
+    order = sorted(range(len(traces)), key=lambda place: (len(traces[place].listens), len(traces[place].logprobs)))
+    count = min(count, len(order))
+    return [order[(2 * number + 1) * len(order) // (2 * count)] for number in range(count)]
+
+
+def counts(traces: Sequence[Trace]) -> dict[str, float]:
+    """Tokens that were sampled and listens, of an answer in the mean."""
+    return {
+        "tokens": statistics.fmean(len(trace.logprobs) for trace in traces),
+        "listens": statistics.fmean(len(trace.listens) for trace in traces),
+    }

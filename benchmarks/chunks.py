@@ -3,10 +3,10 @@
     python benchmarks/chunks.py [--clips 100] [--seconds 30] [--json] [--out FILE]
 
 Simulated scenes of 30 s, crops of 3 to 10 s at times rounded to 0.1 s as models write them. For the tower of
-Qwen2.5-Omni-7B, which hears chunks of 2 s each on its own, the share of tower time (chunks weighed by their length)
-that needs no encoding: for crops as asked for, and widened to the grid (`NativeEngine(align=True)`), where
-also the tower time is told as a multiple of that for the crop as asked for. No weights are needed: a chunk is known
-exactly where its mel features are equal.
+Qwen2.5-Omni-7B, which hears chunks of 2 s each on its own, the share of frames that need no encoding: for crops as
+asked for, and widened to the grid (`NativeEngine(align=True)`), where also the frames that are left to encode are
+told as a multiple of those of the crop as asked for. No weights are needed: a chunk is known exactly where its mel
+features are equal.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def chunks(mel: LogMel, clip: Clip) -> Iterator[Tensor]:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, model=None, repeats=None)
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=30.0, help="length of the clips, at least 10")
     options = parser.parse_args()
@@ -60,7 +60,7 @@ def main() -> None:
             Figure(f"crops of {seconds:g} s: known already", 100 * found / all_, "%"),
             Figure(f"crops of {seconds:g} s, aligned: known already", 100 * wide_found / wide, "%"),
             Figure(
-                f"crops of {seconds:g} s, aligned: tower time over unaligned",
+                f"crops of {seconds:g} s, aligned: frames left to encode, over unaligned",
                 (wide - wide_found) / (all_ - found or 1),
             ),
         ]

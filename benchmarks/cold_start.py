@@ -1,13 +1,13 @@
 """What `relisten ask` costs from a cold start: seconds to import, seconds to an answer, and peak memory.
 
-    python benchmarks/cold_start.py [--repeats 3] [--json]
+    python benchmarks/cold_start.py [--repeats 3] [--json] [--out FILE]
 
-Each repeat is a fresh process that asks the shipped model about a 10 s clip; medians are printed.
+Each repeat is a fresh process that asks the shipped model about a 10 s clip; medians are told. The first does not
+count: it reads from the disk what the others find in memory.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -15,9 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
+from _measuring import Figure, Run, arguments, noise
 
-from relisten.audio import SAMPLE_RATE, Clip, write_clip
+from relisten.audio import write_clip
 
 _ASK = """
 import contextlib, io, json, resource, sys, time
@@ -34,28 +34,23 @@ print(json.dumps([imported - began, answered - imported, peak]))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    options = arguments(__doc__, model=None, repeats=3, threads=None).parse_args()
+    run = Run(options)
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "clip.wav"
-        samples = np.random.default_rng(0).normal(0, 0.1, 10 * SAMPLE_RATE).astype(np.float32)
-        write_clip(sound, Clip.from_samples(samples))
-        runs = [
-            json.loads(
-                subprocess.check_output([sys.executable, "-c", _ASK, str(sound)], text=True).splitlines()[-1]
-            )
-            for _ in range(options.repeats)
-        ]
+        write_clip(sound, noise(10.0))
+        command = [sys.executable, "-c", _ASK, str(sound)]
+        told = [subprocess.check_output(command, text=True) for _ in range(options.repeats + 1)]
+    runs = [json.loads(output.splitlines()[-1]) for output in told[1:]]
     imported, answered, peak = (statistics.median(values) for values in zip(*runs, strict=True))
-    result = {"import_seconds": imported, "answer_seconds": answered, "peak_bytes": peak}
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print(
-            f"import {imported:.1f} s, then an answer on a 10 s clip in {answered:.2f} s; peak {peak / 1e9:.2f} GB"
-        )
+    run.finish(
+        [
+            Figure("to import", imported, "s"),
+            Figure("an answer about a 10 s clip, model loaded for it", answered, "s"),
+            Figure("memory at its peak", peak / 1e9, "GB"),
+        ],
+        runs=runs,
+    )
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    options = arguments(__doc__, repeats=5).parse_args()
+    options = arguments(__doc__, model=None, repeats=5).parse_args()
     run = Run(options)
     figures, details = [], {}
     for shape in SHAPES:

@@ -6,14 +6,14 @@
 Over the same questions (held-out scenes), greedy, in rounds that alternate:
 
 1. our vLLM engine and the native engine, all questions at once;
-2. both, one question at a time;
+2. both, other questions one at a time;
 3. the released way (`_released.py`): the same vLLM with its stock processor, one question at a time, a call a turn,
-   text and sounds sent again, every sound padded to 300 s.
+   text and sounds sent again, every sound padded to 300 s. Each takes it seconds, so it is asked all of the second
+   questions and as many of the first, spread evenly over how much vLLM's answers listen and write.
 
 Every round has new sounds, so that nobody finds them in a cache. Medians over rounds are compared; the first round
-warms up and does not count. On CPUs, all in float32. The released way is asked those questions that are asked one
-at a time: each takes it seconds. `--torchvision` is left out where torchvision works as installed; `--no-released`
-leaves out what needs it.
+warms up and does not count. All in `--dtype`, on the CPU or, without the released way, on a GPU that both engines
+share. `--torchvision` is left out where torchvision works as installed; `--no-released` leaves out what needs it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pathlib import Path
 import torch
 from _measuring import Figure, Run, arguments, scene_questions
 from _released import Released, prompt_text
+from _stock import spread
 
 from relisten.engines.base import Engine
 from relisten.engines.drive import answer
@@ -65,32 +66,32 @@ class Comparison:
         self._released = released
         self._sampling = sampling
         self.seconds: dict[str, list[float]] = {}
-        self.counts: Counter[str] = Counter()
+        self.counts: dict[str, Counter[str]] = {}
+        """What answers were like: vLLM's ("same" as native's), and the released way's ("same" as vLLM's)."""
 
     def round(self, alone: Sequence[Question], together: Sequence[Question]) -> None:
-        answers = {}
-        for name, engine in self._engines.items():
-            one_by_one, some = timed(engine, alone, self._sampling, at_once=False)
-            at_once, others = timed(engine, together, self._sampling, at_once=True)
-            self._note(name + "_alone", one_by_one)
-            self._note(name + "_together", at_once)
-            answers[name] = [*some, *others]
-        self.counts["questions"] += len(answers["vllm"])
-        for ours, native in zip(*answers.values(), strict=True):
-            self.counts["tokens"] += len(ours.logprobs)
-            self.counts["listens"] += len(ours.listens)
-            self.counts["same_as_native"] += ours.token_ids == native.token_ids
-        if self._released is None:
-            return
+        for kind, asked in (("together", together), ("alone", alone)):
+            answers = {}
+            for name, engine in self._engines.items():
+                seconds, answers[name] = timed(engine, asked, self._sampling, at_once=kind == "together")
+                self._note(f"{name}_{kind}", seconds)
+            for ours, native in zip(*answers.values(), strict=True):
+                self._count(kind, len(ours.logprobs), len(ours.listens), ours.token_ids == native.token_ids)
+            if self._released is not None:
+                few = spread(answers["vllm"], len(alone))
+                self._ask_released(kind, [asked[place] for place in few], [answers["vllm"][place] for place in few])
+
+    def _ask_released(self, kind: str, asked: Sequence[Question], ours: Sequence[Trace]) -> None:
+        assert self._released is not None
         system = system_prompt(Format.INTERLEAVED)
-        prompts = [prompt_text(one, system, user_text(one)) for one in alone]
-        turns = self._released.ask(prompts, [one.clip() for one in alone], self._sampling.max_tokens)
-        self._note("released", turns.seconds / len(alone))
-        self.counts["released_questions"] += len(alone)
-        self.counts["released_tokens"] += turns.tokens
-        self.counts["released_listens"] += turns.listens
-        for text, ours in zip(turns.texts, answers["vllm"], strict=False):
-            self.counts["released_same_as_vllm"] += text == ours.text
+        prompts = [prompt_text(one, system, user_text(one)) for one in asked]
+        turns = self._released.ask(prompts, [one.clip() for one in asked], self._sampling.max_tokens)
+        self._note(f"released_{kind}", turns.seconds / len(asked))
+        for text, tokens, listens, trace in zip(turns.texts, turns.tokens, turns.listens, ours, strict=True):
+            self._count(f"released_{kind}", tokens, listens, text == trace.text)
+
+    def _count(self, side: str, tokens: int, listens: int, same: bool) -> None:
+        self.counts.setdefault(side, Counter()).update(answers=1, tokens=tokens, listens=listens, same=same)
 
     def _note(self, name: str, seconds: float) -> None:
         self.seconds.setdefault(name, []).append(seconds)
@@ -102,39 +103,56 @@ class Comparison:
             Figure("native, all at once", 1 / median["native_together"], "questions/s"),
             Figure("vLLM over native, all at once", median["native_together"] / median["vllm_together"]),
             Figure("vLLM over native, one at a time", median["native_alone"] / median["vllm_alone"]),
+            Figure("answers of vLLM that are native's to the token", self._same("together", "alone"), "%"),
         ]
-        if "released" in median:
-            released = median["released"]
+        if self._released is not None:
+            released = median["released_together"]
             figures += [
                 Figure("the released way on the same vLLM", 1 / released, "questions/s"),
                 Figure("vLLM, times as fast as the released way", released / median["vllm_together"], goal="20"),
                 Figure(
                     "native, times as fast as the released way", released / median["native_together"], goal="20"
                 ),
-                Figure("vLLM one at a time, times as fast", released / median["vllm_alone"]),
+                Figure("vLLM one at a time, times as fast", median["released_alone"] / median["vllm_alone"]),
+                Figure(
+                    "answers of the released way that are vLLM's to the letter",
+                    self._same("released_together", "released_alone"),
+                    "%",
+                ),
             ]
         return figures
+
+    def _same(self, *sides: str) -> float:
+        """Per cent."""
+        found = [self.counts[side] for side in sides]
+        return 100 * sum(each["same"] for each in found) / sum(each["answers"] for each in found)
 
 
 def main() -> None:
     parser = arguments(__doc__, repeats=5)
     parser.add_argument("--questions", type=int, default=64, help="asked at once in a round")
-    parser.add_argument("--alone", type=int, default=4, help="asked one at a time in a round")
+    parser.add_argument("--alone", type=int, default=8, help="asked one at a time in a round")
     parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--torchvision", type=Path)
     parser.add_argument("--no-released", action="store_true")
     options = parser.parse_args()
-    if torch.cuda.is_available():
-        parser.error("this compares on CPUs: two vLLMs do not share a GPU; hide it with CUDA_VISIBLE_DEVICES=")
+    gpu = torch.cuda.is_available()
+    if gpu and not options.no_released:
+        parser.error("two vLLMs do not share a GPU; give --no-released, or hide the GPU with CUDA_VISIBLE_DEVICES=")
     bench = Run(options)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # of vLLM's workers
     size = options.alone + options.questions
     asked = scene_questions(size * (options.repeats + 1))
-    family = load(options.model, dtype="float32", device="cpu")
+    family = load(options.model, dtype=options.dtype)
     released = None
     if not options.no_released:
-        released = Released(Path(locate(options.model)), options.torchvision, CONTEXT)
-    with load_vllm(options.model, max_context=CONTEXT) as vllm, NativeEngine(family, max_context=CONTEXT) as native:
+        released = Released(Path(locate(options.model)), options.torchvision, CONTEXT, options.dtype)
+    room = {"gpu_memory_utilization": 0.4} if gpu else {}  # the rest is the native engine's
+    with (
+        load_vllm(options.model, max_context=CONTEXT, dtype=options.dtype, **room) as vllm,
+        NativeEngine(family, max_context=CONTEXT) as native,
+    ):
         comparison = Comparison(vllm, native, released, Sampling(max_tokens=options.max_tokens))
         for first in range(0, len(asked), size):
             now = asked[first : first + size]

@@ -1,34 +1,37 @@
 """How fast questions are evaluated, as ratios measured side by side in one run.
 
-    python benchmarks/evaluate.py [--model MODEL] [--questions 1000] [--json] [--out FILE]
+    python benchmarks/evaluate.py [--model MODEL] [--questions 1000] [--threads 1 2] [--json] [--out FILE]
 
-1. The whole way, as `relisten eval scenes` goes: simulate, ask, write, score. Questions a second.
-2. In each round, over the same questions: all at once; one at a time (a few of them); all at once the same number
-   of sampled tokens for each question without listening to anything again; and a few of the same answers the
-   released way (one at a time, at every turn the whole text again with all its sounds padded to 300 s). Rounds
-   alternate and medians are compared, so that a busy machine slows all alike.
-3. Such questions in one process, and in as many as there are processors at the same time (`--processes` of
-   `relisten eval`), each with a model and questions of its own.
+1. In each round, over the same questions: all at once; all at once the same number of sampled tokens for each
+   question without listening to anything again; one at a time, 8 of them, spread evenly over how much these answers
+   listen and write; and the answers to these 8 the released way (one at a time, at every turn the whole text again
+   with all its sounds padded to 300 s).
+2. The first and the last of these also in as many processes as there are processors (`--processes` of
+   `relisten eval`), which all get these questions at the same time, each with a model of its own.
+3. The whole way, as `relisten eval scenes` goes: simulate, ask, write, score. Questions a second.
+
+All sides take their turns in every round and medians are compared, so that a busy machine slows all alike. One
+process works with each of `--threads`, ours and the released way's alike, and the best of each counts; the details
+tell all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from _measuring import Figure, Run, arguments, scene_questions
-from _stock import Stock
+from _stock import Stock, counts, spread
 
 from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
@@ -43,29 +46,67 @@ from relisten.protocol import Format
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
 
-AT_ONCE, ALONE, REPLAYED = 64, 8, 2
+FEW = 8
+IN_ONE = ("together", "without_listening", "alone", "released")
+IN_SEVERAL = ("together", "released")
 
 
-async def together(
-    engine: NativeEngine, asked: Sequence[Question], sampling: Sampling
-) -> tuple[float, list[Trace]]:
-    began = time.perf_counter()
-    traces = await asyncio.gather(*(answer(engine, question, sampling=sampling) for question in asked))
-    return (time.perf_counter() - began) / len(asked), list(traces)
+class Shape(NamedTuple):
+    processes: int
+    threads: int
+    """Of PyTorch, in each."""
 
 
-async def alone(engine: NativeEngine, asked: Sequence[Question], sampling: Sampling) -> float:
-    began = time.perf_counter()
-    for question in asked:
-        await answer(engine, question, sampling=sampling)
-    return (time.perf_counter() - began) / len(asked)
+class Worker:
+    """What a process of a side can do; `together` comes first in a round, the others are about its answers."""
+
+    def __init__(self, model: str, sampling: Sampling) -> None:
+        family = load(model, dtype="float32")
+        self._engine, self._stock, self._sampling = NativeEngine(family), Stock(family), sampling
+        self._asked: list[Question] = []
+        self._traces: list[Trace] = []
+        self._few: list[int] = []
+
+    def take(self, asked: list[Question]) -> None:
+        self._asked = asked
+
+    def together(self) -> int:
+        async def work() -> list[Trace]:
+            return await asyncio.gather(*(self._answer(question) for question in self._asked))
+
+        self._traces = asyncio.run(work())
+        self._few = spread(self._traces, FEW)
+        return len(self._asked)
+
+    def alone(self) -> int:
+        async def work() -> None:
+            for place in self._few:
+                await self._answer(self._asked[place])
+
+        asyncio.run(work())
+        return len(self._few)
+
+    def without_listening(self) -> int:
+        asyncio.run(without_listening(self._engine, self._asked, self._traces))
+        return len(self._asked)
+
+    def released(self) -> int:
+        for place in self._few:
+            self._stock.replay(self._traces[place], self._asked[place].clip())
+        return len(self._few)
+
+    def described(self) -> dict[str, dict[str, float]]:
+        return {"all": counts(self._traces), "few": counts([self._traces[place] for place in self._few])}
+
+    async def _answer(self, question: Question) -> Trace:
+        return await answer(self._engine, question, sampling=self._sampling)
 
 
-async def without_listening(engine: NativeEngine, asked: Sequence[Question], traces: Sequence[Trace]) -> float:
-    """Seconds a question for as many tokens as were sampled before, prompts the same, and no crop."""
+async def without_listening(engine: NativeEngine, asked: Sequence[Question], traces: Sequence[Trace]) -> None:
+    """As many tokens as were sampled before, prompts the same, and no crop."""
 
     async def one(question: Question, trace: Trace) -> None:
-        left = sum(len(span.ids) for span in trace.generated)
+        left = len(trace.logprobs)
 
         def feed(piece: str, end_of_turn: bool) -> bool:
             nonlocal left
@@ -77,58 +118,68 @@ async def without_listening(engine: NativeEngine, asked: Sequence[Question], tra
             await stream.decode(feed)
         stream.close()
 
-    began = time.perf_counter()
     await asyncio.gather(*(one(*pair) for pair in zip(asked, traces, strict=True)))
-    return (time.perf_counter() - began) / len(asked)
 
 
-def compare(engine: NativeEngine, stock: Stock, rounds: int, sampling: Sampling) -> dict[str, float]:
-    """Medians of seconds a question on each side, and what the answers were like."""
-    source = iter(scene_questions(AT_ONCE * (rounds + 1)))
-    seconds: list[tuple[float, float, float, float]] = []
-    tokens = listens = 0
-    for number in range(rounds + 1):
-        asked = list(islice(source, AT_ONCE))
-        batched, traces = asyncio.run(together(engine, asked, sampling))
-        plain = asyncio.run(without_listening(engine, asked, traces))
-        single = asyncio.run(alone(engine, asked[:ALONE], sampling))
-        replayed = [stock.replay(*pair) for pair in zip(traces[:REPLAYED], (q.clip() for q in asked), strict=False)]
-        if number > 0:  # the first warms up
-            seconds.append((batched, plain, single, statistics.mean(replayed)))
-            tokens += sum(len(span.ids) for trace in traces for span in trace.generated)
-            listens += sum(len(trace.listens) for trace in traces)
-    names = ("together", "without_listening", "alone", "released")
-    found = dict(zip(names, map(statistics.median, zip(*seconds, strict=True)), strict=True))
-    return found | {"tokens": tokens / (rounds * AT_ONCE), "listens": listens / (rounds * AT_ONCE)}
+class Side:
+    """Processes that do the same things at the same time, each with a model of its own."""
 
+    def __init__(self, model: str, shape: Shape, sampling: Sampling) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.shape = shape
+        self._pipes: list[Connection] = []
+        for _ in range(shape.processes):
+            here, there = spawn.Pipe()
+            spawn.Process(target=_work, args=(there, model, shape.threads, sampling), daemon=True).start()
+            there.close()
+            self._pipes.append(here)
 
-def in_processes(model: str, processes: int, rounds: int, sampling: Sampling) -> float:
-    """Questions a second of that many processes together, from when all of them are warm."""
-    spawn = multiprocessing.get_context("spawn")
-    ready, seconds = spawn.Barrier(processes), spawn.Queue()
-    threads = max(1, usable_processors() // processes)
-    given = (model, threads, rounds, sampling, ready, seconds)
-    started = [spawn.Process(target=_answer, args=given) for _ in range(processes)]
-    for process in started:
-        process.start()
-    longest: float = max(seconds.get() for _ in started)
-    for process in started:
-        process.join()
-    return processes * rounds * AT_ONCE / longest
+    def do(self, what: str, *given: Any) -> Any:
+        """What one of them returned, when all have done it."""
+        for pipe in self._pipes:
+            pipe.send((what, given))
+        replies = [pipe.recv() for pipe in self._pipes]
+        return replies[0]
 
-
-def _answer(
-    model: str, threads: int, rounds: int, sampling: Sampling, ready: Barrier, seconds: Queue[float]
-) -> None:
-    torch.set_num_threads(threads)
-    asked = scene_questions(AT_ONCE * (rounds + 1))
-    with NativeEngine(load(model, dtype="float32")) as engine:
-        asyncio.run(together(engine, asked[:AT_ONCE], sampling))
-        ready.wait()
+    def seconds(self, what: str) -> float:
+        """Seconds a question, over all processes."""
         began = time.perf_counter()
-        for first in range(AT_ONCE, len(asked), AT_ONCE):
-            asyncio.run(together(engine, asked[first : first + AT_ONCE], sampling))
-        seconds.put(time.perf_counter() - began)
+        questions = self.do(what)
+        return (time.perf_counter() - began) / (questions * self.shape.processes)
+
+
+def _work(pipe: Connection, model: str, threads: int, sampling: Sampling) -> None:
+    torch.set_num_threads(threads)
+    worker = Worker(model, sampling)
+    with contextlib.suppress(EOFError):  # nobody asks any more
+        while True:
+            what, given = pipe.recv()
+            pipe.send(getattr(worker, what)(*given))
+
+
+def compare(sides: Sequence[Side], rounds: int, at_once: int) -> tuple[dict[Shape, dict[str, float]], list[Any]]:
+    """Medians of questions a second, and what the answers of each round were like."""
+    asked = scene_questions(at_once * (rounds + 1))
+    seconds: dict[Shape, dict[str, list[float]]] = {
+        side.shape: {what: [] for what in (IN_ONE if side.shape.processes == 1 else IN_SEVERAL)} for side in sides
+    }
+    described = []
+    for first in range(0, len(asked), at_once):
+        for side in sides:
+            side.do("take", asked[first : first + at_once])
+            for what, found in seconds[side.shape].items():
+                found.append(side.seconds(what))
+        described.append(sides[0].do("described"))
+    rates = {
+        shape: {what: 1 / statistics.median(found[1:]) for what, found in each.items()}  # the first warms up
+        for shape, each in seconds.items()
+    }
+    return rates, described[1:]
+
+
+def best(rates: Mapping[Shape, Mapping[str, float]], processes: int, what: str) -> tuple[float, int]:
+    """The most questions a second in so many processes, and with how many threads in each."""
+    return max((each[what], shape.threads) for shape, each in rates.items() if shape.processes == processes)
 
 
 def whole_way(engine: NativeEngine, count: int, sampling: Sampling) -> dict[str, Any]:
@@ -150,33 +201,45 @@ def whole_way(engine: NativeEngine, count: int, sampling: Sampling) -> dict[str,
 
 
 def main() -> None:
-    parser = arguments(__doc__, repeats=5, threads=usable_processors())
-    parser.add_argument("--questions", type=int, default=1000)
-    parser.add_argument("--processes", type=int, default=usable_processors())
+    processors = usable_processors()
+    parser = arguments(__doc__, repeats=5, threads=sorted({1, processors}))
+    parser.add_argument("--questions", type=int, default=1000, help="of the whole way")
+    parser.add_argument("--at-once", type=int, default=64, help="questions of a round")
+    parser.add_argument("--processes", type=int, default=processors)
     parser.add_argument("--max-tokens", type=int, default=Sampling().max_tokens)
     options = parser.parse_args()
     bench = Run(options)
     sampling = replace(Sampling(), max_tokens=options.max_tokens)
-    family = load(options.model, dtype="float32")
-    with NativeEngine(family) as engine:
-        found = compare(engine, Stock(family), options.repeats, sampling)
+    many = options.processes
+    shapes = {*(Shape(1, threads) for threads in options.threads), Shape(many, max(1, processors // many))}
+    rates, described = compare(
+        [Side(options.model, shape, sampling) for shape in sorted(shapes)], options.repeats, options.at_once
+    )
+    (together, threads), (released, released_threads) = (best(rates, 1, what) for what in ("together", "released"))
+    side_by_side, released_side_by_side = (best(rates, many, what)[0] for what in ("together", "released"))
+    torch.set_num_threads(threads)
+    with NativeEngine(load(options.model, dtype="float32")) as engine:
         whole = whole_way(engine, options.questions, sampling)
-    one, many = (in_processes(options.model, count, options.repeats, sampling) for count in (1, options.processes))
-    together = found["together"]
     bench.finish(
         [
             Figure(f"{options.questions} questions simulated, asked, written and scored", whole["seconds"], "s"),
-            Figure(f"{AT_ONCE} questions at once", 1 / together, "a second"),
-            Figure("questions the released way", 1 / found["released"], "a second"),
-            Figure("times as fast as the released way", found["released"] / together, goal="20"),
-            Figure("times as fast as one at a time", found["alone"] / together),
-            Figure("speed with listening over the same tokens without", found["without_listening"] / together),
-            Figure(f"questions in {options.processes} processes", many, "a second"),
-            Figure(f"{options.processes} processes over one", many / one),
-            Figure(f"{options.processes} processes over one of the released way", found["released"] * many),
+            Figure(f"{options.at_once} questions at once", together, "a second"),
+            Figure("questions the released way", released, "a second"),
+            Figure("times as fast as the released way", together / released, goal="20"),
+            Figure("times as fast as one at a time", together / best(rates, 1, "alone")[0]),
+            Figure(
+                "speed with listening over the same tokens without",
+                together / best(rates, 1, "without_listening")[0],
+            ),
+            Figure(f"questions in {many} processes", side_by_side, "a second"),
+            Figure(f"{many} processes over one", side_by_side / together),
+            Figure(f"questions the released way in {many} processes", released_side_by_side, "a second"),
+            Figure(f"{many} processes over {many} of the released way", side_by_side / released_side_by_side),
         ],
         run=whole,
-        ratios=found,
+        threads={"ours": threads, "released": released_threads},
+        rates=[{**shape._asdict(), **each} for shape, each in rates.items()],
+        answers=described,
     )
 
 

@@ -46,7 +46,7 @@ def stock(extractor: WhisperFeatureExtractor, clip: Clip) -> float:
 
 
 def main() -> None:
-    options = arguments(__doc__).parse_args()
+    options = arguments(__doc__, model=None).parse_args()
     run = Run(options)
     figures = []
     for name, settings in SETTINGS.items():

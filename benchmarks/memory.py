@@ -1,10 +1,10 @@
-"""Memory of an answer in flight, ours and the stock way's.
+"""Memory of an answer in flight: ours, and by arithmetic what the stock way holds for its sounds.
 
     python benchmarks/memory.py [--model MODEL] [--rows 256] [--json] [--out FILE]
 
 `--rows` answers about 10 s clips that listened twice for 3 s stand open at once. What this process grew by, divided
-by their number, beside what their keys and values need by arithmetic; and the features the stock way holds for the
-same sounds, each padded to 300 s.
+by their number, is measured. What their keys and values need is arithmetic, and so are the features the stock way
+holds for the same sounds, each padded to 300 s.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def resident() -> int:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, repeats=None)
     parser.add_argument("--rows", type=int, default=256)
     options = parser.parse_args()
     run = Run(options)
@@ -77,7 +77,7 @@ def main() -> None:
                 f"grown by, an answer of {tokens} tokens", (grown[1] - grown[0]) / (options.rows - 2) / 1e6, "MB"
             ),
             Figure("its keys and values by arithmetic", tokens * a_token / 1e6, "MB"),
-            Figure("features the stock way holds for its sounds", padded / 1e6, "MB"),
+            Figure("features the stock way holds for its sounds, by arithmetic", padded / 1e6, "MB"),
         ]
     )
 

@@ -1,26 +1,29 @@
 """What rollouts of reinforcement learning cost, as ratios measured side by side in one run.
 
-    python benchmarks/rollouts.py [--model MODEL] [--questions N] [--json] [--out FILE]
+    python benchmarks/rollouts.py [--model MODEL] [--questions N] [--threads 1 2] [--json] [--out FILE]
 
 1. Rollouts a second: N questions x 8 sampled answers, all at once in the native engine, against the way of Echo's
    released code: one answer at a time, and at every turn the whole text sent again with all its sounds, each padded
-   to 300 s by `WhisperFeatureExtractor`. The stock side replays answers of ours, so that both write the same tokens
-   and hear the same crops; its turns run on transformers' own forward with its own cache.
+   to 300 s by `WhisperFeatureExtractor`. The stock side replays 16 answers of ours in a round, evenly spread over
+   how much they listen and write, so that both write the same tokens and hear the same crops; its turns run on
+   transformers' own forward with its own cache.
 2. Memory of features a rollout: mel features of true length, a question's once for its group, against padded ones.
-
 3. How many crops answers to one question hear twice, which the chunk cache encodes once.
 
-Both sides alternate, and medians are compared, so that a busy machine slows both alike.
+Both sides alternate, and medians are compared, so that a busy machine slows both alike. Each side works with each
+of `--threads`, and the best of each counts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Sequence
 
+import torch
 from _measuring import Figure, Run, arguments, scene_questions
-from _stock import PADDED_SECONDS, Stock
+from _stock import PADDED_SECONDS, Stock, counts, spread
 
 from relisten.audio import SAMPLE_RATE
 from relisten.engines.native import NativeEngine
@@ -34,7 +37,7 @@ from relisten.train.grpo.rollouts import Rollout, roll_out
 from relisten.train.rewards import Reward
 
 GROUP = 8
-REPLAYED = 3  # answers of the stock side in a round
+REPLAYED = 16  # answers of the stock side in a round
 BYTES = 4
 
 
@@ -74,22 +77,37 @@ def known(rollouts: Sequence[Rollout]) -> float:
 
 
 def main() -> None:
-    parser = arguments(__doc__, repeats=5, threads=usable_processors())
+    parser = arguments(__doc__, repeats=5, threads=sorted({1, usable_processors()}))
     parser.add_argument("--questions", type=int, default=16)
     options = parser.parse_args()
     run = Run(options)
     family = load(options.model, dtype="float32")
     assert isinstance(family, Qwen2_5Omni)
     stock, asked = Stock(family), scene_questions(options.questions)
-    fast, slow, rollouts = [], [], []
-    with NativeEngine(family, max_rows=options.questions * GROUP, lockstep=True) as engine:
+    seconds: dict[tuple[str, int], list[float]] = {}
+    answers, rollouts = [], []
+    with contextlib.ExitStack() as stack:
+        engines = {}
+        for threads in options.threads:
+            torch.set_num_threads(threads)  # decides whether an engine encodes beside
+            engines[threads] = stack.enter_context(
+                NativeEngine(family, max_rows=options.questions * GROUP, lockstep=True)
+            )
         for turn in range(options.repeats + 1):
-            seconds, rollouts = ours(engine, asked, turn)
-            fast.append(seconds)
-            replayed = rollouts[turn :: max(1, len(rollouts) // REPLAYED)][:REPLAYED]
-            slow.append(statistics.mean(stock.replay(one.trace, one.clip) for one in replayed if one.clip))
-    # The first of each warms up and does not count.
-    ours_s, released_s = statistics.median(fast[1:]), statistics.median(slow[1:])
+            for threads, engine in engines.items():
+                torch.set_num_threads(threads)  # of this thread, and of those that take their first step now
+                fast, rollouts = ours(engine, asked, turn)
+                traces = [one.trace for one in rollouts]
+                few = spread(traces, REPLAYED)
+                slow = statistics.mean(stock.replay(traces[place], rollouts[place].clip).seconds for place in few)
+                if turn > 0:  # the first warms up
+                    seconds.setdefault(("ours", threads), []).append(fast)
+                    seconds.setdefault(("released", threads), []).append(slow)
+                    answers.append({"all": counts(traces), "replayed": counts([traces[place] for place in few])})
+    medians = {key: statistics.median(found) for key, found in seconds.items()}
+    (ours_s, threads), (released_s, released_threads) = (
+        min((medians[side, threads], threads) for threads in options.threads) for side in ("ours", "released")
+    )
     true, padded = feature_bytes(family, rollouts)
     run.finish(
         [
@@ -100,7 +118,12 @@ def main() -> None:
             Figure("features of a rollout, padded", padded / 1e6, "MB"),
             Figure("times less memory for features", padded / true, goal="30"),
             Figure("crops known from an answer to the same question", 100 * known(rollouts), "%"),
-        ]
+        ],
+        threads={"ours": threads, "released": released_threads},
+        seconds=[
+            {"side": side, "threads": threads, "rollout": found} for (side, threads), found in medians.items()
+        ],
+        answers=answers,
     )
 
 

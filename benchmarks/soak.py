@@ -139,7 +139,7 @@ def _told(end: str) -> str:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    parser = arguments(__doc__, repeats=None)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--in-flight", type=int, default=500)
     parser.add_argument("--growth", type=float, default=40, help="MB of growth that still count as flat")
