@@ -61,7 +61,10 @@ class Policy:
         self.answering = family
         if self.divided:
             self.answering = _copy(family)
-            self.answering.thinker.to(torch.device(device), half or torch.float32).requires_grad_(False)
+            for parameter in self.answering.thinker.parameters():
+                # Not `to` of the module: buffers stay float32, or positions would turn by other angles.
+                parameter.data = parameter.data.to(half or torch.float32)
+            self.answering.thinker.to(device).requires_grad_(False)
             self.answering.mel = family.mel.to(device)
         self._whole = _is_whole(family, config.layout)
         self._adapters = freeze(family.thinker, config.lora, config.train_audio, config.seed)
