@@ -4,8 +4,8 @@ A step samples a group of answers to each of some questions, scores them, and ra
 more than its group's mean (`policy_loss` has the formula). It learns from traces: from the ids that were sampled,
 the end of turn included, each in the context it was sampled in. Prompt and inserted sound have no loss. An answer
 that was cut off is learned from as far as it goes, unless `unfinished` is "mask"; no end of turn is learned from
-it, since none was sampled. An answer that failed is recorded and left out. A group whose answers all earn the same
-reward is counted, but adds neither policy loss nor divergence.
+it, since none was sampled. An answer that failed, or whose reward did, is recorded and left out. A group whose
+answers all earn the same reward is counted, but adds neither policy loss nor divergence.
 
 A run lives in one folder:
 
@@ -94,7 +94,7 @@ def train_grpo(
 
     Raises:
         InputError: the model, the questions, the reward or the folder cannot be used.
-        EngineError: every answer of a step failed.
+        EngineError: every answer of a step failed, or could not be scored.
         DivergedError: the loss or a gradient is no number; `checkpoints` has the weights from before it.
     """
     team = Team(processes)
@@ -253,7 +253,7 @@ class _Run:
             raise self._stepped_back(step, f"every answer came to no number, so step {step} spoilt the weights")
         if all(one.score is None for one in everyone):
             raise EngineError(
-                f"step {step + 1}: every answer failed, the first with: {everyone[0].trace.error}. Mend that and "
+                f"step {step + 1}: every answer failed, the first with: {everyone[0].error}. Mend that and "
                 "give the same command again"
             )
         return groups
