@@ -33,7 +33,9 @@ from relisten.trace import Trace
 from relisten.train.grpo import trainer as grpo
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.policy import Policy
+from relisten.train.grpo.policy_loss import Sums
 from relisten.train.grpo.trainer import train_grpo
+from relisten.train.grpo.updates import Gaps, Pass, Updates
 from relisten.train.settings import dump_settings, make_config, read_settings
 from relisten.train.watch import Watch
 
@@ -240,6 +242,30 @@ def test_what_is_no_number_stops_the_run_and_leaves_what_was_saved(
     monkeypatch.undo()
     goes_on = train_grpo(config, tmp_path)  # from weights that are numbers
     assert all(value.isfinite().all() for value in weights(goes_on.checkpoint).values())
+
+
+def test_the_checkpoint_of_a_step_is_not_replaced_by_weights_from_amid_the_next(
+    config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, export_every=1, steps=2)
+    losses = iter([1.0] * 3 + [math.nan])  # two updates a step: the second of the second step
+
+    def accumulate(updates: Updates, update: Sequence[Pass], gaps: Gaps | None) -> tuple[float, Sums]:
+        _, sums = real(updates, update, gaps)
+        return next(losses), sums
+
+    real = Updates._accumulate
+    monkeypatch.setattr(Updates, "_accumulate", accumulate)
+    good = tmp_path / "checkpoints" / "step-000001"
+    for _ in range(2):  # the second time the run goes on from its state, to the same end
+        with pytest.raises(DivergedError, match="step 2: loss nan") as told:
+            train_grpo(config, tmp_path)
+        assert str(good) in str(told.value)
+        losses = iter([1.0, math.nan])
+    monkeypatch.undo()
+    train_grpo(replace(config, steps=1), tmp_path / "one")
+    before, after = weights(tmp_path / "one" / "checkpoint"), weights(good)
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("spoilt_in", [0, 1])

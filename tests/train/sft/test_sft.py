@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def test_it_learns_and_says_how_the_checkpoint_was_made(config: FinetuneConfig, 
     made = json.loads((result.checkpoint / "training.json").read_text())
     assert made["config"]["lr"] == config.lr
     assert made["steps"] == 6
-    assert [path.name for path in (tmp_path / "run" / "states").iterdir()] == ["step-000006"]
+    assert sorted(path.name for path in (tmp_path / "run" / "states").iterdir()) == ["step-000004", "step-000006"]
     stock = Qwen2_5OmniForConditionalGeneration.from_pretrained(result.checkpoint)
     trained = Qwen2_5Omni.load(result.checkpoint, "float32")
     assert torch.equal(stock.thinker.lm_head.weight.float(), trained.lm_head.weight)
@@ -277,10 +278,32 @@ def test_what_cannot_be_trained_is_told(config: FinetuneConfig, data: Path, tmp_
         replace(config, pass_tokens=200)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(config: FinetuneConfig, tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"step 2: .*step-000001: go on from them") as told:
-        run(replace(config, lr=1e30, clip_norm=0.0, warmup=0.0), tmp_path / "run")
-    good = tmp_path / "run" / "checkpoints" / "step-000001"
+@pytest.mark.parametrize("spoilt_in", [0, 1])
+def test_spoilt_weights_are_stepped_back_from(
+    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt_in: int
+) -> None:
+    """Each number of the step that spoils them is finite: the loss of the next one tells."""
+    monkeypatch.setattr(FinetuneConfig, "lr_at", lambda self, step, steps: 1e-4 if step < spoilt_in else 1e30)
+    with pytest.raises(DivergedError, match=f"step {spoilt_in + 2}: loss nan.* spoilt the weights") as told:
+        run(replace(config, clip_norm=0.0, save_every=1), tmp_path)
+    assert [path.name for path in (tmp_path / "states").iterdir()] == ["step-000001"] * spoilt_in
+    if spoilt_in:
+        good = tmp_path / "checkpoints" / "step-000001"
+        assert str(good) in str(told.value)
+        assert all(value.abs().max() < 1e3 for value in load_file(good / "model.safetensors").values())
+        assert json.loads((good / "training.json").read_text())["steps"] == 1
+    else:
+        assert "None before them were kept" in str(told.value)
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_before_its_update(
+    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = iter([1.0, math.inf])
+    monkeypatch.setattr(sft.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(next(lengths)))
+    with pytest.raises(DivergedError, match=r"step 2: .*gradient inf.*step-000001: go on from them") as told:
+        run(config, tmp_path)
+    good = tmp_path / "checkpoints" / "step-000001"
     assert str(good) in str(told.value)
     assert all(value.isfinite().all() for value in load_file(good / "model.safetensors").values())
 

@@ -42,6 +42,7 @@ from relisten.jsonl import write_rows
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.question import Question
 from relisten.trace import Sampling
+from relisten.train.divergence import stepped_back
 from relisten.train.exporting import export_folder, step_name
 from relisten.train.grpo.config import MAY_CHANGE, GrpoConfig
 from relisten.train.grpo.policy import Policy
@@ -132,6 +133,7 @@ class _Run:
         # Two, since only the next step's answers tell whether the weights of a state are any good.
         self.states = States(out / "states", self.policy.family.thinker, self.policy.optimizer, team, keep=2)
         self.done = self.states.restore()
+        self.exported = self.done if self._checkpoint().exists() else 0
         self.metrics: Metrics | None = None
         if team.first:
             self.metrics = Metrics(out, self.done or -1, config.tensorboard, config.tracker, vars(config))
@@ -182,9 +184,12 @@ class _Run:
 
     def _export_now(self) -> Path:
         """Write a checkpoint of the present weights, named after the steps done."""
-        folder = export_folder(self.out, self.done)
-        self.policy.export(folder, self.done)
-        return folder
+        self.policy.export(self._checkpoint(), self.done)
+        self.exported = self.done
+        return self._checkpoint()
+
+    def _checkpoint(self) -> Path:
+        return export_folder(self.out, self.done)
 
     def _step(self, step: int) -> dict[str, float]:
         config, began = self.config, time.perf_counter()
@@ -206,7 +211,8 @@ class _Run:
         except NotFiniteError as error:
             if error.spoilt:
                 raise self._stepped_back(step, f"{error}; an update before it spoilt the weights") from None
-            kept = self._export_now()
+            # One that is there has those from before the step, which updates may have changed by now.
+            kept = self._checkpoint() if self.exported == self.done else self._export_now()
             raise DivergedError(
                 f"step {step + 1}: {error}. The weights from before it are in {kept}: go on from them with "
                 "--model, a lower lr or a higher kl, and another --out"
@@ -221,13 +227,11 @@ class _Run:
         }
 
     def _stepped_back(self, step: int, why: str) -> DivergedError:
-        """The error for weights that are of no use; writes a checkpoint of the newest state, if there is one."""
-        self.done = self.states.restore()
-        kept = f"The last good weights are in {self._export_now()}" if self.done else "None before them were kept"
-        return DivergedError(
-            f"step {step + 1}: {why}. {kept}: go on from them, or from the model at the start, with --model, a "
-            "lower lr or a higher kl, and another --out"
-        )
+        def export(done: int) -> Path:
+            self.done = done
+            return self._export_now()
+
+        return stepped_back(self.states, export, f"step {step + 1}: {why}", "a lower lr or a higher kl")
 
     def _publish(self) -> None:
         """Give the present weights to what answers."""

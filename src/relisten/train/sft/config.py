@@ -80,7 +80,9 @@ class FinetuneConfig(TrainSettings):
     seed: Annotated[int, "Seed of the order of examples, of new adapters and of dropout."] = 0
 
     save_every: Annotated[int, "Steps between states that an interrupted run goes on from."] = 200
-    keep_states: Annotated[int, "How many of these states are kept."] = 1
+    keep_states: Annotated[
+        int, "How many of these states are kept; two, since only the next step tells whether weights are any good."
+    ] = 2
     validate_every: Annotated[int, "Steps between losses on the validation set."] = 200
     log_every: Annotated[int, "Steps between rows of metrics."] = 1
     threads: Annotated[int, "Threads with which each process reads sounds ahead."] = 4
