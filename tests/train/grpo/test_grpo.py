@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -171,6 +172,19 @@ def test_a_checkpoint_that_a_kill_prevented_is_made_when_the_run_goes_on(
     assert json.loads((trained.checkpoint / "training.json").read_text())["steps"] == 3
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
     assert trained.last["loss"] == pytest.approx(rows(tmp_path)[-1]["loss"])
+
+
+def test_a_finished_run_is_left_as_it_is(config: GrpoConfig, tmp_path: Path) -> None:
+    trained = train_grpo(replace(config, steps=1), tmp_path)
+    made = (trained.checkpoint / "training.json").stat().st_mtime_ns
+
+    def never(family: Qwen2_5Omni) -> NativeEngine:
+        raise AssertionError
+
+    again = train_grpo(replace(config, steps=1), tmp_path, engine=never)
+    assert (again.checkpoint, again.steps) == (trained.checkpoint, 1)
+    assert again.last["loss"] == pytest.approx(trained.last["loss"])
+    assert (trained.checkpoint / "training.json").stat().st_mtime_ns == made
 
 
 def test_a_folder_of_another_run_is_refused_and_unimportant_settings_may_change(
@@ -411,6 +425,26 @@ def test_vllm_is_for_one_process(config: GrpoConfig, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_of_several_processes_the_first_one_tells_what_cannot_be_used(
+    config: GrpoConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    first: bool,
+) -> None:
+    def agree(problem: InputError | None) -> None:
+        raise InputError("the folder is full")
+
+    two = SimpleNamespace(count=2, index=1 - first, first=first, device="cpu", agree=agree, close=lambda: None)
+    monkeypatch.setattr("relisten.train.parallel.Processes", lambda device: two)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "c.toml").write_text(dump_settings(config))
+    code, _, err = run(capsys, "train", "grpo", "--config", tmp_path / "c.toml", "--out", tmp_path / "run")
+    assert code == 2
+    assert ("the folder is full" in err) == first
+
+
 def test_the_command_trains_goes_on_and_reads_a_file(
     config: GrpoConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -468,6 +502,37 @@ def test_a_dry_run_counts(config: GrpoConfig, capsys: pytest.CaptureFixture[str]
     assert "no questions: give --questions" in err
 
 
+def in_two_processes(config: GrpoConfig, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("accelerate")
+    # The other processes need the reward.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    file = out.parent / "settings.toml"
+    file.write_text(dump_settings(config))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--main_process_port", "0", "-m", "relisten", "train", "grpo", "--json"]
+    command += ["--config", str(file), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == config.steps
+
+
+def test_two_processes_divide_a_model_in_half_precision(
+    config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, steps=2, divided=True, precision="bf16", train_audio=True, gradient_checkpointing=True)
+    in_two_processes(config, tmp_path / "two", monkeypatch)
+    for row in rows(tmp_path / "two"):
+        assert 0 < row["gap_mean"] < 0.02  # of the copy that answers
+        assert row["updates"] > 0
+        assert row["failed"] == 0
+    before, after = weights(Path(config.model)), weights(tmp_path / "two" / "checkpoint")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert all(value.isfinite().all() for value in after.values())
+    assert any("audio_tower.layers.0" in name for name in moved)
+    assert any("language_model.layers.0" in name for name in moved)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -480,23 +545,12 @@ def test_a_dry_run_counts(config: GrpoConfig, capsys: pytest.CaptureFixture[str]
 def test_two_processes_learn_what_one_does(
     config: GrpoConfig, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
-    pytest.importorskip("accelerate")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # the other processes need the reward
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config = replace(config, validation=str(questions), validation_size=3, **change)
-    file = tmp_path / "settings.toml"
-    file.write_text(dump_settings(replace(config, steps=2)))
     train_grpo(replace(config, steps=3), tmp_path / "alone")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--main_process_port", "0", "-m", "relisten", "train", "grpo", "--json"]
-    command += ["--config", str(file), "--out", str(tmp_path / "two")]
     for steps in (2, 3):  # the second time the run goes on from its state
         (tmp_path / "two").mkdir(exist_ok=True)
         (tmp_path / "two" / "config.toml").write_text(dump_settings(replace(config, steps=steps)))
-        file.write_text(dump_settings(replace(config, steps=steps)))
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["steps"] == steps
+        in_two_processes(replace(config, steps=steps), tmp_path / "two", monkeypatch)
     alone, two = rows(tmp_path / "alone"), rows(tmp_path / "two")
     two[2] = {name: two[2][name] for name in alone[2]}  # its last step was validated when it was the last
     for mine, other in zip(alone, two, strict=True):

@@ -219,8 +219,19 @@ def test_small_steps_add_up_where_weights_are_stored_in_half_precision(
     assert Qwen2_5Omni.load(run(config, tmp_path / "run").checkpoint).dtype == torch.bfloat16
 
 
-def test_two_processes_learn_what_one_does(config: FinetuneConfig, tmp_path: Path) -> None:
-    config = replace(config, packing=True)
+@pytest.mark.parametrize(
+    ("change", "near"),
+    [
+        ({"packing": True}, 1e-4),
+        ({"precision": "bf16", "train_audio": False}, 1e-2),
+        ({"precision": "bf16", "lora_rank": 2, "lr": 3e-2}, 1e-2),
+    ],
+    ids=["all weights, packed", "half precision, frozen tower, padded", "half precision, adapters"],
+)
+def test_two_processes_learn_what_one_does(
+    config: FinetuneConfig, tmp_path: Path, change: dict[str, Any], near: float
+) -> None:
+    config = replace(config, **change)
     alone = run(config, tmp_path / "alone")
     options: list[str] = []
     for name, value in vars(config).items():
@@ -247,9 +258,11 @@ def test_two_processes_learn_what_one_does(config: FinetuneConfig, tmp_path: Pat
     made = json.loads((tmp_path / "two" / "checkpoint" / "training.json").read_text())
     assert made["processes"] == 2
     for mine, other in zip(metrics(tmp_path / "alone"), metrics(tmp_path / "two"), strict=True):
-        assert other["loss"] == pytest.approx(mine["loss"], rel=1e-4)
-        assert other["gradient"] == pytest.approx(mine["gradient"], rel=1e-3)
+        assert other["loss"] == pytest.approx(mine["loss"], rel=near)
+        assert other["gradient"] == pytest.approx(mine["gradient"], rel=10 * near)
     before, after = (load_file(tmp_path / part / "checkpoint" / "model.safetensors") for part in ("alone", "two"))
+    if config.precision == "bf16":  # rounding decides the sign of Adam's steps where gradients are next to nothing
+        return
     for name in before:
         torch.testing.assert_close(after[name], before[name], atol=2e-3, rtol=1e-2, msg=name)
 
