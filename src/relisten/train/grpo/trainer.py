@@ -19,8 +19,9 @@ A run lives in one folder:
 | `checkpoints/step-000020/` | the same every `export_every` steps, and where the loss came to no number |
 
 The same command goes on with a run that was ended, and gives the losses that it would have given: the order of
-questions and every answer's seed follow from the configuration, and with the native engine in lockstep answers are
-the same to the bit. vLLM's are not: the run goes on from the same weights and questions with answers like them.
+questions and every answer's seed follow from the configuration, and on CPUs answers of the native engine in
+lockstep are the same to the bit. Nothing promises that of a GPU's kernels, nor of vLLM: such a run goes on from the
+same weights and questions with answers like them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +52,7 @@ from relisten.train.grpo.rollouts import Rollout, TakesWeights, make_engine, rol
 from relisten.train.grpo.step_stats import answers_stats, validation_stats, warnings
 from relisten.train.grpo.team import Team
 from relisten.train.grpo.updates import Gaps, NotFiniteError, Updates, with_advantages
-from relisten.train.metrics import Metrics, has_metrics, last_row
+from relisten.train.metrics import Metrics, gpu_memory, has_metrics, last_row
 from relisten.train.parallel import Processes
 from relisten.train.planning import even_parts, members_of_step, steps_of_epoch
 from relisten.train.references import read_referenced
@@ -137,16 +139,23 @@ class _Run:
         self.metrics: Metrics | None = None
         if team.first:
             self.metrics = Metrics(out, self.done or -1, config.tensorboard, config.tracker, vars(config))
-        make = partial(make_engine, config) if engine is None else engine
-        self.engine: Engine = make(self.policy.answering)
+        self.make_engine = partial(make_engine, config) if engine is None else engine
+        self.finished = self.done == self.steps and (export_folder(out) / "training.json").exists()
+        self.warned: set[str] = set()
+
+    def go(self) -> Trained:
+        if self.finished:
+            return Trained(export_folder(self.out), self.done, last_row(self.out))
+        with closing(self.make_engine(self.policy.answering)) as self.engine:
+            return self._train()
+
+    def _train(self) -> Trained:
+        config = self.config
         if self.done:
             self._publish()
         same = isinstance(self.engine, NativeEngine) and config.precision == "fp32"
         self.exact = config.old == "rollout" or (config.old == "auto" and same)
-        self.updates = Updates(self.policy, config, self.exact, team)
-        self.warned: set[str] = set()
-
-    def go(self) -> Trained:
+        self.updates = Updates(self.policy, config, self.exact, self.team)
         values = last_row(self.out) if self.done else {}
         if self.done == 0 and self.validation:
             self._log(self._validate())
@@ -154,7 +163,7 @@ class _Run:
             values = self._step(self.done)
             self.done += 1
             last = self.done == self.steps
-            if self.validation and (last or self.done % self.config.validate_every == 0):
+            if self.validation and (last or self.done % config.validate_every == 0):
                 values |= self._validate()
             self._log(values)
             self._keep(last)
@@ -163,7 +172,6 @@ class _Run:
         return Trained(export_folder(self.out), self.done, values)
 
     def close(self) -> None:
-        self.engine.close()
         if self.metrics is not None:
             self.metrics.close()
 
@@ -224,6 +232,7 @@ class _Run:
             "seconds_prepare": ready - rolled,
             "seconds_update": time.perf_counter() - ready,
             "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            **gpu_memory(self.policy.family.device),
         }
 
     def _stepped_back(self, step: int, why: str) -> DivergedError:

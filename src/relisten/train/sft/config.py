@@ -70,7 +70,7 @@ class FinetuneConfig(TrainSettings):
     ] = False
     epochs: Annotated[int, "Times the run goes through the data."] = 1
 
-    lr: Annotated[float, "Highest learning rate."] = 5e-6
+    lr: Annotated[float, "Highest learning rate; adapters need a higher one, such as 1e-4."] = 5e-6
     warmup: Annotated[float, "Share of the steps in which the learning rate rises."] = 0.05
     schedule: Annotated[Literal["cosine", "linear", "constant"], "How the learning rate falls after that."] = (
         "cosine"

@@ -40,7 +40,7 @@ from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.train.divergence import stepped_back
 from relisten.train.exporting import export_folder, replace_checkpoint
-from relisten.train.metrics import Metrics, has_metrics, last_row
+from relisten.train.metrics import Metrics, gpu_memory, has_metrics, last_row
 from relisten.train.optimizer import adamw
 from relisten.train.parallel import Processes, whole
 from relisten.train.planning import divide, members_of_step, steps_of_epoch
@@ -294,9 +294,7 @@ class _Run:
         self.optimizer.zero_grad()
         tokens = int(self.train.lengths[members].sum())
         values = {"loss": mean, "lr": lr, "gradient": length, "tokens": tokens, "passes": len(passes)}
-        if self.processes.device.type == "cuda":
-            values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        return values
+        return values | gpu_memory(self.processes.device)
 
     def _stepped_back(self, step: int, why: str) -> DivergedError:
         def export(done: int) -> Path:
