@@ -493,6 +493,11 @@ def test_a_dry_run_counts(config: GrpoConfig, capsys: pytest.CaptureFixture[str]
     assert found["data"]["answers a step and process"] == 8
     code, out, _ = run(capsys, "train", "grpo", "--config", file, "--dry-run", "--json", "--engine", "vllm")
     assert json.loads(out)["memory"]["answering"] == 4 * parameters["total"]
+    arguments = ("--config", file, "--dry-run", "--json", "--lora-rank", "2", "--precision", "bf16")
+    code, out, _ = run(capsys, "train", "grpo", *arguments)
+    found = json.loads(out)
+    parameters, memory = found["parameters"], found["memory"]
+    assert memory["weights"] == 2 * parameters["total"] + 4 * parameters["adapters"]
     code, out, _ = run(capsys, "train", "grpo", "--config", "grpo-qwen2.5-omni-7b", "--dry-run", "--processes", "8")
     assert code == 0
     assert "adapters" in out
@@ -523,7 +528,7 @@ def test_two_processes_divide_a_model_in_half_precision(
     config = replace(config, steps=2, divided=True, precision="bf16", train_audio=True, gradient_checkpointing=True)
     in_two_processes(config, tmp_path / "two", monkeypatch)
     for row in rows(tmp_path / "two"):
-        assert 0 < row["gap_mean"] < 0.02  # of the copy that answers
+        assert 0 < row["gap_mean"] < 0.005  # of the copy that answers
         assert row["updates"] > 0
         assert row["failed"] == 0
     before, after = weights(Path(config.model)), weights(tmp_path / "two" / "checkpoint")

@@ -53,7 +53,8 @@ class Policy:
         self.divided = config.divided and self._team.count > 1
         device = resolve_device(config.device)
         half = half_precision(config.precision, torch.device(device))
-        stored = "auto" if self.divided and half is not None else "float32"
+        # Trained weights become float32 where a model is divided, and adapters are; what else is trained must be.
+        stored = "auto" if half is not None and (self.divided or config.lora) else "float32"
         # A model to be divided is loaded on the CPU: the device need not have room for all of it.
         family = load(config.model, stored, "cpu" if self.divided else device)
         assert isinstance(family, Qwen2_5Omni)
