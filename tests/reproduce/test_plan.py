@@ -70,6 +70,8 @@ def test_jobs_need_what_comes_before_them() -> None:
     assert needs["seed-0-E-prime-rl"] == needs["seed-0-A-eval"] == needs["seed-2-sft"] == ("base",)
     assert "seed-2-A-eval" not in needs  # the base is the same for all seeds
     assert needs["seed-0-F-eval"] == ("seed-0-F-rl",)
+    # Without SFT in its clock the first was done by versions that had another name for it.
+    assert {"seed-0-D-at-E-with-sft-eval", "seed-0-D-at-B-prime-eval"} <= needs.keys()
     assert not any("sft" in job.name for job in list_jobs(replace(SMOKE, arms=("A", "E"))))
 
 
@@ -157,9 +159,11 @@ def test_curves_are_means_over_seeds_and_time_is_that_of_training(tmp_path: Path
         ]
         rows[-1]["val_right"] = 0.75
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / f"seed-{seed}" / "sft").mkdir()
+        (tmp_path / f"seed-{seed}" / "sft" / "metrics.jsonl").write_text('{"step": 1, "seconds": 60.0}\n')
     found = curves(plan, tmp_path)
-    assert found["reward"][0].points == ((1.0, 1.5, 1.0), (2.0, 3.0, 2.0))
-    assert found["val_right"][0].points == ((0.0, 0.0, 0.25), (2.0, 3.0, 0.75))
+    assert found["reward"][0].points == ((1.0, 2.5, 1.0), (2.0, 4.0, 2.0))
+    assert found["val_right"][0].points == ((0.0, 1.0, 0.25), (2.0, 4.0, 0.75))
     assert set(found) == {"reward", "val_right"}
 
 

@@ -77,9 +77,10 @@ def test_rl_with_listening_is_told_over_rl_without(finished: Path, capsys: pytes
 
 
 def test_an_arm_is_asked_as_it_was_when_another_was_done(finished: Path, tmp_path: Path) -> None:
-    rows = {"D": (2.0, 2.0, 2.0, 2.0), "E": (1.0, 1.0, 1.5, 1.0)}  # minutes a step; E is done after 4.5
+    rows = {"D": (1.0, 1.0, 2.0, 2.0), "E": (1.0, 1.0, 1.5, 1.0)}  # minutes a step; E is done after 4.5
+    rows["B'"] = rows["E"]
     for name, minutes in rows.items():
-        run = tmp_path / "seed-0" / name / "rl"
+        run = tmp_path / "seed-0" / ARMS[name].folder / "rl"
         for step in (2, 3, 4):
             (run / "checkpoints" / f"step-{step:06}").mkdir(parents=True)
         (run / "metrics.jsonl").write_text(
@@ -89,7 +90,14 @@ def test_an_arm_is_asked_as_it_was_when_another_was_done(finished: Path, tmp_pat
                 for step, spent in enumerate(minutes)
             )
         )
+    (tmp_path / "seed-0" / "sft").mkdir()
+    supervised = [{"step": 1, "seconds": 30.0}, {"step": 2, "seconds": 300.0, "validation_loss": 1.0}]
+    (tmp_path / "seed-0" / "sft" / "metrics.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in supervised)
+    )
+    # A minute of SFT, which E has not had; B' has had the same.
     assert steps_in_time_of(tmp_path, 0, ARMS["D"], ARMS["E"]) == 2
+    assert steps_in_time_of(tmp_path, 0, ARMS["D"], ARMS["B'"]) == 3
     assert steps_in_time_of(tmp_path, 0, ARMS["E"], ARMS["D"]) == 4
     shutil.rmtree(tmp_path / "seed-0" / "D" / "rl" / "checkpoints" / "step-000002")
     assert steps_in_time_of(tmp_path, 0, ARMS["D"], ARMS["E"]) == 0
@@ -98,7 +106,7 @@ def test_an_arm_is_asked_as_it_was_when_another_was_done(finished: Path, tmp_pat
         steps_in_time_of(tmp_path, 0, ARMS["D"], ARMS["E"])
 
     [early] = [one for one in collect(PLAN, finished).at_equal_time if one.over == "E"]
-    config = json.loads((finished / "seed-0" / "D" / "at-E" / "test" / "config.json").read_text())
+    config = json.loads((finished / "seed-0" / "D" / "at-E-with-sft" / "test" / "config.json").read_text())
     step = early.steps[0]
     asked = f"D/rl/checkpoints/step-{step:06}" if step else "sft/checkpoint"
     assert json.dumps(config).count(asked) == 1

@@ -41,11 +41,15 @@ def test_a_tracker_gets_the_same_numbers(name: str, tmp_path: Path, monkeypatch:
     )
     monkeypatch.setitem(sys.modules, name, fake)
     (tmp_path / "run-7").mkdir()
-    metrics = Metrics(tmp_path / "run-7", tracker=name)
-    metrics.log(1, {"loss": 2.0})
-    metrics.close()
-    assert calls[0]["name"] == "run-7"
-    assert calls[1:] == [(1, {"loss": 2.0}), "finish"]
+    for done in (-1, 1):  # the second time the run goes on
+        metrics = Metrics(tmp_path / "run-7", done, tracker=name)
+        metrics.log(done + 1, {"loss": 2.0})
+        metrics.close()
+    first, again = calls[0], calls[3]
+    assert first["name"] == "run-7"
+    assert calls[1:3] == [(0, {"loss": 2.0}), "finish"]
+    assert again == first | {"resume": "allow"}
+    assert ("id" in first) == (name == "wandb")
 
 
 def test_a_tracker_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,8 @@ PAIRS: Final = (
 """Comparisons of one arm with another, and what they tell."""
 
 AT_EQUAL_TIME: Final = (("D", "B'"), ("D", "E"))
-"""Of which arms the first is asked as it was when the second had done all of its steps of reinforcement."""
+"""Of which arms the first is asked as it was when the second had done all of its steps of reinforcement; the time
+of SFT counts."""
 
 
 def find_arms(names: Iterable[str]) -> tuple[Arm, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from relisten.jsonl import read_rows
 from relisten.reproduce import folders
-from relisten.reproduce.arms import ARMS
+from relisten.reproduce.arms import ARMS, Arm
 from relisten.reproduce.plan import Plan
 
 QUANTITIES: Final[Mapping[str, str]] = {
@@ -38,14 +38,14 @@ class Curve:
 
 
 def curves(plan: Plan, folder: Path) -> dict[str, list[Curve]]:
-    """The curves of every quantity, one for each arm that is reinforced. Validation takes no time in them."""
+    """The curves of every quantity, one for each arm that is reinforced, by `reinforced_rows`."""
     found: dict[str, list[Curve]] = {name: [] for name in QUANTITIES}
     for name in plan.arms:
         arm = ARMS[name]
-        paths = [folders.rl(folder, seed, arm) / "metrics.jsonl" for seed in plan.seeds]
-        runs = [rows_by_step(path) for path in paths if path.exists()]
-        if not arm.questions or not runs:
+        begun = [seed for seed in plan.seeds if (folders.rl(folder, seed, arm) / "metrics.jsonl").exists()]
+        if not arm.questions or not begun:
             continue
+        runs = [reinforced_rows(folder, seed, arm) for seed in begun]
         for quantity in QUANTITIES:
             points = _points(runs, quantity)
             if len(points) > 1:
@@ -61,7 +61,7 @@ def losses(plan: Plan, folder: Path) -> dict[str, list[Curve]]:
     }
     found = {}
     for name, files in paths.items():
-        runs = [rows_by_step(path) for path in files if path.exists()]
+        runs = [_by_step(path) for path in files if path.exists()]
         lines = [Curve(told, _points(runs, row)) for row, told in LOSSES.items()]
         if lines := [line for line in lines if len(line.points) > 1]:
             found[f"loss of {name}"] = lines
@@ -81,10 +81,23 @@ def _points(runs: list[dict[int, dict[str, Any]]], quantity: str) -> tuple[tuple
     )
 
 
-def rows_by_step(path: Path) -> dict[int, dict[str, Any]]:
-    """The rows of a run by step, with the minutes that training had taken."""
+def reinforced_rows(folder: Path, seed: int, arm: Arm) -> dict[int, dict[str, Any]]:
+    """The rows of an arm's reinforcement by step, with the minutes that its training had taken: those of SFT, where
+    it comes from SFT, and of every step. Validation takes no time in them."""
+    spent = _minutes_of_sft(folders.sft(folder, seed) / "metrics.jsonl") if arm.supervised else 0.0
+    return _by_step(folders.rl(folder, seed, arm) / "metrics.jsonl", spent)
+
+
+def _minutes_of_sft(path: Path) -> float:
+    """A step that was followed by a validation, which is in its seconds, counts as the mean of the others."""
+    rows = [row[1] for row in read_rows(path) if isinstance(row, tuple)]
+    alone = [row["seconds"] for row in rows if "validation_loss" not in row] or [row["seconds"] for row in rows]
+    return float(np.mean(alone)) * len(rows) / 60
+
+
+def _by_step(path: Path, minutes: float = 0.0) -> dict[int, dict[str, Any]]:
+    """The rows of a run by step, with the minutes of training behind them; `minutes` of them came before."""
     rows: dict[int, dict[str, Any]] = {}
-    minutes = 0.0
     for row in read_rows(path):
         if isinstance(row, tuple):
             values = dict(row[1])

@@ -12,7 +12,7 @@ from relisten.evaluate.run_folder import Settings
 from relisten.evaluate.scoring import Outcome
 from relisten.reproduce import folders
 from relisten.reproduce.arms import Arm
-from relisten.reproduce.curves import rows_by_step
+from relisten.reproduce.curves import reinforced_rows
 from relisten.reproduce.plan import MAX_TOKENS, Plan
 from relisten.reproduce.sets import LONG, TEST, questions_file
 from relisten.trace import Sampling
@@ -70,21 +70,20 @@ def evaluate_at_equal_time(plan: Plan, seed: int, arm: Arm, other: Arm, folder: 
 
 
 def steps_in_time_of(folder: Path, seed: int, arm: Arm, other: Arm) -> int:
-    """The last step of `arm`'s reinforcement that has a checkpoint and took no longer than all of `other`'s.
+    """The last step of `arm`'s reinforcement that has a checkpoint and that it came to in no more time than `other`
+    took for all of its own. What each spent on SFT counts.
 
-    0 where `other` was done before the first of them.
+    0 where `other` was done before the first of them; it may have been done before `arm`'s SFT was.
 
     Raises:
         InputError: there are no checkpoints.
     """
-    runs = [folders.rl(folder, seed, one) for one in (arm, other)]
-    rows, others = (rows_by_step(run / "metrics.jsonl") for run in runs)
+    run = folders.rl(folder, seed, arm)
+    rows, others = (reinforced_rows(folder, seed, one) for one in (arm, other))
     allowed = max(row["minutes"] for row in others.values())
-    exported = [int(path.name.removeprefix("step-")) for path in (runs[0] / "checkpoints").glob("step-*")]
+    exported = [int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*")]
     if not exported:
-        raise InputError(
-            f"{runs[0]}: has no checkpoints of its way; delete it and its file in done, and train it anew"
-        )
+        raise InputError(f"{run}: has no checkpoints of its way; delete it and its file in done, and train it anew")
     return max((step for step in exported if rows[step]["minutes"] <= allowed), default=0)
 
 

@@ -7,7 +7,8 @@ OUT/base/                            what all arms start from, as in the paper: 
 OUT/seed-0/sft/                      a training that arms share
 OUT/seed-0/D/rl/                     an arm's reinforcement
 OUT/seed-0/D/test/, greedy/, long/, alone/   its evaluations, as `relisten eval` writes them
-OUT/seed-0/D/at-E/test/, greedy/     the same for what it was when E had done all its steps
+OUT/seed-0/D/at-B-prime/test/, greedy/       the same for what it was when B' had done all its steps
+OUT/seed-0/D/at-E-with-sft/test/, greedy/    likewise; its time has that of SFT in it, which E has not had
 OUT/logs/, OUT/done/                 what jobs printed, and which are done
 """
 
@@ -50,7 +51,12 @@ def rl(folder: Path, seed: int, arm: Arm) -> Path:
 
 def at_equal_time(folder: Path, seed: int, arm: Arm, other: Arm) -> Path:
     """Evaluations of `arm` as it was when `other` had done all its steps."""
-    return arm_folder(folder, seed, arm) / f"at-{other.folder}"
+    return arm_folder(folder, seed, arm) / equal_time(arm, other)
+
+
+def equal_time(arm: Arm, other: Arm) -> str:
+    """The name of that moment. Of folders and jobs that older versions did not count SFT for, it is another."""
+    return f"at-{other.folder}{'-with-sft' * (arm.supervised != other.supervised)}"
 
 
 def start(folder: Path, seed: int, arm: Arm) -> Path:

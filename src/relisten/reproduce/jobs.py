@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from relisten.reproduce import evaluations, trainings
+from relisten.reproduce import evaluations, folders, trainings
 from relisten.reproduce.arms import ARMS, AT_EQUAL_TIME, Arm
 from relisten.reproduce.plan import Plan
 
@@ -64,7 +64,7 @@ def _jobs_of(plan: Plan, seed: int, arms: list[Arm]) -> Iterator[Job]:
     for one, two in pairs_at_equal_time(plan):
         needs = (f"{here}-{one.folder}-rl", f"{here}-{two.folder}-rl")
         asked = partial(evaluations.evaluate_at_equal_time, plan, seed, one, two)
-        yield Job(f"{here}-{one.folder}-at-{two.folder}-eval", asked, needs)
+        yield Job(f"{here}-{one.folder}-{folders.equal_time(one, two)}-eval", asked, needs)
 
 
 def seeds_of(plan: Plan, arm: Arm) -> tuple[int, ...]:

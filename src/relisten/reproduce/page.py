@@ -95,7 +95,8 @@ def _results(plan: Plan, table: Table) -> Markup:
         [tag("p", note, class_="notice") for note in notes(plan, table)],
         figures.table(head, rows, caption="Arms of the ablation", class_="wide"),
         lead=f"{table.questions:,} held-out questions, {table.long_questions:,} about clips of {LONG_SECONDS:g} s. "
-        "Intervals: 95 %, over questions. Latency: median of answers asked for one at a time, beside other work.",
+        "Intervals: 95 %, over clips with all their questions. Latency: median of answers asked for one at a time, "
+        "beside other work.",
     )
 
 
@@ -116,7 +117,7 @@ def _comparisons(table: Table) -> Markup | None:
         figures.table(
             ["Arms", "What it tells", "Points", "Points, greedy"], rows, caption="Differences of accuracies"
         ),
-        lead="Over the same questions; the interval resamples them.",
+        lead="Over the same questions; the interval resamples clips with all their questions.",
     )
 
 
@@ -161,7 +162,10 @@ def _at_equal_time(table: Table, lines: Mapping[str, list[Curve]]) -> Markup | N
     ]
     head: list[Child] = ["Arms", "Steps, by seed", "Accuracy", "Greedy", "Points", "Points, greedy"]
     told = figures.table(head, rows, caption="One arm as it was when another was done") if rows else None
-    lead = "Held-out questions answered by an arm as it was when another had done all its steps; then " + _SAMPLED
+    lead = (
+        "Held-out questions answered by an arm as it was when another had done all its steps, the time of SFT "
+        f"included; then {_SAMPLED}"
+    )
     return section("time", "Reinforcement at equal time", told, _charts(lines, "minutes of training"), lead=lead)
 
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import importlib
 import json
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import torch
 
 from relisten.errors import InputError
 from relisten.files import write_whole
 from relisten.jsonl import read_rows
 
 _FILE: Final = "metrics.jsonl"
+
+
+def gpu_memory(device: torch.device) -> dict[str, float]:
+    """The most GPU memory that this process has held so far, as a number of its metrics; none on a CPU."""
+    return {"memory_gib": torch.cuda.max_memory_allocated(device) / 2**30} if device.type == "cuda" else {}
 
 
 def has_metrics(folder: Path) -> bool:
@@ -63,7 +71,12 @@ class Metrics:
                 self._tracker = importlib.import_module(tracker)
             except ModuleNotFoundError:
                 raise InputError(f"tracker {tracker} is not installed: pip install {tracker}") from None
-            self._tracker.init(project="relisten", name=folder.name, config=dict(settings or {}))
+            given: dict[str, Any] = {"project": "relisten", "name": folder.name, "config": dict(settings or {})}
+            if tracker == "wandb":  # which knows runs by ids, not by names
+                given["id"] = _own_id(folder / "wandb-id")
+            if done > 0:
+                given["resume"] = "allow"
+            self._tracker.init(**given)
         self._board: Any = None
         if tensorboard:
             try:
@@ -93,6 +106,13 @@ class Metrics:
 
 def _good_rows(path: Path) -> list[dict[str, Any]]:
     return [row[1] for row in read_rows(path) if isinstance(row, tuple)] if path.exists() else []
+
+
+def _own_id(path: Path) -> str:
+    """An id of the run alone, which its folder keeps."""
+    if not path.exists():
+        write_whole(path, uuid.uuid4().hex)
+    return path.read_text(encoding="utf-8")
 
 
 def _short(value: float) -> float:

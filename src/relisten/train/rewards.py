@@ -141,15 +141,19 @@ class Reward:
         """Score one answer.
 
         Raises:
-            InputError: the trace is of a failed answer, the question has no reference, or a part gives no finite
-                number.
+            InputError: the trace is of a failed answer, the question has no reference, or a part fails or gives no
+                finite number.
         """
         if trace.finish is Finish.FAILED:
             raise InputError(f"answer {trace.id!r} failed ({trace.error}); leave it out, it earns nothing")
         if question.answer is None:
             raise InputError(f"question {question.id!r} has no reference answer; rewards need one")
-        parts = {name: float(function(trace, question)) for name, _, function in self.terms}
-        for name, value in parts.items():
+        parts: dict[str, float] = {}
+        for name, _, function in self.terms:
+            try:
+                parts[name] = value = float(function(trace, question))
+            except Exception as error:  # a part may be anyone's
+                raise InputError(f"reward part {name} failed for question {question.id!r}: {error!r}") from error
             if not math.isfinite(value):
                 raise InputError(f"reward part {name} gave {value} for question {question.id!r}; give a number")
         return Score(math.fsum(weight * parts[name] for name, weight, _ in self.terms), parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,9 @@ from relisten.trace import Trace
 from relisten.train.grpo import trainer as grpo
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.policy import Policy
+from relisten.train.grpo.policy_loss import Sums
 from relisten.train.grpo.trainer import train_grpo
+from relisten.train.grpo.updates import Gaps, Pass, Updates
 from relisten.train.settings import dump_settings, make_config, read_settings
 from relisten.train.watch import Watch
 
@@ -171,6 +174,19 @@ def test_a_checkpoint_that_a_kill_prevented_is_made_when_the_run_goes_on(
     assert trained.last["loss"] == pytest.approx(rows(tmp_path)[-1]["loss"])
 
 
+def test_a_finished_run_is_left_as_it_is(config: GrpoConfig, tmp_path: Path) -> None:
+    trained = train_grpo(replace(config, steps=1), tmp_path)
+    made = (trained.checkpoint / "training.json").stat().st_mtime_ns
+
+    def never(family: Qwen2_5Omni) -> NativeEngine:
+        raise AssertionError
+
+    again = train_grpo(replace(config, steps=1), tmp_path, engine=never)
+    assert (again.checkpoint, again.steps) == (trained.checkpoint, 1)
+    assert again.last["loss"] == pytest.approx(trained.last["loss"])
+    assert (trained.checkpoint / "training.json").stat().st_mtime_ns == made
+
+
 def test_a_folder_of_another_run_is_refused_and_unimportant_settings_may_change(
     config: GrpoConfig, tmp_path: Path
 ) -> None:
@@ -240,6 +256,30 @@ def test_what_is_no_number_stops_the_run_and_leaves_what_was_saved(
     monkeypatch.undo()
     goes_on = train_grpo(config, tmp_path)  # from weights that are numbers
     assert all(value.isfinite().all() for value in weights(goes_on.checkpoint).values())
+
+
+def test_the_checkpoint_of_a_step_is_not_replaced_by_weights_from_amid_the_next(
+    config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, export_every=1, steps=2)
+    losses = iter([1.0] * 3 + [math.nan])  # two updates a step: the second of the second step
+
+    def accumulate(updates: Updates, update: Sequence[Pass], gaps: Gaps | None) -> tuple[float, Sums]:
+        _, sums = real(updates, update, gaps)
+        return next(losses), sums
+
+    real = Updates._accumulate
+    monkeypatch.setattr(Updates, "_accumulate", accumulate)
+    good = tmp_path / "checkpoints" / "step-000001"
+    for _ in range(2):  # the second time the run goes on from its state, to the same end
+        with pytest.raises(DivergedError, match="step 2: loss nan") as told:
+            train_grpo(config, tmp_path)
+        assert str(good) in str(told.value)
+        losses = iter([1.0, math.nan])
+    monkeypatch.undo()
+    train_grpo(replace(config, steps=1), tmp_path / "one")
+    before, after = weights(tmp_path / "one" / "checkpoint"), weights(good)
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("spoilt_in", [0, 1])
@@ -385,6 +425,26 @@ def test_vllm_is_for_one_process(config: GrpoConfig, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_of_several_processes_the_first_one_tells_what_cannot_be_used(
+    config: GrpoConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    first: bool,
+) -> None:
+    def agree(problem: InputError | None) -> None:
+        raise InputError("the folder is full")
+
+    two = SimpleNamespace(count=2, index=1 - first, first=first, device="cpu", agree=agree, close=lambda: None)
+    monkeypatch.setattr("relisten.train.parallel.Processes", lambda device: two)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "c.toml").write_text(dump_settings(config))
+    code, _, err = run(capsys, "train", "grpo", "--config", tmp_path / "c.toml", "--out", tmp_path / "run")
+    assert code == 2
+    assert ("the folder is full" in err) == first
+
+
 def test_the_command_trains_goes_on_and_reads_a_file(
     config: GrpoConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -433,6 +493,11 @@ def test_a_dry_run_counts(config: GrpoConfig, capsys: pytest.CaptureFixture[str]
     assert found["data"]["answers a step and process"] == 8
     code, out, _ = run(capsys, "train", "grpo", "--config", file, "--dry-run", "--json", "--engine", "vllm")
     assert json.loads(out)["memory"]["answering"] == 4 * parameters["total"]
+    arguments = ("--config", file, "--dry-run", "--json", "--lora-rank", "2", "--precision", "bf16")
+    code, out, _ = run(capsys, "train", "grpo", *arguments)
+    found = json.loads(out)
+    parameters, memory = found["parameters"], found["memory"]
+    assert memory["weights"] == 2 * parameters["total"] + 4 * parameters["adapters"]
     code, out, _ = run(capsys, "train", "grpo", "--config", "grpo-qwen2.5-omni-7b", "--dry-run", "--processes", "8")
     assert code == 0
     assert "adapters" in out
@@ -440,6 +505,37 @@ def test_a_dry_run_counts(config: GrpoConfig, capsys: pytest.CaptureFixture[str]
     code, _, err = run(capsys, "train", "grpo", "--config", "grpo-qwen2.5-omni-7b", "--out", tmp_path / "x")
     assert code == 2
     assert "no questions: give --questions" in err
+
+
+def in_two_processes(config: GrpoConfig, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("accelerate")
+    # The other processes need the reward.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    file = out.parent / "settings.toml"
+    file.write_text(dump_settings(config))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--main_process_port", "0", "-m", "relisten", "train", "grpo", "--json"]
+    command += ["--config", str(file), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == config.steps
+
+
+def test_two_processes_divide_a_model_in_half_precision(
+    config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, steps=2, divided=True, precision="bf16", train_audio=True, gradient_checkpointing=True)
+    in_two_processes(config, tmp_path / "two", monkeypatch)
+    for row in rows(tmp_path / "two"):
+        assert 0 < row["gap_mean"] < 0.005  # of the copy that answers
+        assert row["updates"] > 0
+        assert row["failed"] == 0
+    before, after = weights(Path(config.model)), weights(tmp_path / "two" / "checkpoint")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert all(value.isfinite().all() for value in after.values())
+    assert any("audio_tower.layers.0" in name for name in moved)
+    assert any("language_model.layers.0" in name for name in moved)
 
 
 @pytest.mark.parametrize(
@@ -454,23 +550,12 @@ def test_a_dry_run_counts(config: GrpoConfig, capsys: pytest.CaptureFixture[str]
 def test_two_processes_learn_what_one_does(
     config: GrpoConfig, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
-    pytest.importorskip("accelerate")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # the other processes need the reward
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config = replace(config, validation=str(questions), validation_size=3, **change)
-    file = tmp_path / "settings.toml"
-    file.write_text(dump_settings(replace(config, steps=2)))
     train_grpo(replace(config, steps=3), tmp_path / "alone")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--main_process_port", "0", "-m", "relisten", "train", "grpo", "--json"]
-    command += ["--config", str(file), "--out", str(tmp_path / "two")]
     for steps in (2, 3):  # the second time the run goes on from its state
         (tmp_path / "two").mkdir(exist_ok=True)
         (tmp_path / "two" / "config.toml").write_text(dump_settings(replace(config, steps=steps)))
-        file.write_text(dump_settings(replace(config, steps=steps)))
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["steps"] == steps
+        in_two_processes(replace(config, steps=steps), tmp_path / "two", monkeypatch)
     alone, two = rows(tmp_path / "alone"), rows(tmp_path / "two")
     two[2] = {name: two[2][name] for name in alone[2]}  # its last step was validated when it was the last
     for mine, other in zip(alone, two, strict=True):

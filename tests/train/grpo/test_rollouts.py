@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from relisten.audio import Clip
 from relisten.engines.scripted import ScriptedEngine, ScriptedStream
 from relisten.protocol import Finish, Format
 from relisten.question import Question
-from relisten.trace import Sampling
+from relisten.trace import Sampling, Trace
 from relisten.train.grpo.config import GrpoConfig
 from relisten.train.grpo.rollouts import Rollout, roll_out
 from relisten.train.grpo.step_stats import answers_stats, validation_stats, warnings
@@ -40,7 +41,8 @@ def ask(
     engine: ScriptedEngine, questions: list[Question], count: int = 3, **options: object
 ) -> list[list[Rollout]]:
     given: dict[str, object] = {"format": Format.INTERLEAVED, "sampling": Sampling(1.0), "seed": (7, 0, 2)}
-    return roll_out(engine, questions, count, Reward.parse("paper"), **(given | options))  # type: ignore[arg-type]
+    given["reward"] = Reward.parse("paper")
+    return roll_out(engine, questions, count, **(given | options))  # type: ignore[arg-type]
 
 
 def question(name: str, **options: object) -> Question:
@@ -110,6 +112,23 @@ def test_failures_have_no_score_and_stop_nothing(tmp_path: Path) -> None:
         "accuracy": 0.5,
         "segment": 0.5,
     }
+
+
+def picky(trace: Trace, question: Question) -> float:
+    return 1.0 if trace.answer == "2" else 1 / 0 if question.id == "wrong" else math.nan
+
+
+def test_an_answer_that_cannot_be_scored_is_left_out_and_told() -> None:
+    reward = Reward.parse(f"accuracy + {__name__}:picky")
+    asked = [question("right"), question("wrong"), question("other")]
+    right, wrong, other = ask(Engine(script), asked, reward=reward)
+    assert all(one.score is not None and one.error is None for one in right)
+    assert all(one.score is None and one.trace.finish is Finish.ANSWER for one in (*wrong, *other))
+    told = wrong[0].to_json(full=False)
+    assert told["earned"] is None
+    assert "picky failed for question 'wrong': ZeroDivisionError" in told["error"]
+    assert "picky gave nan" in other[0].to_json(full=True)["error"]
+    assert answers_stats([*right, *wrong], max_listens=2)["failed"] == 3
 
 
 def test_numbers_of_a_step_by_hand() -> None:

@@ -10,6 +10,7 @@ import torch
 from support.answers import sampled
 from support.sounds import noise_clip
 
+from relisten import models
 from relisten.protocol import Finish
 from relisten.question import Question
 from relisten.trace import GeneratedSpan
@@ -102,6 +103,42 @@ def test_engine_log_probs_that_differ_become_importance_weights(config: GrpoConf
     assert made.tokens.importance is not None
     assert made.tokens.importance.max().item() == pytest.approx(1.05)
     assert made.tokens.importance.min().item() == pytest.approx(1.0, abs=1e-4)
+
+
+class Two(Team):
+    """One of two processes, with all of the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 2
+
+    def shard(self, *_: object) -> None:
+        pass
+
+
+def test_what_answers_for_a_divided_policy_is_rounded_in_its_weights_alone(config: GrpoConfig) -> None:
+    policy = Policy(replace(config, divided=True, precision="bf16"), Two())
+    same = models.load(config.model, "bfloat16").thinker
+    found = policy.answering.thinker
+    assert all(torch.equal(p, same.get_parameter(name)) for name, p in found.named_parameters())
+    # Of positions, among others: half precision turns them by other angles.
+    assert all(torch.equal(buffer, same.get_buffer(name)) for name, buffer in found.named_buffers())
+
+
+def test_adapters_are_trained_beside_weights_as_they_are_stored(config: GrpoConfig, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="adapters need peft")
+    models.load(config.model).save(tmp_path / "half", whole=True, dtype=torch.bfloat16)
+    config = replace(config, model=str(tmp_path / "half"), lora_rank=2, precision="bf16", lr=1e-2)
+    policy = Policy(config)
+    kinds = {name: p.dtype for name, p in policy.family.thinker.named_parameters()}
+    assert {kind for name, kind in kinds.items() if name in policy.trained} == {torch.float32}
+    assert {kind for name, kind in kinds.items() if name not in policy.trained} == {torch.bfloat16}
+    gaps, updates = Gaps(), Updates(policy, config, exact=False)
+    passes = updates.prepare([with_advantages(group(policy), normalise=True)], gaps)
+    assert passes is not None
+    assert 0 < gaps.most < 0.3
+    told = [updates.make([passes], gaps) for _ in range(2)]
+    assert told[0]["kl"] == 0 < told[1]["kl"]  # the reference is what it was without adapters
 
 
 def test_the_reference_stays_where_the_policy_began(config: GrpoConfig) -> None:

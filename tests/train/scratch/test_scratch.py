@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from support.cli import lines
+from torch import Tensor
 
 from relisten import models
 from relisten.data.scenes import Event
 from relisten.data.told import Told
-from relisten.errors import InputError
+from relisten.errors import DivergedError, InputError
 from relisten.tools.finding import Moment
 from relisten.train.scratch.config import PRESETS, ScratchConfig, Stage
 from relisten.train.scratch.pool import PoolConfig, ScenePool
@@ -45,24 +47,28 @@ def test_weights_move_in_every_part(finished: Path) -> None:
         assert not torch.equal(before[key], after[key])
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("ends", [KilledError, DivergedError])
+def test_a_run_that_was_ended_goes_on_to_the_same_weights(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: type[Exception]
 ) -> None:
     from relisten.train.scratch import trainer as scratch
 
-    class KilledError(Exception):
-        pass
+    loss = scratch._Run._loss
 
-    taken, step = [], scratch._Run._train_step
-
-    def dies(run: scratch._Run, number: int, stage: Stage, at: int) -> object:
-        if len(taken) == 3:
+    def dies(run: scratch._Run, number: int, stage: Stage, step: int, pool: ScenePool) -> tuple[Tensor, Tensor]:
+        total, weight = loss(run, number, stage, step, pool)
+        if (number, step) != (1, 1):
+            return total, weight
+        if ends is KilledError:
             raise KilledError
-        taken.append(at)
-        return step(run, number, stage, at)
+        return total * math.nan, weight
 
-    monkeypatch.setattr(scratch._Run, "_train_step", dies)
-    with pytest.raises(KilledError):
+    monkeypatch.setattr(scratch._Run, "_loss", dies)
+    with pytest.raises(ends):
         train(SMOKE, tmp_path)
     monkeypatch.undo()
     train(SMOKE, tmp_path)

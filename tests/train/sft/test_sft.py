@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def test_it_learns_and_says_how_the_checkpoint_was_made(config: FinetuneConfig, 
     made = json.loads((result.checkpoint / "training.json").read_text())
     assert made["config"]["lr"] == config.lr
     assert made["steps"] == 6
-    assert [path.name for path in (tmp_path / "run" / "states").iterdir()] == ["step-000006"]
+    assert sorted(path.name for path in (tmp_path / "run" / "states").iterdir()) == ["step-000004", "step-000006"]
     stock = Qwen2_5OmniForConditionalGeneration.from_pretrained(result.checkpoint)
     trained = Qwen2_5Omni.load(result.checkpoint, "float32")
     assert torch.equal(stock.thinker.lm_head.weight.float(), trained.lm_head.weight)
@@ -218,8 +219,19 @@ def test_small_steps_add_up_where_weights_are_stored_in_half_precision(
     assert Qwen2_5Omni.load(run(config, tmp_path / "run").checkpoint).dtype == torch.bfloat16
 
 
-def test_two_processes_learn_what_one_does(config: FinetuneConfig, tmp_path: Path) -> None:
-    config = replace(config, packing=True)
+@pytest.mark.parametrize(
+    ("change", "near"),
+    [
+        ({"packing": True}, 1e-4),
+        ({"precision": "bf16", "train_audio": False}, 1e-2),
+        ({"precision": "bf16", "lora_rank": 2}, 1e-2),
+    ],
+    ids=["all weights, packed", "half precision, frozen tower, padded", "half precision, adapters"],
+)
+def test_two_processes_learn_what_one_does(
+    config: FinetuneConfig, tmp_path: Path, change: dict[str, Any], near: float
+) -> None:
+    config = replace(config, **change)
     alone = run(config, tmp_path / "alone")
     options: list[str] = []
     for name, value in vars(config).items():
@@ -246,9 +258,11 @@ def test_two_processes_learn_what_one_does(config: FinetuneConfig, tmp_path: Pat
     made = json.loads((tmp_path / "two" / "checkpoint" / "training.json").read_text())
     assert made["processes"] == 2
     for mine, other in zip(metrics(tmp_path / "alone"), metrics(tmp_path / "two"), strict=True):
-        assert other["loss"] == pytest.approx(mine["loss"], rel=1e-4)
-        assert other["gradient"] == pytest.approx(mine["gradient"], rel=1e-3)
+        assert other["loss"] == pytest.approx(mine["loss"], rel=near)
+        assert other["gradient"] == pytest.approx(mine["gradient"], rel=10 * near)
     before, after = (load_file(tmp_path / part / "checkpoint" / "model.safetensors") for part in ("alone", "two"))
+    if config.precision == "bf16":  # rounding decides the sign of Adam's steps where gradients are next to nothing
+        return
     for name in before:
         torch.testing.assert_close(after[name], before[name], atol=2e-3, rtol=1e-2, msg=name)
 
@@ -277,10 +291,32 @@ def test_what_cannot_be_trained_is_told(config: FinetuneConfig, data: Path, tmp_
         replace(config, pass_tokens=200)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(config: FinetuneConfig, tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"step 2: .*step-000001: go on from them") as told:
-        run(replace(config, lr=1e30, clip_norm=0.0, warmup=0.0), tmp_path / "run")
-    good = tmp_path / "run" / "checkpoints" / "step-000001"
+@pytest.mark.parametrize("spoilt_in", [0, 1])
+def test_spoilt_weights_are_stepped_back_from(
+    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt_in: int
+) -> None:
+    """Each number of the step that spoils them is finite: the loss of the next one tells."""
+    monkeypatch.setattr(FinetuneConfig, "lr_at", lambda self, step, steps: 1e-4 if step < spoilt_in else 1e30)
+    with pytest.raises(DivergedError, match=f"step {spoilt_in + 2}: loss nan.* spoilt the weights") as told:
+        run(replace(config, clip_norm=0.0, save_every=1), tmp_path)
+    assert [path.name for path in (tmp_path / "states").iterdir()] == ["step-000001"] * spoilt_in
+    if spoilt_in:
+        good = tmp_path / "checkpoints" / "step-000001"
+        assert str(good) in str(told.value)
+        assert all(value.abs().max() < 1e3 for value in load_file(good / "model.safetensors").values())
+        assert json.loads((good / "training.json").read_text())["steps"] == 1
+    else:
+        assert "None before them were kept" in str(told.value)
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_before_its_update(
+    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = iter([1.0, math.inf])
+    monkeypatch.setattr(sft.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(next(lengths)))
+    with pytest.raises(DivergedError, match=r"step 2: .*gradient inf.*step-000001: go on from them") as told:
+        run(config, tmp_path)
+    good = tmp_path / "checkpoints" / "step-000001"
     assert str(good) in str(told.value)
     assert all(value.isfinite().all() for value in load_file(good / "model.safetensors").values())
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from relisten.cli.bars import noted_bar
-from relisten.cli.statuses import FAILED, INTERRUPTED
+from relisten.cli.statuses import BAD_INPUT, FAILED, INTERRUPTED
 from relisten.cli.train.options import configured
 from relisten.cli.train.sizes import positive, print_sizes
 from relisten.errors import DivergedError, EngineError, InputError
@@ -64,6 +64,10 @@ def grpo(
         except KeyboardInterrupt:
             show.note("stopped; the same command goes on from the last saved state")
             raise typer.Exit(INTERRUPTED) from None
+        except InputError:
+            if speaks:
+                raise
+            raise typer.Exit(BAD_INPUT) from None  # the first process says it for all
         except (DivergedError, EngineError) as error:
             show.note(f"relisten: {error}")
             raise typer.Exit(FAILED) from None

@@ -114,7 +114,7 @@ class GrpoConfig(TrainSettings):
     pass_tokens: Annotated[int, "Tokens that the trainer computes at once."] = 16384
 
     lr: Annotated[float, "Highest learning rate."] = 1e-6
-    warmup: Annotated[int, "Steps in which the learning rate rises."] = 0
+    warmup: Annotated[int, "Steps in which the learning rate rises; a number of them here, in sft a share."] = 0
     schedule: Annotated[
         Literal["constant", "linear"], "How the learning rate goes on: it stays, or falls to 0."
     ] = "constant"
@@ -132,7 +132,7 @@ class GrpoConfig(TrainSettings):
         "What rollouts/ keeps of every answer: text and what it earned, or its whole trace.",
     ] = "brief"
     max_rows: Annotated[int, "Answers decoded side by side."] = 128
-    threads: Annotated[int, "Processor threads; 0: all."] = 0
+    threads: Annotated[int, "Processor threads for arithmetic (in sft: those that read sounds); 0: all."] = 0
 
     def __post_init__(self) -> None:
         check_numbers(self, _POSITIVE, _NOT_NEGATIVE)

@@ -34,8 +34,8 @@ def dry_run_grpo(config: GrpoConfig, processes: int, device: str = "cuda") -> Dr
     freeze(thinker, config.lora, config.train_audio, config.seed)
     half = half_precision(config.precision, torch.device(device)) is not None
     divided = config.divided and processes > 1
-    # A divided model is held in the precision of the run, but for trained weights; an undivided one in float32.
-    compute = 2 if divided and half else 4
+    # Held in the precision of the run, but for trained weights; an undivided model without adapters in float32.
+    compute = 2 if half and (divided or config.lora) else 4
     memory = pass_memory(
         thinker,
         config.pass_tokens,
@@ -46,7 +46,7 @@ def dry_run_grpo(config: GrpoConfig, processes: int, device: str = "cuda") -> Dr
     )
     if divided:
         memory["answering"] = compute * _size(thinker)
-    else:
+    elif not config.lora:
         memory["weights"] = 4 * _size(thinker)
     if config.engine == "vllm":  # which has a copy of its own
         memory["answering"] = (2 if config.precision == "bf16" else 4) * _size(thinker)

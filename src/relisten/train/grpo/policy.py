@@ -53,7 +53,8 @@ class Policy:
         self.divided = config.divided and self._team.count > 1
         device = resolve_device(config.device)
         half = half_precision(config.precision, torch.device(device))
-        stored = "auto" if self.divided and half is not None else "float32"
+        # Trained weights become float32 where a model is divided, and adapters are; what else is trained must be.
+        stored = "auto" if half is not None and (self.divided or config.lora) else "float32"
         # A model to be divided is loaded on the CPU: the device need not have room for all of it.
         family = load(config.model, stored, "cpu" if self.divided else device)
         assert isinstance(family, Qwen2_5Omni)
@@ -61,7 +62,10 @@ class Policy:
         self.answering = family
         if self.divided:
             self.answering = _copy(family)
-            self.answering.thinker.to(torch.device(device), half or torch.float32).requires_grad_(False)
+            for parameter in self.answering.thinker.parameters():
+                # Not `to` of the module: buffers stay float32, or positions would turn by other angles.
+                parameter.data = parameter.data.to(half or torch.float32)
+            self.answering.thinker.to(device).requires_grad_(False)
             self.answering.mel = family.mel.to(device)
         self._whole = _is_whole(family, config.layout)
         self._adapters = freeze(family.thinker, config.lora, config.train_audio, config.seed)

@@ -65,9 +65,16 @@ class Rollout:
     """None where the sound could not be read, and in answers from another process, which has it."""
     trace: Trace
     score: Score | None
-    """None for an answer that failed: it earned nothing and teaches nothing."""
+    """None for an answer that failed or could not be scored: it earned nothing and teaches nothing."""
     advantage: float | None = None
-    """None for an answer that failed, and in a group that teaches nothing."""
+    """None without a score, and in a group that teaches nothing."""
+    unscored: str | None = None
+    """Why an answer that did not fail has no score."""
+
+    @property
+    def error(self) -> str | None:
+        """What was wrong with the answer, or with scoring it."""
+        return self.unscored or self.trace.error
 
     def to_json(self, full: bool) -> dict[str, Any]:
         """Its row in `rollouts/`: the whole trace if `full`, else what people want to read."""
@@ -76,7 +83,8 @@ class Rollout:
             kept = ("id", "question", "answer", "text", "segments", "finish", "error")
             told = {name: told[name] for name in kept}
         earned = None if self.score is None else {"reward": self.score.total, **self.score.parts}
-        return {**told, "reference": self.question.answer, "earned": earned, "advantage": self.advantage}
+        told |= {"error": self.error, "reference": self.question.answer}
+        return {**told, "earned": earned, "advantage": self.advantage}
 
 
 def roll_out(
@@ -93,8 +101,8 @@ def roll_out(
 ) -> list[list[Rollout]]:
     """`count` answers to each question, all of them at once; a group for each question, in order.
 
-    An answer that fails, and a question whose sound cannot be read, become rollouts without a score and stop
-    nothing.
+    An answer that fails or cannot be scored, and a question whose sound cannot be read, become rollouts without a
+    score and stop nothing.
 
     Args:
         sampling: of every answer, but for its seed, which is drawn from `seed`, the question's place and the
@@ -127,8 +135,13 @@ async def _all(
             # The very same clip for the whole group, so that the engine encodes it once.
             trace = await answer_or_failure(engine, replace(question, audio=clip), format=format, sampling=own)
         on_answer()
-        score = None if trace.finish is Finish.FAILED else reward(trace, question)
-        return Rollout(question, None if isinstance(clip, InputError) else clip, trace, score)
+        made = Rollout(question, None if isinstance(clip, InputError) else clip, trace, None)
+        if trace.finish is Finish.FAILED:
+            return made
+        try:
+            return replace(made, score=reward(trace, question))
+        except InputError as error:
+            return replace(made, unscored=str(error))
 
     together = engine.together() if isinstance(engine, NativeEngine) else contextlib.nullcontext()
     with together:

@@ -4,8 +4,8 @@ A step samples a group of answers to each of some questions, scores them, and ra
 more than its group's mean (`policy_loss` has the formula). It learns from traces: from the ids that were sampled,
 the end of turn included, each in the context it was sampled in. Prompt and inserted sound have no loss. An answer
 that was cut off is learned from as far as it goes, unless `unfinished` is "mask"; no end of turn is learned from
-it, since none was sampled. An answer that failed is recorded and left out. A group whose answers all earn the same
-reward is counted, but adds neither policy loss nor divergence.
+it, since none was sampled. An answer that failed, or whose reward did, is recorded and left out. A group whose
+answers all earn the same reward is counted, but adds neither policy loss nor divergence.
 
 A run lives in one folder:
 
@@ -19,8 +19,9 @@ A run lives in one folder:
 | `checkpoints/step-000020/` | the same every `export_every` steps, and where the loss came to no number |
 
 The same command goes on with a run that was ended, and gives the losses that it would have given: the order of
-questions and every answer's seed follow from the configuration, and with the native engine in lockstep answers are
-the same to the bit. vLLM's are not: the run goes on from the same weights and questions with answers like them.
+questions and every answer's seed follow from the configuration, and on CPUs answers of the native engine in
+lockstep are the same to the bit. Nothing promises that of a GPU's kernels, nor of vLLM: such a run goes on from the
+same weights and questions with answers like them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +44,7 @@ from relisten.jsonl import write_rows
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.question import Question
 from relisten.trace import Sampling
+from relisten.train.divergence import stepped_back
 from relisten.train.exporting import export_folder, step_name
 from relisten.train.grpo.config import MAY_CHANGE, GrpoConfig
 from relisten.train.grpo.policy import Policy
@@ -49,7 +52,7 @@ from relisten.train.grpo.rollouts import Rollout, TakesWeights, make_engine, rol
 from relisten.train.grpo.step_stats import answers_stats, validation_stats, warnings
 from relisten.train.grpo.team import Team
 from relisten.train.grpo.updates import Gaps, NotFiniteError, Updates, with_advantages
-from relisten.train.metrics import Metrics, has_metrics, last_row
+from relisten.train.metrics import Metrics, gpu_memory, has_metrics, last_row
 from relisten.train.parallel import Processes
 from relisten.train.planning import even_parts, members_of_step, steps_of_epoch
 from relisten.train.references import read_referenced
@@ -94,7 +97,7 @@ def train_grpo(
 
     Raises:
         InputError: the model, the questions, the reward or the folder cannot be used.
-        EngineError: every answer of a step failed.
+        EngineError: every answer of a step failed, or could not be scored.
         DivergedError: the loss or a gradient is no number; `checkpoints` has the weights from before it.
     """
     team = Team(processes)
@@ -132,19 +135,27 @@ class _Run:
         # Two, since only the next step's answers tell whether the weights of a state are any good.
         self.states = States(out / "states", self.policy.family.thinker, self.policy.optimizer, team, keep=2)
         self.done = self.states.restore()
+        self.exported = self.done if self._checkpoint().exists() else 0
         self.metrics: Metrics | None = None
         if team.first:
             self.metrics = Metrics(out, self.done or -1, config.tensorboard, config.tracker, vars(config))
-        make = partial(make_engine, config) if engine is None else engine
-        self.engine: Engine = make(self.policy.answering)
+        self.make_engine = partial(make_engine, config) if engine is None else engine
+        self.finished = self.done == self.steps and (export_folder(out) / "training.json").exists()
+        self.warned: set[str] = set()
+
+    def go(self) -> Trained:
+        if self.finished:
+            return Trained(export_folder(self.out), self.done, last_row(self.out))
+        with closing(self.make_engine(self.policy.answering)) as self.engine:
+            return self._train()
+
+    def _train(self) -> Trained:
+        config = self.config
         if self.done:
             self._publish()
         same = isinstance(self.engine, NativeEngine) and config.precision == "fp32"
         self.exact = config.old == "rollout" or (config.old == "auto" and same)
-        self.updates = Updates(self.policy, config, self.exact, team)
-        self.warned: set[str] = set()
-
-    def go(self) -> Trained:
+        self.updates = Updates(self.policy, config, self.exact, self.team)
         values = last_row(self.out) if self.done else {}
         if self.done == 0 and self.validation:
             self._log(self._validate())
@@ -152,7 +163,7 @@ class _Run:
             values = self._step(self.done)
             self.done += 1
             last = self.done == self.steps
-            if self.validation and (last or self.done % self.config.validate_every == 0):
+            if self.validation and (last or self.done % config.validate_every == 0):
                 values |= self._validate()
             self._log(values)
             self._keep(last)
@@ -161,7 +172,6 @@ class _Run:
         return Trained(export_folder(self.out), self.done, values)
 
     def close(self) -> None:
-        self.engine.close()
         if self.metrics is not None:
             self.metrics.close()
 
@@ -182,9 +192,12 @@ class _Run:
 
     def _export_now(self) -> Path:
         """Write a checkpoint of the present weights, named after the steps done."""
-        folder = export_folder(self.out, self.done)
-        self.policy.export(folder, self.done)
-        return folder
+        self.policy.export(self._checkpoint(), self.done)
+        self.exported = self.done
+        return self._checkpoint()
+
+    def _checkpoint(self) -> Path:
+        return export_folder(self.out, self.done)
 
     def _step(self, step: int) -> dict[str, float]:
         config, began = self.config, time.perf_counter()
@@ -206,7 +219,8 @@ class _Run:
         except NotFiniteError as error:
             if error.spoilt:
                 raise self._stepped_back(step, f"{error}; an update before it spoilt the weights") from None
-            kept = self._export_now()
+            # One that is there has those from before the step, which updates may have changed by now.
+            kept = self._checkpoint() if self.exported == self.done else self._export_now()
             raise DivergedError(
                 f"step {step + 1}: {error}. The weights from before it are in {kept}: go on from them with "
                 "--model, a lower lr or a higher kl, and another --out"
@@ -218,16 +232,15 @@ class _Run:
             "seconds_prepare": ready - rolled,
             "seconds_update": time.perf_counter() - ready,
             "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            **gpu_memory(self.policy.family.device),
         }
 
     def _stepped_back(self, step: int, why: str) -> DivergedError:
-        """The error for weights that are of no use; writes a checkpoint of the newest state, if there is one."""
-        self.done = self.states.restore()
-        kept = f"The last good weights are in {self._export_now()}" if self.done else "None before them were kept"
-        return DivergedError(
-            f"step {step + 1}: {why}. {kept}: go on from them, or from the model at the start, with --model, a "
-            "lower lr or a higher kl, and another --out"
-        )
+        def export(done: int) -> Path:
+            self.done = done
+            return self._export_now()
+
+        return stepped_back(self.states, export, f"step {step + 1}: {why}", "a lower lr or a higher kl")
 
     def _publish(self) -> None:
         """Give the present weights to what answers."""
@@ -253,7 +266,7 @@ class _Run:
             raise self._stepped_back(step, f"every answer came to no number, so step {step} spoilt the weights")
         if all(one.score is None for one in everyone):
             raise EngineError(
-                f"step {step + 1}: every answer failed, the first with: {everyone[0].trace.error}. Mend that and "
+                f"step {step + 1}: every answer failed, the first with: {everyone[0].error}. Mend that and "
                 "give the same command again"
             )
         return groups

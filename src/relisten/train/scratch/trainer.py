@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,7 @@ from torch.multiprocessing.spawn import start_processes
 
 from relisten.data.scenes import Scene
 from relisten.data.wording import NAMES, NUMBERS
-from relisten.errors import InputError
+from relisten.errors import DivergedError, InputError
 from relisten.files import replacing, write_whole
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
 from relisten.models.tiny import build
@@ -58,6 +59,7 @@ def train(config: ScratchConfig, out: Path) -> Path:
 
     Raises:
         InputError: `out` holds a run of another configuration.
+        DivergedError: a gradient is no number; `out` keeps what was saved before it.
     """
     out.mkdir(parents=True, exist_ok=True)
     written = out / "config.json"
@@ -168,7 +170,11 @@ class _Run:
     # Steps
 
     def _train_step(self, number: int, stage: Stage, step: int) -> np.ndarray[Any, Any]:
-        """One update; returns (weighted loss, weight) summed over the processes."""
+        """One update; returns (weighted loss, weight) summed over the processes.
+
+        Raises:
+            DivergedError: the gradient is no number; it was not applied.
+        """
         total, weight = self._loss(number, stage, step, self.pool)
         torch.autograd.backward(total)
         flat = torch.cat([_gradient(p).flatten() for p in self.parameters])
@@ -178,6 +184,11 @@ class _Run:
         sums = flat[-2:].double().numpy().copy()
         flat = flat[:-2] / float(sums[1])
         norm = float(flat.norm())
+        if not math.isfinite(norm):
+            raise DivergedError(
+                f"stage {stage.name}, step {step + 1}: loss {sums[0] / sums[1]:g}, gradient {norm:g}. {self.out} "
+                "keeps what was saved before it; try a lower lr in another --out"
+            )
         flat *= min(1.0, self.config.clip_norm / (norm + 1e-6))
         for p, gradient in zip(self.parameters, torch.split(flat, self.sizes), strict=True):
             p.grad = gradient.view_as(p)

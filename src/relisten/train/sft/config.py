@@ -70,7 +70,7 @@ class FinetuneConfig(TrainSettings):
     ] = False
     epochs: Annotated[int, "Times the run goes through the data."] = 1
 
-    lr: Annotated[float, "Highest learning rate."] = 5e-6
+    lr: Annotated[float, "Highest learning rate; adapters need a higher one, such as 1e-4."] = 5e-6
     warmup: Annotated[float, "Share of the steps in which the learning rate rises."] = 0.05
     schedule: Annotated[Literal["cosine", "linear", "constant"], "How the learning rate falls after that."] = (
         "cosine"
@@ -80,7 +80,9 @@ class FinetuneConfig(TrainSettings):
     seed: Annotated[int, "Seed of the order of examples, of new adapters and of dropout."] = 0
 
     save_every: Annotated[int, "Steps between states that an interrupted run goes on from."] = 200
-    keep_states: Annotated[int, "How many of these states are kept."] = 1
+    keep_states: Annotated[
+        int, "How many of these states are kept; two, since only the next step tells whether weights are any good."
+    ] = 2
     validate_every: Annotated[int, "Steps between losses on the validation set."] = 200
     log_every: Annotated[int, "Steps between rows of metrics."] = 1
     threads: Annotated[int, "Threads with which each process reads sounds ahead."] = 4

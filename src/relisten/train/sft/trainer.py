@@ -38,8 +38,9 @@ from relisten.errors import DivergedError, InputError
 from relisten.files import write_whole
 from relisten.models import load
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.train.divergence import stepped_back
 from relisten.train.exporting import export_folder, replace_checkpoint
-from relisten.train.metrics import Metrics, has_metrics, last_row
+from relisten.train.metrics import Metrics, gpu_memory, has_metrics, last_row
 from relisten.train.optimizer import adamw
 from relisten.train.parallel import Processes, whole
 from relisten.train.planning import divide, members_of_step, steps_of_epoch
@@ -84,7 +85,7 @@ def finetune(
 
     Raises:
         InputError: the model, the data or the folder cannot be used.
-        DivergedError: the loss or a gradient is no number; a checkpoint has the weights from before it.
+        DivergedError: the loss or a gradient is no number; the last good weights are in a checkpoint.
     """
     if processes is None:
         with closing(Processes(config.device)) as found:
@@ -277,11 +278,14 @@ class _Run:
         trained = [p for p in self.model.module.parameters() if p.requires_grad]
         norm = nn.utils.clip_grad_norm_(trained, config.clip_norm or math.inf)
         length = float(whole(norm))
+        told = f"step {step + 1}: loss {mean:g}, gradient {length:g}"
+        if step and not math.isfinite(mean):
+            raise self._stepped_back(step, f"{told}; an update before it spoilt the weights")
         if not math.isfinite(mean) or not math.isfinite(length):
             kept = self._export(step, {})
             raise DivergedError(
-                f"step {step + 1}: loss {mean:g}, gradient {length:g}. The weights from before it are in {kept}: "
-                "go on from them with --model, a lower lr and another --out, or look at the data"
+                f"{told}. The weights from before it are in {kept}: go on from them with --model, a lower lr and "
+                "another --out, or look at the data"
             )
         lr = config.lr_at(step, self.steps)
         for group in self.optimizer.param_groups:
@@ -290,9 +294,15 @@ class _Run:
         self.optimizer.zero_grad()
         tokens = int(self.train.lengths[members].sum())
         values = {"loss": mean, "lr": lr, "gradient": length, "tokens": tokens, "passes": len(passes)}
-        if self.processes.device.type == "cuda":
-            values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        return values
+        return values | gpu_memory(self.processes.device)
+
+    def _stepped_back(self, step: int, why: str) -> DivergedError:
+        def export(done: int) -> Path:
+            self.done = done
+            return self._export(done, {})
+
+        self.states.drop(step)  # of the very weights that give no loss
+        return stepped_back(self.states, export, why, "a lower lr")
 
     @torch.no_grad()
     def _validate(self) -> float:
