@@ -1,5 +1,5 @@
 """One decoding step of many rows: where its time goes, and what bfloat16 or `torch.compile` would make of it; what
-a long row among them costs, and what sampling does.
+a long row among them costs, what sampling does, and what the whole engine adds.
 
     python benchmarks/steps.py [--model MODEL] [--rows 32] [--past 400] [--long 7500] [--threads 1] [--json]
         [--out FILE]
@@ -7,23 +7,30 @@ a long row among them costs, and what sampling does.
 Each row adds one token behind `--past` others, the long one behind `--long`. Shares are what PyTorch's profiler
 gives to kernels; the rest is Python and dispatch. Compiled are the parts between attention and the cache, with the
 number of rows left open; a C++ compiler is needed for that on a CPU, and without one these figures are left out.
+The engine's step (decoder, sampling, masks, text, futures) is compared with the decoder's behind as many tokens,
+for one row and for `--rows`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
 
 import torch
-from _measuring import Figure, Run, alternate, arguments
+from _measuring import Figure, Run, alternate, arguments, decode, question
 from torch.profiler import ProfilerActivity, profile
 
+from relisten.engines.base import Stream
+from relisten.engines.native import NativeEngine
 from relisten.engines.sampling import draw
 from relisten.models import load
 from relisten.models.decoder import Chunk, KVCache, PackedDecoder
 from relisten.models.qwen2_5_omni import Qwen2_5Omni
+from relisten.protocol import Format
+from relisten.trace import Sampling
 
 STEPS = 20  # one side's turn
 KERNELS = {
@@ -86,6 +93,41 @@ class Sampler:
         return (time.perf_counter() - began) / STEPS
 
 
+class Answers:
+    """Answers of the whole native engine that decode side by side, and the decoder alone behind as many tokens."""
+
+    def __init__(self, model: str, rows: int) -> None:
+        self._engine = NativeEngine(load(model, dtype="float32"), max_rows=rows)
+        self._asked = [question(10.0, row) for row in range(rows)]
+        (stream, *_) = self._open()
+        past = len(stream.prompt.ids) + 1 + STEPS // 2  # in the middle of its steps
+        stream.close()
+        self.decoder = Side(model, "float32", [past] * rows)
+
+    def steps(self) -> float:
+        """Seconds a step."""
+        return asyncio.run(self._steps())
+
+    async def _steps(self) -> float:
+        streams = self._open()
+        await self._decode(streams, 1)
+        began = time.perf_counter()
+        await self._decode(streams, STEPS)
+        seconds = (time.perf_counter() - began) / STEPS
+        for stream in streams:
+            stream.close()
+        return seconds
+
+    async def _decode(self, streams: Sequence[Stream], count: int) -> None:
+        with self._engine.together():
+            working = [asyncio.ensure_future(decode(stream, count)) for stream in streams]
+            await asyncio.sleep(0)
+        await asyncio.gather(*working)
+
+    def _open(self) -> list[Stream]:
+        return [self._engine.open(each, each.clip(), Format.INTERLEAVED, Sampling()) for each in self._asked]
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--rows", type=int, default=32)
@@ -95,7 +137,7 @@ def main() -> None:
     run = Run(options)
     pasts = [options.past] * options.rows
     plain = Side(options.model, "float32", pasts)
-    sides: dict[str, Side | Sampler] = {
+    sides: dict[str, Side | Sampler | Answers] = {
         "float32": plain,
         "bfloat16": Side(options.model, "bfloat16", pasts),
         "with a long row": Side(options.model, "float32", [*pasts, options.long]),
@@ -104,6 +146,10 @@ def main() -> None:
     vocabulary = len(load(options.model).lm_head.weight)
     for name, temperature, top_p in (("likeliest", 0.0, 1.0), ("sampled", 1.0, 1.0), ("top-p", 0.7, 0.95)):
         sides[name] = Sampler(options.rows, vocabulary, temperature, top_p)
+    rows = sorted({1, options.rows})
+    for count in rows:
+        answers = Answers(options.model, count)
+        sides |= {f"engine, {count}": answers, f"decoder, {count}": answers.decoder}
     if shutil.which("g++"):
         sides["compiled"] = Side(options.model, "float32", pasts, compiled=True)
     began = time.perf_counter()
@@ -118,6 +164,13 @@ def main() -> None:
         Figure(
             f"with one row more of {options.long} tokens, over both by themselves",
             found["with a long row"] / (found["float32"] + found["the long row"]),
+        ),
+        *(
+            Figure(
+                f"the engine's step over the decoder's, {n} row{'s' * (n > 1)}",
+                found[f"engine, {n}"] / found[f"decoder, {n}"],
+            )
+            for n in rows
         ),
         Figure("drawing the likeliest tokens, over a step", 100 * found["likeliest"] / found["float32"], "%"),
         Figure("drawing at temperature 1, over a step", 100 * found["sampled"] / found["float32"], "%"),
