@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from support.vllm import (
     assert_nothing_twice,
     assert_same,
     needs_vllm,
+    scenes,
     watched,
 )
 
@@ -28,7 +27,6 @@ from relisten.engines.base import Engine
 from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
 from relisten.errors import EngineError, InputError
-from relisten.evaluate.benchmarks.registry import find_benchmark
 from relisten.models import Family, load
 from relisten.protocol import Finish, Format, Segment
 from relisten.question import Question
@@ -58,11 +56,6 @@ def questions(count: int) -> list[Question]:
         Question(asked[i % 3], ("2", "3", "kick") if i % 2 else (), noise_clip(2.0 + i % 4, i))
         for i in range(count)
     ]
-
-
-def scenes(count: int) -> list[Question]:
-    rows = (row for row in find_benchmark("scenes").rows(None, None) if isinstance(row, Question))
-    return [replace(row, audio=row.clip()) for row in islice(rows, count)]
 
 
 @pytest.mark.parametrize(

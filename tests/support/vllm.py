@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import os
+import runpy
+import sys
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +20,7 @@ import pytest
 
 from relisten.engines.base import Engine, Stream
 from relisten.engines.drive import answer
+from relisten.evaluate.benchmarks.registry import find_benchmark
 from relisten.protocol import Format
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
@@ -28,8 +33,17 @@ needs_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM is not installed here; make test-vllm has its own"
 )
 
+TORCHVISION = Path(sys.prefix) / "torchvision"
+"""Where `make test-vllm` puts torchvision's Python files."""
+
 TOLERANCE = 1e-4
 """Of log-probs of one model in two engines: float32, sums in another order."""
+
+
+def scenes(count: int) -> list[Question]:
+    """Questions that echo-tiny has learned to answer."""
+    rows = (row for row in find_benchmark("scenes").rows(None, None) if isinstance(row, Question))
+    return [replace(row, audio=row.clip()) for row in islice(rows, count)]
 
 
 async def answers(
@@ -89,6 +103,21 @@ def watched(engine: VllmEngine) -> Iterator[Computed]:
         yield computed
     finally:
         [(computed.tokens, computed.sounds)] = engine._loop.run(engine.llm.collective_rpc("relisten_watched"))
+
+
+def torchvision(scratch: Path) -> dict[str, str]:
+    """The environment in which a new process imports torchvision, as it is where vLLM runs on a GPU; its operators
+    do not load beside vLLM's build for CPUs, and are declared."""
+    if importlib.util.find_spec("torchvision") is not None:
+        return {}
+    if not TORCHVISION.is_dir():
+        pytest.skip(
+            f"no torchvision: pip install --no-deps --target {TORCHVISION} torchvision, as make test-vllm does"
+        )
+    declaring = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "_released.py"))["_SITE"]
+    (scratch / "sitecustomize.py").write_text(declaring)
+    paths = [str(scratch), str(TORCHVISION), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 class SharedVllm:
