@@ -130,9 +130,9 @@ def test_a_sound_sent_to_the_server_is_heard_as_here(server: str, tmp_path: Path
 def test_a_sound_too_short_to_be_heard_is_refused(server: str, tmp_path: Path) -> None:
     """In the words of our front end, so it is the one that hears."""
     path = tmp_path / "click.wav"
-    write_clip(path, Clip.load(DRUMS).crop(0.0, 0.05))
+    write_clip(path, Clip.load(DRUMS).crop(0.0, 0.04))
     with pytest.raises(urllib.error.HTTPError) as refused:
         chat(server, Question("What is it?", (), Clip.load(path)), path.read_bytes())
     with refused.value as reply:
         assert reply.status == 400
-        assert "too short to be heard; give at least 1280 samples" in reply.read().decode()
+        assert "too short to be heard; give at least 641 samples" in reply.read().decode()
