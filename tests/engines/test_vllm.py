@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.answers import listening, plain_logprobs
+from support.answers import listening, pause_after, plain_logprobs
 from support.processes import children_after_a_kill
 from support.sounds import noise_clip
-from support.vllm import TOLERANCE, SharedVllm, answers, assert_same, needs_vllm
+from support.vllm import (
+    TOLERANCE,
+    SharedVllm,
+    answers,
+    assert_nothing_twice,
+    assert_same,
+    needs_vllm,
+    scenes,
+    watched,
+)
 
 from relisten.audio import Clip, seconds_to_samples
 from relisten.engines.base import Engine
 from relisten.engines.drive import answer
 from relisten.engines.native import NativeEngine
 from relisten.errors import EngineError, InputError
-from relisten.evaluate.benchmarks.registry import find_benchmark
 from relisten.models import Family, load
 from relisten.protocol import Finish, Format, Segment
 from relisten.question import Question
@@ -59,8 +65,7 @@ def questions(count: int) -> list[Question]:
 def test_answers_are_those_of_the_native_engine(
     tiny_vllm: SharedVllm, tiny: Family, format: Format, crop_speed: float
 ) -> None:
-    rows = (row for row in find_benchmark("scenes").rows(None, None) if isinstance(row, Question))
-    asked = [replace(row, audio=row.clip()) for row in islice(rows, 8)]
+    asked = scenes(8)
     with NativeEngine(tiny) as native:
         expected = asyncio.run(answers(native, asked, format, crop_speed=crop_speed))
     found = asyncio.run(answers(tiny_vllm.engine(), asked, format, crop_speed=crop_speed))
@@ -171,6 +176,34 @@ def test_earlier_sound_is_not_prepared_again(tiny_vllm: SharedVllm, monkeypatch:
     assert prepared == [clip.num_samples, 16_000]
     asyncio.run(listening_to(tiny_vllm.engine(), clip, Segment(1.0, 1.5)))
     assert prepared == [clip.num_samples, 16_000, 8_000]
+
+
+def test_a_listen_computes_its_crop_alone(tiny_vllm: SharedVllm, tiny: Family) -> None:
+    engine = tiny_vllm.engine()
+    engine.update_weights(tiny.thinker.state_dict())  # nothing that other tests asked is known
+    with watched(engine) as computed:
+        (trace,) = asyncio.run(answers(engine, scenes(1)))
+    assert trace.listens
+    assert_nothing_twice(computed, trace, tiny)
+
+
+def test_a_pause_nobody_foresaw_computes_less_than_a_block_again(tiny_vllm: SharedVllm) -> None:
+    engine, clip = tiny_vllm.engine(), noise_clip(3.3, seed=992)
+
+    async def work() -> int:
+        stream = engine.open(Question("What?", (), clip), clip, Format.INTERLEAVED, Sampling())
+        await stream.decode(pause_after(4))
+        heard = stream.listen(Segment(1.0, 2.0))
+        await stream.decode(pause_after(1))
+        stream.close()
+        assert heard is not None
+        return len(heard.ids)
+
+    with watched(engine) as computed:
+        added = asyncio.run(work())
+    again = max(computed.tokens[1:]) - added
+    assert 0 < again <= engine.llm.vllm_config.cache_config.block_size
+    assert len(computed.sounds) == 2
 
 
 def test_a_sound_that_vllm_has_lost_is_sent_again(tiny_vllm: SharedVllm) -> None:

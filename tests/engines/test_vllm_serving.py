@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.vllm import needs_vllm
+from support.vllm import needs_vllm, torchvision
 
 from relisten.audio import Clip, write_clip
 from relisten.engines.drive import answer
@@ -41,10 +42,12 @@ OPTIONS = (
 SECONDS = 600  # to start in, on a machine that does other things, too
 
 
-@pytest.fixture(scope="module", params=["whole", "thinker-only"])
+@pytest.fixture(scope="module", params=["whole", "thinker-only", "torchvision"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its address; of echo-tiny as it is shipped, and as a trainer writes a model without a talker."""
+    """Its address; of echo-tiny as it is shipped, as a trainer writes a model without a talker, and as shipped
+    where torchvision is found, so that vLLM's own class runs it, with our front end."""
     model = locate("echo-tiny")
+    finds = torchvision(tmp_path_factory.mktemp("site")) if request.param == "torchvision" else {}
     if request.param == "thinker-only":
         model = tmp_path_factory.mktemp("thinker") / "echo-tiny"
         load("echo-tiny").save(model, whole=False)
@@ -58,7 +61,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with log.open("w") as written:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
-            env={**ENVIRONMENT, "TORCH_COMPILE_DISABLE": "1", **os.environ},
+            env={**ENVIRONMENT, "TORCH_COMPILE_DISABLE": "1", **os.environ, **finds},
             stdout=written,
             stderr=subprocess.STDOUT,
         )
@@ -122,3 +125,14 @@ def test_a_sound_sent_to_the_server_is_heard_as_here(server: str, tmp_path: Path
         assert reply["choices"][0]["message"]["content"] == own.text
         assert reply["usage"]["prompt_tokens"] == len(prompt.ids)
         assert reply["usage"]["completion_tokens"] == len(own.logprobs)
+
+
+def test_a_sound_too_short_to_be_heard_is_refused(server: str, tmp_path: Path) -> None:
+    """In the words of our front end, so it is the one that hears."""
+    path = tmp_path / "click.wav"
+    write_clip(path, Clip.load(DRUMS).crop(0.0, 0.04))
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        chat(server, Question("What is it?", (), Clip.load(path)), path.read_bytes())
+    with refused.value as reply:
+        assert reply.status == 400
+        assert "too short to be heard; give at least 641 samples" in reply.read().decode()

@@ -50,7 +50,9 @@ def place(mel: LogMel, audio_id: int, heard: MultiModalKwargsItems) -> PromptRep
     def placeholders(index: int) -> list[int]:
         count = count_audio_tokens(int(lengths[index]))
         if count < 1:
-            raise ValueError(f"sound {index} is too short to be heard; give at least {4 * mel.hop_length} samples")
+            raise ValueError(
+                f"sound {index} is too short to be heard; give at least {2 * mel.hop_length + 1} samples"
+            )
         return [audio_id] * count
 
     return PromptReplacement(modality="audio", target=[audio_id], replacement=placeholders)

@@ -55,7 +55,7 @@ class VllmEngine:
         max_rows: answers decoded at once; more wait their turn.
         max_context: tokens an answer may have; None takes what the checkpoint allows.
         device: "auto", or what the installed vLLM runs on: "cpu" or "cuda".
-        dtype: "auto" is bfloat16 on a GPU and float32 on the CPU.
+        dtype: "auto" is bfloat16 on a GPU, and for large models on CPUs that multiply it; else float32.
         settings: anything else that vLLM's `AsyncEngineArgs` take, such as `gpu_memory_utilization` or
             `tensor_parallel_size`; they override what is chosen here. `additional_config` is merged with ours.
 
@@ -240,6 +240,8 @@ async def _start(arguments: dict[str, Any]) -> AsyncLLM:
         # Warnings that only vLLM's authors can mend: a deprecated name of torch, shared memory left by workers.
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::UserWarning:multiprocessing.resource_tracker",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
+        # cuDNN's attention, which PyTorch prefers on some GPUs, plans anew for every length of a chunk of sound.
+        "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
     }
     if config.model_config.enforce_eager:
         # On a CPU a C++ compiler would take half a minute for two small functions of vLLM's sampler.
