@@ -96,7 +96,10 @@ def begin_run(config: Any, out: Path, may_change: Collection[str], begun: bool) 
     if begun and written.exists():
         _refuse_others(config, written, may_change)
     elif written.exists() and not _is_dump(type(config), written):
-        raise InputError(f"{written}: is a file of your own, which a run would replace; give another --out")
+        raise InputError(
+            f"{written}: holds no settings of such a run (it is yours, or another trainer's) and would be "
+            "replaced; give another --out"
+        )
     make_folder(out)
     write_whole(written, dump_settings(config))
 

@@ -327,7 +327,7 @@ def test_what_a_run_would_write_over_is_refused(config: GrpoConfig, tmp_path: Pa
     own = tmp_path / "own"
     own.mkdir()
     (own / "config.toml").write_text("# mine\nsteps = 1\n")
-    with pytest.raises(InputError, match="a file of your own"):
+    with pytest.raises(InputError, match="no settings of such a run"):
         train_grpo(replace(config, steps=1), own)
     assert (own / "config.toml").read_text().startswith("# mine")
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from relisten.cli.bars import noted_bar
 from relisten.cli.statuses import FAILED, INTERRUPTED
 from relisten.cli.train.options import configured
+from relisten.cli.words import plural
 from relisten.errors import DivergedError, EngineError, InputError
 from relisten.router.training.config import RouterConfig
 
@@ -54,7 +55,7 @@ def train(
         return
     found = done.validation
     print(
-        f"{done.steps} steps; {done.weights:,} parameters, {100 * done.share:.2f} % of the reasoner's"
+        f"{plural(done.steps, 'step')}; {done.weights:,} parameters, {100 * done.share:.2f} % of the reasoner's"
         + (f", reading {done.reads}" if done.reads else "")
     )
     print(

@@ -16,6 +16,7 @@ from relisten.cli.bars import noted_bar
 from relisten.cli.statuses import BAD_INPUT, FAILED, INTERRUPTED
 from relisten.cli.train.options import configured
 from relisten.cli.train.sizes import positive, print_sizes
+from relisten.cli.words import plural
 from relisten.errors import DivergedError, EngineError, InputError
 from relisten.train.grpo.config import GrpoConfig
 
@@ -80,7 +81,7 @@ def grpo(
         row = {"checkpoint": str(trained.checkpoint), "steps": trained.steps, **trained.last}
         print(json.dumps(row, indent=1))
     else:
-        print(f"{trained.steps} steps -> {trained.checkpoint}")
+        print(f"{plural(trained.steps, 'step')} -> {trained.checkpoint}")
 
 
 class _Show:

@@ -16,6 +16,7 @@ from relisten.cli.bars import noted_bar
 from relisten.cli.statuses import BAD_INPUT, FAILED, INTERRUPTED
 from relisten.cli.train.options import configured
 from relisten.cli.train.sizes import positive, print_sizes
+from relisten.cli.words import plural
 from relisten.errors import DivergedError, InputError
 from relisten.train.sft.config import FinetuneConfig
 
@@ -86,5 +87,6 @@ def sft(
         print(json.dumps({**asdict(result), "checkpoint": str(result.checkpoint)}))
         return
     validated = "" if result.validation_loss is None else f", on the validation set {result.validation_loss:.4f}"
-    print(f"{result.steps} steps over {result.examples} examples; loss {result.loss:.4f}{validated}")
+    done = f"{plural(result.steps, 'step')} over {plural(result.examples, 'example')}"
+    print(f"{done}; loss {result.loss:.4f}{validated}")
     print(f"-> {result.checkpoint}")

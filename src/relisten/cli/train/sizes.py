@@ -28,7 +28,7 @@ def print_sizes(found: DryRun, as_json: bool) -> None:
     print("parameters")
     for name, number in found.parameters.items():
         print(f"  {name:<30}{number / 1e6:>12,.1f} M")
-    print(f"memory of each of {found.processes} processes, estimated")
+    print(f"memory of a process, of {found.processes}, estimated")
     for name, size in {**found.memory, "total": sum(found.memory.values())}.items():
         print(f"  {name:<30}{size / 2**30:>12,.2f} GiB")
     if found.data is None:

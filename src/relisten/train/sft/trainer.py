@@ -207,8 +207,8 @@ class _Run:
             self.left_out += counts.bad + counts.too_long
             if counts.bad or counts.too_long:
                 self.watch.on_note(
-                    f"{name}: {counts.kept} examples; {counts.bad} bad rows and {counts.too_long} longer than "
-                    f"max_length left out, see {self.out / 'data' / f'{name}-left-out.txt'}"
+                    f"{name}: examples kept {counts.kept}; left out as bad {counts.bad}, as longer than max_length "
+                    f"{counts.too_long}, see {self.out / 'data' / f'{name}-left-out.txt'}"
                 )
 
     def _is_whole(self) -> bool:
