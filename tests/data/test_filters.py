@@ -124,6 +124,15 @@ def test_what_is_answered_without_sound_goes_and_luck_does_not_count() -> None:
     assert {question.clip().duration for question in heard} == {0.5, 1.0, 1.5, 2.0}
 
 
+def test_a_sound_that_is_slow_to_measure_is_judged_all_the_same(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.wav", Clip(np.zeros(160_000, np.float32)))
+    row = example(duration=None)
+    row = replace(row, question=replace(row.question, audio=tmp_path / "a.wav"))
+    with listener(lambda question: says("dog")) as model:
+        reasons = kept(drop_answered_without_sound(model, tries=2)([Sifted(row)] * 30))
+    assert reasons == ["answered without sound (2 of 2)"] * 30
+
+
 def test_a_lower_bar(tmp_path: Path) -> None:
     with listener(lambda question: says(question.choices[0])) as model:
         sift = drop_answered_without_sound(model, tries=4, at_least=0.25)
