@@ -32,7 +32,7 @@ QUESTIONS = tuple(
     Question("How long?", ("3 s", "4 s"), noise_clip(3.0 + number % 2, number), f"q{number}", f"{3 + number % 2} s")
     for number in range(6)
 )
-ROUTES = (DIRECT, Route(("length",)), Route(("broken",)), Route(listen=False))
+ROUTES = (DIRECT, Route(("length",)), Route(("brief",)), Route(listen=False))
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_every_question_is_answered_by_every_route(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     table = measure(tmp_path / "new" / "t.jsonl", on_progress=lambda *done: told.append(done))
     assert table.questions == tuple(question.id for question in QUESTIONS)
-    assert [route.name for route in table.routes] == ["direct", "length", "broken", "direct/text"]
+    assert [route.name for route in table.routes] == ["direct", "length", "brief", "direct/text"]
     arrays = table.as_arrays()
     odd = [number % 2 == 1 for number in range(6)]
     assert arrays.correct[:, 0].tolist() == [not one for one in odd]
@@ -78,7 +78,7 @@ def test_every_question_is_answered_by_every_route(tmp_path: Path) -> None:
     assert (arrays.answer_seconds > 0).all()
     assert (arrays.tool_seconds[:, 1] > 0).all()
     assert (arrays.tool_seconds[:, 0] == 0).all()
-    assert table.rows[0][2].failures == ("broken: failed",)
+    assert table.rows[0][2].failures == ("brief: too_long",)
     assert len(calls) == 6
     assert told[-1] == (24, 24)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -115,9 +115,14 @@ def test_another_question_under_the_same_id_is_measured_anew(tmp_path: Path, cha
     assert len(engine.asked) == len(ROUTES)
 
 
-def test_a_new_version_of_a_tool_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("part", "value"), [("version", 2), ("complete", lambda given: {**given, "word": "of the environment"})]
+)
+def test_a_new_version_or_environment_of_a_tool_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, value: object
+) -> None:
     measure(tmp_path / "t.jsonl")
-    monkeypatch.setitem(find_tool("length").__dict__, "version", 2)
+    monkeypatch.setitem(find_tool("length").__dict__, part, value)
     engine = Asked()
     measure(tmp_path / "t.jsonl", engine)
     assert len(engine.asked) == len(QUESTIONS)
@@ -185,6 +190,16 @@ def test_an_answer_that_fails_is_not_kept(tmp_path: Path) -> None:
     engine = Asked()
     assert measure(tmp_path / "t.jsonl", engine).as_arrays().correct[2, 0]
     assert {question.id for question in engine.asked} == {"q2"}
+
+
+def test_an_answer_whose_tool_failed_for_now_is_not_kept(tmp_path: Path) -> None:
+    routes = [DIRECT, Route(("slow",)), Route(("broken",)), Route(("brief",))]
+    for _ in range(2):
+        engine = Asked()
+        row = measure(tmp_path / "t.jsonl", engine, questions=QUESTIONS[:1], routes=routes).rows[0]
+        assert [one.failures for one in row[2:]] == [("broken: failed",), ("brief: too_long",)]
+        assert row[1].failures[0] in ("slow: timeout", "slow: busy")
+    assert {question.findings[0].partition("]")[0] for question in engine.asked} == {"[slow", "[broken"}
 
 
 def test_an_engine_that_fails_all_stops_the_work(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@
 
 The first line holds what decides every answer: the reasoner's weights, prompts, format, sampling. Another reasoner
 is refused. A line counts for exactly one question as it is asked (text, choices, reference, samples of its clip),
-one route and the versions of its tools; one file may serve any set of questions and routes.
+one route, the versions of its tools and what the environment makes these use (which model transcribes, say); one
+file may serve any set of questions and routes. What may pass, such as a tool that was not done in time, is not kept.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from relisten.question import Question
 from relisten.router.answering import finding_of, run_tools
 from relisten.router.routes import Route, check_routes
 from relisten.tools.cache import ToolCache
-from relisten.tools.running import ToolReport
+from relisten.tools.running import PASSING, ToolReport
 from relisten.tools.tool import find_tool
 from relisten.trace import Sampling
 
@@ -59,7 +60,12 @@ class Outcome:
     failures: tuple[str, ...] = ()
     """Its tools that found nothing out, with the reason: "pitch: too_long"."""
     error: str = ""
-    """Why there is no answer, where the model failed; such an outcome is not kept, and is measured again."""
+    """Why there is no answer, where the model failed."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is kept: neither the model nor a tool failed in a way that may pass."""
+        return not self.error and not any(told.rpartition(" ")[2] in PASSING for told in self.failures)
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ class _Work:
         self,
         engine: Engine,
         routes: tuple[Route, ...],
-        versions: Mapping[str, int],
+        versions: Mapping[str, object],
         table: _Table,
         cache: ToolCache | None,
         format: Format,
@@ -194,7 +200,7 @@ class _Work:
 
         async def one(route: Route) -> Outcome:
             outcome = await self._route(asked, route, [reports[name] for name in route.tools])
-            if not outcome.error:
+            if outcome.lasting:
                 self._table.add(keys[route], outcome)
             self._tell(1)
             return outcome
@@ -284,7 +290,7 @@ class _Table:
             return
         try:
             first, *rows = map(json.loads, lines)
-            kept = {row["key"]: _outcome(row) for row in rows}
+            kept = {row["key"]: outcome for row in rows if (outcome := _outcome(row)).lasting}
             others = [name for name, value in about.items() if first[name] != value]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
@@ -319,11 +325,12 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
     return Outcome(**values | {"failures": tuple(values["failures"])})
 
 
-def _version(name: str) -> int:
+def _version(name: str) -> object:
+    """What tells two forms of a tool apart, as JSON."""
     tool = find_tool(name)
     if need := tool.need:
         raise InputError(f"route {name}: its tool {need}")
-    return tool.version
+    return [tool.version, tool.surroundings] if tool.surroundings else tool.version
 
 
 def _check(questions: Sequence[Question]) -> None:
