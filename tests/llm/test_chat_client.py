@@ -228,6 +228,13 @@ def test_a_way_of_asking_that_was_chosen_is_kept_to(store: ReplyStore) -> None:
     assert len(server.seen) == 1
 
 
+def test_half_a_character_is_sent_as_a_question_mark(store: ReplyStore) -> None:
+    with LlmServer(lambda number, body: says(GOOD)) as server:
+        (reply,) = asyncio.run(ask(endpoint(server), store, request("cut off \ud83d")))
+    assert isinstance(reply, Reply)
+    assert server.seen[0].body["messages"][0]["content"] == "cut off ?"
+
+
 def test_sound_is_sent_as_wav(store: ReplyStore, tmp_path: Path) -> None:
     import numpy as np
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +28,7 @@ from relisten.cli.data.endpoints import (
 )
 from relisten.cli.scores import percent
 from relisten.errors import InputError
+from relisten.jsonl import dump_json
 from relisten.llm.limits import Budget
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def rubrics(
 
     write_verdicts(out, judged, summary)
     if as_json:
-        print(json.dumps(summary, ensure_ascii=False, indent=1))
+        print(dump_json(summary, indent=1))
     else:
         _show(summary)
     if summary["stopped"]:

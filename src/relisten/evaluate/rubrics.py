@@ -8,7 +8,6 @@ was stopped goes on where it was and pays nothing twice. An answer without any r
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,7 +21,7 @@ from relisten.evaluate.predictions import Prediction, thinking
 from relisten.evaluate.results import Run, groups_of
 from relisten.evaluate.scoring import Outcome, Rule, grade
 from relisten.files import write_whole
-from relisten.jsonl import dump_row
+from relisten.jsonl import dump_json, dump_row
 from relisten.llm.chat import ChatRequest, Message
 from relisten.llm.errors import EndpointError, StopRunError
 from relisten.llm.limits import Budget
@@ -209,7 +208,7 @@ def write_verdicts(folder: Path, judged: Sequence[Judged], summary: Mapping[str,
     """Write `rubrics.jsonl`, a line a case, and `rubrics.json`, the means."""
     ordered = sorted(judged, key=lambda each: each.case.question.id)
     write_whole(folder / "rubrics.jsonl", "".join(dump_row(each.to_json()) for each in ordered))
-    write_whole(folder / "rubrics.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / "rubrics.json", dump_json(summary, indent=1) + "\n")
 
 
 def _means(judged: Sequence[Judged]) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 The first line holds what decides every answer: the reasoner's weights, prompts, format, sampling. Another reasoner
 is refused. A line counts for exactly one question as it is asked (text, choices, reference, samples of its clip),
 one route, the versions of its tools and what the environment makes these use (which model transcribes, say); one
-file may serve any set of questions and routes. What may pass, such as a tool that was not done in time, is not kept.
+file may serve any set of questions and routes. What may pass, as a tool that was not done in time, is not kept.
 """
 
 from __future__ import annotations

@@ -121,8 +121,8 @@ class Tool(Generic[P, F]):
 
     @property
     def surroundings(self) -> dict[str, Argument]:
-        """What the environment fills into arguments that nobody gives, but for the name of a key's variable: besides
-        clip and version, what a finding depends on.
+        """What the environment fills into arguments that nobody gives, but for the name of a key's variable. A
+        finding depends on it besides clip and version.
 
         Raises:
             InputError: that cannot be used.

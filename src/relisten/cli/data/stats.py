@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from relisten.cli.data.progress import counting
 from relisten.cli.outputs import refuse_same
 from relisten.cli.words import plural
 from relisten.data.statistics import FileStatistics
+from relisten.jsonl import dump_json
 from relisten.report.statistics import write_statistics
 
 _MOST = 25
@@ -43,7 +43,7 @@ def stats(
         write_statistics(found, html)
     if as_json:
         for row in found:
-            print(json.dumps(row, ensure_ascii=False))
+            print(dump_json(row))
         return
     console = Console()
     for row in found:

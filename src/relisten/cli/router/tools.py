@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from relisten.errors import InputError
+from relisten.jsonl import dump_json
 
 if TYPE_CHECKING:
     from relisten.router.measure import Figure
@@ -89,7 +90,7 @@ def tool(
     clip = Clip.load(audio)
     with ToolCache(cache) if cache is not None else nullcontext() as kept:
         report = run_tool(name, clip, segment, arguments, cache=kept, timeout=timeout)
-    print(json.dumps(report.to_json(), ensure_ascii=False, indent=1) if as_json else report.text())
+    print(dump_json(report.to_json(), indent=1) if as_json else report.text())
     raise typer.Exit(0 if report.finding is not None else 1)
 
 

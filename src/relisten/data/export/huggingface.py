@@ -18,7 +18,7 @@ from relisten.data.examples import Example
 from relisten.data.export.base import ExportFormat, ExportOptions, SplitWriter, sound_path
 from relisten.data.export.parquet import ParquetFile, need_pyarrow
 from relisten.data.filters import clip_hash, duration
-from relisten.jsonl import dump_row
+from relisten.jsonl import dump_json
 
 SHARD_BYTES: Final = 500 << 20
 _KEPT: Final = (".wav", ".flac", ".mp3", ".ogg", ".opus")
@@ -73,7 +73,7 @@ class _HubWriter:
             "difficulty": example.difficulty or None,
             "clip_hash": clip_hash(example),
             "source": None if source is None else str(source),
-            "metadata": dump_row(question.metadata).rstrip(),
+            "metadata": dump_json(question.metadata),
         }
         if self._shards[-1].bytes >= SHARD_BYTES:
             self._shards[-1].finish()
