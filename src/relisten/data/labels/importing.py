@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from relisten.audio import Clip
 from relisten.data.labels.base import LabelFormat, Labelled, LabelProblem, Placed, stem
-from relisten.data.manifest import SLACK, ClipRecord, LabelledEvent, Music, Turn
+from relisten.data.manifest import SLACK, SLOWEST, ClipRecord, LabelledEvent, Music, Turn
 from relisten.data.parallel import ordered_map
 from relisten.data.synth import SPLITS
 from relisten.errors import InputError
@@ -329,14 +330,17 @@ def _music_inside(labelled: Labelled, duration: float, findings: list[LabelProbl
     music = labelled.music
     if music is None:
         return None
-    times = [*music.beats, *(chord.start for chord in music.chords)]
-    if not times or max(times) <= duration + SLACK:
-        return music
-    findings.append(
-        LabelProblem(
-            labelled.where,
-            f"a beat or chord at {max(times):g} s lies past the end of a clip of {duration:.3f} s; "
-            "its musical times are left out",
+    if music.tempo is not None and not SLOWEST <= music.tempo < math.inf:
+        message = f"a tempo of {music.tempo:g} beats a minute is none; it is left out"
+        findings.append(LabelProblem(labelled.where, message))
+        music = replace(music, tempo=None)
+    times = (*music.beats, *music.downbeats, *(chord.start for chord in music.chords))
+    outside = [at for at in times if not 0 <= at <= duration + SLACK]  # which NaN is, too
+    if outside:
+        message = (
+            f"a beat or chord at {outside[0]:g} s lies outside a clip of {duration:.3f} s; "
+            "its musical times are left out"
         )
-    )
-    return replace(music, beats=(), downbeats=(), chords=())
+        findings.append(LabelProblem(labelled.where, message))
+        music = replace(music, beats=(), downbeats=(), chords=())
+    return music
