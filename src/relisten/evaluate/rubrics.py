@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from relisten.data.llm.prompts import Prompt
 from relisten.data.llm.structured import ask
 from relisten.errors import InputError
-from relisten.evaluate.predictions import Prediction, thinking
+from relisten.evaluate.predictions import Prediction, first_predictions, is_trace, thinking
 from relisten.evaluate.results import Run, groups_of
 from relisten.evaluate.scoring import Outcome, Rule, grade
 from relisten.files import write_whole
@@ -99,15 +99,15 @@ def run_cases(run: Run) -> Iterator[Case]:
 def prediction_cases(
     questions: Iterable[Question], rows: Sequence[Prediction], thinking_key: str
 ) -> Iterator[Case]:
-    """The cases of a prediction file; reasoning stands under `thinking_key`, or before the answer."""
-    first: dict[str, Prediction] = {}
-    for row in rows:
-        first.setdefault(row.id, row)
+    """The cases of a prediction file; reasoning stands under `thinking_key`, or before the answer. Rows that failed
+    are left out."""
+    first = first_predictions(rows)
     for question in questions:
         given = first.get(question.id)
-        if given is not None:
+        if given is not None and given.error is None:
             written = given.row.get(thinking_key)
-            text = written if isinstance(written, str) else thinking(given.text or "")
+            whole = given.row.get("text") if is_trace(given.row) else given.text
+            text = written if isinstance(written, str) else thinking(str(whole or ""))
             yield Case(question, criteria_of(question), text, given.text)
 
 
