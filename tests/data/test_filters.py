@@ -80,7 +80,10 @@ def test_a_clip_without_a_hash_is_hashed(tmp_path: Path) -> None:
         replace(row, question=replace(row.question, audio=tmp_path / name))
         for row, name in ((example(hash="", source="a"), "a.wav"), (example(hash="", source="b"), "b.flac"))
     )
-    assert kept(drop_shared([one])([Sifted(two)])) == [f"shared clip {two.question.clip().hash}"]
+    gone = replace(two, question=replace(two.question, audio=tmp_path / "gone.wav"))
+    shared, unreadable = kept(drop_shared([one])([Sifted(two), Sifted(gone)]))
+    assert shared == f"shared clip {two.question.clip().hash}"
+    assert unreadable.startswith(f"unreadable ({tmp_path / 'gone.wav'}: no such file")
 
 
 def listener(script: Any) -> Listener:

@@ -116,8 +116,13 @@ def drop_shared(others: Iterable[Example]) -> Filter:
 
     def sift(rows: Iterable[Sifted]) -> Iterator[Sifted]:
         for row in rows:
-            if not row.reason and (shared := sorted(origins(row.example) & taken)):
-                row = replace(row, reason=f"shared {shared[0]}")
+            if not row.reason:
+                try:
+                    shared = sorted(origins(row.example) & taken)
+                except InputError as error:
+                    row = replace(row, reason=f"unreadable ({error})")
+                else:
+                    row = replace(row, reason=f"shared {shared[0]}" if shared else "")
             yield row
 
     return sift
