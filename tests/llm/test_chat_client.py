@@ -360,6 +360,14 @@ def test_a_cancelled_caller_still_gets_its_reply_kept(store: ReplyStore) -> None
     assert store.usage()["caption"].requests == 1
 
 
+def test_a_full_disk_ends_the_run(store: ReplyStore) -> None:
+    store._db.execute(f"PRAGMA max_page_count = {store._db.execute('PRAGMA page_count').fetchone()[0]}")
+    with LlmServer(lambda number, body: says("long" * 10_000)) as server:
+        (error,) = asyncio.run(ask(endpoint(server), store, request()))
+    assert isinstance(error, StopRunError)
+    assert "a reply cannot be kept (database or disk is full); free some space" in str(error)
+
+
 def test_two_runs_do_not_share_a_store(store: ReplyStore) -> None:
     with pytest.raises(InputError, match="in use by another run"):
         ReplyStore(store.path)

@@ -17,7 +17,7 @@ from relisten.cli.report import report
 from relisten.cli.reproduce import reproduce
 from relisten.cli.rubrics import rubrics
 from relisten.cli.statuses import BAD_INPUT, FAILED
-from relisten.errors import RelistenError
+from relisten.errors import InputError, RelistenError
 
 
 class _Group(typer.core.TyperGroup):
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         print(f"relisten: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        sys.exit(BAD_INPUT if isinstance(error, InputError) else FAILED)
     except OSError as error:
         if error.filename is None:
             # Nobody takes our output any more; the interpreter must not complain when it flushes at exit.

@@ -20,6 +20,7 @@ from relisten.cli.data.endpoints import (
     Price,
     Role,
     Timeout,
+    check_limit,
     key_option,
     model_option,
     need_httpx,
@@ -59,6 +60,7 @@ def rubrics(
     not (those that failed are named), 2 for bad input.
     """
     need_httpx()
+    check_limit(limit)
     allowed = Budget(budget)
     limits = {"requests_per_minute": rpm, "concurrency": concurrency, "timeout": timeout}
     endpoint = resolve({"judge": Role(judge, judge_key_env, judge_price)}, endpoints, limits)["judge"]

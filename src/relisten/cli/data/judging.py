@@ -22,6 +22,7 @@ from relisten.cli.data.endpoints import (
     SpendBar,
     Stream,
     Timeout,
+    check_limit,
     key_option,
     model_option,
     need_httpx,
@@ -68,6 +69,7 @@ def judge(
     Exit status: 0 done, 1 stopped early or with examples that failed, 2 for bad input.
     """
     need_httpx()
+    check_limit(limit)
     allowed = Budget(budget)
     limits = {"requests_per_minute": rpm, "concurrency": concurrency, "timeout": timeout, "stream": stream}
     endpoint = resolve({"judge": Role(judge, judge_key_env, judge_price)}, endpoints, limits)["judge"]
