@@ -156,6 +156,20 @@ def test_a_torn_line_is_cut_and_measured_again(tmp_path: Path) -> None:
     assert len(path.read_bytes().splitlines()) == 1 + 24
 
 
+def test_a_run_that_shares_the_file_and_is_killed_spoils_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+
+    def killed(question: Question) -> bool:
+        with path.open("ab") as file:
+            file.write(b'{"key": "4a3')
+        return False
+
+    whole = measure(path, Asked(killed))
+    engine = Asked()
+    assert measure(path, engine) == whole
+    assert not engine.asked
+
+
 @pytest.mark.parametrize("content", ["nonsense\n", "[]\n", '{"outcomes": 1}\n', '{"a": 1}\n{"b": 2}\n'])
 def test_another_file_is_no_table(tmp_path: Path, content: str) -> None:
     path = tmp_path / "t.jsonl"
@@ -231,24 +245,24 @@ def test_company_changes_no_answer_of_the_native_engine(tmp_path: Path, untraine
 
 
 WORKER = """
-import json, os, signal, sys
+import os, signal, sys
 from relisten.engines.scripted import ScriptedEngine
 from relisten.question import read_questions
 from relisten.router import outcomes
 from relisten.router.routes import default_routes
 
 _, questions, path, torn = sys.argv
-lines, append = 0, outcomes._Table._append
+lines, append = 0, outcomes.LineFile.append
 
-def dying(self, row):
+def dying(self, line):
     global lines
     lines += 1
     if lines == int(torn):
-        self._file.write(json.dumps(row)[:40].encode())
+        append(self, line[:40])
         os.kill(os.getpid(), signal.SIGKILL)
-    append(self, row)
+    append(self, line)
 
-outcomes._Table._append = dying
+outcomes.LineFile.append = dying
 engine = ScriptedEngine(lambda question: f"<answer>{len(question.findings)}</answer>")
 asked = list(read_questions(questions))
 outcomes.measure_routes(engine, asked, default_routes(("silence",)), path, reasoner="r", at_once=8)

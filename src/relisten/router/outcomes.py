@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from relisten.audio import Clip
 from relisten.engines.base import Engine
 from relisten.engines.drive import answer_or_failure, question_seed, sound_of
 from relisten.errors import EngineError, InputError
+from relisten.files import LineFile, cut_torn_line, make_folder, telling
+from relisten.jsonl import dump_row
 from relisten.protocol import FINDINGS_HEAD, Finish, Format, same_answer, system_prompt
 from relisten.question import Question
 from relisten.router.answering import finding_of, run_tools
@@ -248,26 +251,23 @@ class _Work:
 
 
 class _Table:
-    """The file: opened, checked, read, and grown by whole lines."""
+    """The file: opened, checked, read, and grown by whole lines. Several runs may have it open: they take turns."""
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self._path = path
         self._rows: dict[str, Outcome] = {}
-        with self._telling():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b", buffering=0)
-        try:
+        self._lines = LineFile(path)
+        make_folder(path.parent)
+        with self._turn():
             self._read(about)
-        except BaseException:
-            self._file.close()
-            raise
 
     def get(self, key: str) -> Outcome | None:
         return self._rows.get(key)
 
     def add(self, key: str, outcome: Outcome) -> None:
         self._rows[key] = outcome
-        self._append({"key": key} | asdict(outcome))
+        with self._turn():
+            self._lines.append(dump_row({"key": key} | asdict(outcome)))
 
     def __enter__(self) -> _Table:
         return self
@@ -275,18 +275,12 @@ class _Table:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._lines.close()
 
     def _read(self, about: Mapping[str, Any]) -> None:
-        with self._telling():
-            self._file.seek(0)
-            content = self._file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):  # its writer was killed in the middle of a line
-                self._file.truncate(whole)
-        lines = content[:whole].splitlines()
+        lines = self._path.read_bytes().splitlines()
         if not lines:
-            self._append(about)
+            self._lines.append(dump_row(about))
             return
         try:
             first, *rows = map(json.loads, lines)
@@ -303,21 +297,14 @@ class _Table:
             )
         self._rows = kept
 
-    def _append(self, row: Mapping[str, Any]) -> None:
-        data = memoryview((json.dumps(row) + "\n").encode())
-        with self._telling():
-            while data:
-                data = data[self._file.write(data) or 0 :]
-
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
+    def _turn(self) -> Iterator[None]:
+        """Nobody else writes; a line whose writer was killed in the middle of it is cut off."""
+        with telling(self._path), self._path.open("ab") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            cut_torn_line(self._path)
             yield
-        except OSError as error:
-            raise InputError(
-                f"{self._path}: cannot be written ({error.strerror}); what was measured before is kept. Mend that, "
-                "or give another path"
-            ) from None
 
 
 def _outcome(row: Mapping[str, Any]) -> Outcome:
