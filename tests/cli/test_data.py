@@ -357,6 +357,15 @@ def test_stats_tell_what_is_off(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "<script>" not in (tmp_path / "page.html").read_text()
 
 
+def test_what_looks_like_markup_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "[b].jsonl"
+    write_examples(path, [Example(Question("Which?", (), tmp_path / "x.wav", "1", "c"), "", "[/laughter] :bell:")])
+    code, said, _ = data(capsys, "stats", path)
+    assert code == 0
+    assert "[/laughter] :bell: 1" in said
+    assert "[b].jsonl" in "".join(said.split())
+
+
 def test_stats_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     code, _, told = data(capsys, "stats", tmp_path / "empty.jsonl")

@@ -24,6 +24,7 @@ from relisten.cli.answering import (
     WeightType,
 )
 from relisten.cli.bars import noted_bar
+from relisten.cli.console import plain_console
 from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen, tell_routes
 from relisten.cli.scores import percent, print_official, print_summary
 from relisten.cli.side_by_side import side_by_side
@@ -166,7 +167,7 @@ def evaluate(
     if as_json:
         print(dump_json(summary.to_json(), indent=1))
     else:
-        print_summary(Console(), summary)
+        print_summary(plain_console(), summary)
     raise typer.Exit(1 if summary.failures else 0)
 
 
@@ -203,7 +204,7 @@ def score(
         shown = ours.to_json() | {"official_script": card_to_json(official) if official is not None else None}
         print(dump_json(shown, indent=1))
     else:
-        console = Console()
+        console = plain_console()
         if official is not None:
             print_official(console, official)
         print_summary(console, ours)

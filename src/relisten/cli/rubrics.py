@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from relisten.cli.console import plain_console
 from relisten.cli.data.endpoints import (
     BudgetLimit,
     Concurrency,
@@ -130,18 +131,18 @@ async def _judge(
 
 
 def _show(summary: dict[str, Any]) -> None:
-    console = Console()
-    console.print(f"MMAR-Rubrics, {summary['answers']} answers judged by {summary['judge']['model']}", markup=False)
+    console = plain_console()
+    console.print(f"MMAR-Rubrics, {summary['answers']} answers judged by {summary['judge']['model']}")
     console.print(f"  mean score {percent(summary['mean'])} %")
     console.print(f"  over the {summary['right_answers']} right answers {percent(summary['mean_of_right'])} %")
     console.print(f"  with wrong answers as 0 {percent(summary['mean_wrong_as_0'])} %")
     for key, values in summary["breakdowns"].items():
         console.print(f"  by {key}")
         for value, means in values.items():
-            console.print(f"    {value}: {percent(means['mean'])} % over {means['answers']}", markup=False)
+            console.print(f"    {value}: {percent(means['mean'])} % over {means['answers']}")
     failed = [row for row in summary["not_judged"] if row["error"] != summary["stopped"]]
     for row in failed[:20]:
-        console.print(f"  not judged: {row['id']}: {row['error']}", style="yellow", markup=False)
+        console.print(f"  not judged: {row['id']}: {row['error']}", style="yellow")
     console.print(
         f"{summary['replies_paid']} replies paid, {summary['replies_stored']} were there already; "
         f"${summary['spent_in_all']:.4f} in all"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from relisten.cli.console import plain_console
 from relisten.cli.data.progress import counting
 from relisten.cli.outputs import refuse_same
 from relisten.cli.words import plural
@@ -45,7 +45,7 @@ def stats(
         for row in found:
             print(dump_json(row))
         return
-    console = Console()
+    console = plain_console()
     for row in found:
         console.print(_table(row))
 

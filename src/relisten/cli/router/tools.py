@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from relisten.cli.console import plain_console
 from relisten.errors import InputError
 from relisten.jsonl import dump_json
 
@@ -50,7 +51,7 @@ def tools(
             arguments = ", ".join(f"{name}={parameter.default!r}" for name, parameter in tool.parameters.items())
             tells = f"{tool.summary} (not installed: {tool.install})" if tool.missing else tool.summary
             table.add_row(tool.name, tells, arguments, f"{tool.max_duration:,.0f} s")
-        Console().print(table, markup=False)
+        plain_console().print(table)
     errors = Console(stderr=True)
     for problem in tool_problems():
         errors.print(f"not read: {problem}", markup=False, highlight=False)
