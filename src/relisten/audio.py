@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -195,7 +196,7 @@ def _read(path: Path) -> Iterator[NDArray[np.float32]]:
 def _read_soundfile(path: Path) -> Iterator[NDArray[np.float32]]:
     """Blocks of mono samples at 16 kHz. Opening happens here and now, so that a file unknown to libsndfile
     fails before the first block is asked for."""
-    file = soundfile.SoundFile(path)
+    file = soundfile.SoundFile(os.fsencode(path))  # it cannot encode a name that is no UTF-8
     declared = _declared_wav_bytes(file.extra_info)
     if declared is not None:
         present, promised = declared

@@ -109,7 +109,7 @@ class Measures:
                 self._database.execute("PRAGMA synchronous = OFF")
                 self._database.execute(
                     "CREATE TABLE IF NOT EXISTS measures "
-                    "(path TEXT PRIMARY KEY, size INT, changed INT, duration REAL, hash TEXT)"
+                    "(path BLOB PRIMARY KEY, size INT, changed INT, duration REAL, hash TEXT)"
                 )
             except (OSError, sqlite3.Error) as error:
                 raise InputError(
@@ -126,14 +126,14 @@ class Measures:
         if self.file is None:
             return None
         row = self._database.execute(
-            "SELECT size, changed, duration, hash FROM measures WHERE path = ?", (str(path),)
+            "SELECT size, changed, duration, hash FROM measures WHERE path = ?", (_stored(str(path)),)
         ).fetchone()
         known = None if row is None else Measured(path, *row)
         return known if known is not None and (known.size, known.changed) == _state(path) else None
 
     def put(self, measured: Measured) -> None:
         if self.file is not None:
-            row = (str(measured.path), measured.size, measured.changed, measured.duration, measured.hash)
+            row = (_stored(str(measured.path)), measured.size, measured.changed, measured.duration, measured.hash)
             self._database.execute("INSERT OR REPLACE INTO measures VALUES (?, ?, ?, ?, ?)", row)
 
     def discard(self) -> None:
@@ -161,12 +161,12 @@ class SoundIndex:
         self._temporary = tempfile.TemporaryDirectory(prefix="relisten-")
         self._database = sqlite3.connect(Path(self._temporary.name) / "sounds.sqlite", isolation_level=None)
         self._database.execute("PRAGMA synchronous = OFF")
-        self._database.execute("CREATE TABLE sounds (stem TEXT, path TEXT)")
+        self._database.execute("CREATE TABLE sounds (stem BLOB, path BLOB)")
         self._database.execute("BEGIN")
         self._database.executemany(
             "INSERT INTO sounds VALUES (?, ?)",
             (
-                (Path(name).stem, str(Path(parent, name)))
+                (_stored(Path(name).stem), _stored(str(Path(parent, name))))
                 for parent, _, names in os.walk(self.folder, followlinks=True)
                 for name in names
                 if _is_sound(name)
@@ -192,13 +192,17 @@ class SoundIndex:
                 return [path]
         for name in names:
             wanted = stem(name) if _is_sound(name) else name
-            rows = [
-                Path(row[0]) for row in self._database.execute("SELECT path FROM sounds WHERE stem = ?", (wanted,))
-            ]
+            found = self._database.execute("SELECT path FROM sounds WHERE stem = ?", (_stored(wanted),))
+            rows = [Path(row[0].decode("utf-8", "surrogatepass")) for row in found]
             if len(rows) == 1:
                 return rows
             shared = shared or sorted(rows)
         return shared
+
+
+def _stored(text: str) -> bytes:
+    """As SQLite takes it: names of files need not be UTF-8."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _is_sound(name: str) -> bool:
