@@ -25,6 +25,11 @@ MAX_DURATION = 3_600.0
 """Longest clip in seconds that is read (230 MB of samples); no model here listens further than that."""
 MAX_AMPLITUDE = 1e6
 """Loudest sample that is read, full scale being 1: far above any recording, far below where energies overflow."""
+SOUND_ENDINGS = frozenset(
+    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".m4a", ".aac", ".mp4", ".webm",
+     ".mka", ".mkv", ".wma", ".w64", ".caf")
+)  # fmt: skip
+"""Files that count as sounds where a folder is searched for them."""
 
 _BLOCK_FRAMES = 1 << 18
 

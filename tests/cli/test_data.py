@@ -359,7 +359,9 @@ def test_stats_tell_what_is_off(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_what_looks_like_markup_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "[b].jsonl"
-    write_examples(path, [Example(Question("Which?", (), tmp_path / "\udce9.wav", "1", "c"), "", "[/laughter] :bell:")])
+    write_examples(
+        path, [Example(Question("Which?", (), tmp_path / "\udce9.wav", "1", "c"), "", "[/laughter] :bell:")]
+    )
     code, said, _ = data(capsys, "stats", path)
     assert code == 0
     assert "[/laughter] :bell: 1" in said

@@ -19,11 +19,10 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
+from relisten.audio import SAMPLE_RATE, SOUND_ENDINGS, Clip, seconds_to_samples
 from relisten.data.manifest import LabelledEvent
 from relisten.errors import InputError
 
-SOUND_ENDINGS: Final = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".m4a")
 RESOLUTION: Final = 0.01
 _FRAME: Final = SAMPLE_RATE // 100
 _AUDIBLE_DB: Final = -34.0

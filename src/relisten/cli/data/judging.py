@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -84,27 +85,26 @@ def judge(
 
 
 def _cases(examples: Path, manifest: Path, captions: Path | None) -> Iterator[Case]:
-    clips = RowIndex(manifest, ("hash", "id"))
-    texts = None if captions is None else RowIndex(captions, ("hash", "clip"))
-    for example in read_examples(examples):
-        if isinstance(example, InputError):
-            yield example
-            continue
-        known = example.question.metadata
-        digest, clip = str(known.get("hash", "")), str(known.get("clip", ""))
-        found = clips.find(hash=digest, id=clip)
-        if found is None:
-            yield InputError(
-                f"example {example.question.id!r}: its clip (hash {digest or 'unknown'}, id {clip or 'unknown'}) "
-                f"is not in {manifest}; give the manifest it was made from"
-            )
-            continue
-        try:
-            record = parse_record(found[1], manifest.parent, found[0])
-        except InputError as error:
-            yield error
-            continue
-        yield example, record, _captions(texts, digest, clip)
+    with ExitStack() as stack:
+        clips = stack.enter_context(RowIndex(manifest, ("hash", "id")))
+        texts = None if captions is None else stack.enter_context(RowIndex(captions, ("hash", "clip")))
+        for example in read_examples(examples):
+            if isinstance(example, InputError):
+                yield example
+                continue
+            known = example.question.metadata
+            digest, clip = str(known.get("hash", "")), str(known.get("clip", ""))
+            found = clips.find(hash=digest, id=clip)
+            if found is None:
+                missing = f"its clip (hash {digest or 'unknown'}, id {clip or 'unknown'}) is not in {manifest}"
+                yield InputError(f"example {example.question.id!r}: {missing}; give the manifest it was made from")
+                continue
+            try:
+                record = parse_record(found[1], manifest.parent, found[0])
+            except InputError as error:
+                yield error
+                continue
+            yield example, record, _captions(texts, digest, clip)
 
 
 def _captions(texts: RowIndex | None, digest: str, clip: str) -> Captions | None:

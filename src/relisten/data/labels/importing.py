@@ -12,17 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from relisten.audio import Clip
+from relisten.audio import SOUND_ENDINGS, Clip
 from relisten.data.labels.base import LabelFormat, Labelled, LabelProblem, Placed, stem
 from relisten.data.manifest import SLACK, SLOWEST, ClipRecord, LabelledEvent, Music, Turn
 from relisten.data.parallel import ordered_map
 from relisten.data.synth import SPLITS
 from relisten.errors import InputError
 
-SOUND_ENDINGS: Final = frozenset(
-    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".m4a", ".aac", ".mp4", ".webm",
-     ".mka", ".mkv", ".wma", ".w64", ".caf")
-)  # fmt: skip
 _OVERLAP: Final = 0.01
 """Seconds that two labels of one name must share to count as overlapping; below that they only touch."""
 _TOLD: Final = 3
