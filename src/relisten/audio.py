@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ MAX_DURATION = 3_600.0
 """Longest clip in seconds that is read (230 MB of samples); no model here listens further than that."""
 MAX_AMPLITUDE = 1e6
 """Loudest sample that is read, full scale being 1: far above any recording, far below where energies overflow."""
+SOUND_ENDINGS = frozenset(
+    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".m4a", ".aac", ".mp4", ".webm",
+     ".mka", ".mkv", ".wma", ".w64", ".caf")
+)  # fmt: skip
+"""Files that count as sounds where a folder is searched for them."""
 
 _BLOCK_FRAMES = 1 << 18
 
@@ -196,7 +202,7 @@ def _read(path: Path) -> Iterator[NDArray[np.float32]]:
 def _read_soundfile(path: Path) -> Iterator[NDArray[np.float32]]:
     """Blocks of mono samples at 16 kHz. Opening happens here and now, so that a file unknown to libsndfile
     fails before the first block is asked for."""
-    file = soundfile.SoundFile(path)
+    file = soundfile.SoundFile(os.fsencode(path))  # it cannot encode a name that is no UTF-8
     declared = _declared_wav_bytes(file.extra_info)
     if declared is not None:
         present, promised = declared

@@ -86,19 +86,28 @@ def is_finite(row: Mapping[str, Any]) -> bool:
     return True
 
 
-def dump_row(row: Mapping[str, Any], *, allow_nan: bool = False) -> str:
-    """One row as text, with its line end; what is not ASCII stays readable. Half characters that UTF-8 cannot hold
-    are written as escapes.
+def dump_json(value: object, *, indent: int | None = None, allow_nan: bool = True) -> str:
+    """A value as JSON text; what is not ASCII stays readable. Half characters that UTF-8 cannot hold are written as
+    escapes.
 
     Raises:
         ValueError: for a number that is not finite, unless `allow_nan`.
     """
-    line = json.dumps(row, ensure_ascii=False, allow_nan=allow_nan)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=allow_nan)
     try:
-        line.encode()
+        text.encode()
     except UnicodeEncodeError:
-        line = json.dumps(row, allow_nan=allow_nan)
-    return line + "\n"
+        text = json.dumps(value, indent=indent, allow_nan=allow_nan)
+    return text
+
+
+def dump_row(row: Mapping[str, Any], *, allow_nan: bool = False) -> str:
+    """One row as text, with its line end, by `dump_json`.
+
+    Raises:
+        ValueError: for a number that is not finite, unless `allow_nan`.
+    """
+    return dump_json(row, allow_nan=allow_nan) + "\n"
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:

@@ -53,6 +53,9 @@ MAX_LISTENS = 8
 MAX_TOKENS = 2048
 """Sampled tokens an answer may have (Echo: response length in training)."""
 
+MARKUP = re.compile(r"<seg>[^<]*</seg>|</?(?:think|answer)>")
+"""What is no word of a response: tags, and the times of its listens."""
+
 _MARK = re.compile(r"</?seg>|</?answer>")
 _LONGEST_MARK = len("</answer>")
 _NUMBER = r"\s*(-?[0-9]+(?:\.[0-9]+)?)\s*"

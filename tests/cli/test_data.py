@@ -49,7 +49,7 @@ def imported(labels: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 def test_bad_rows_are_told_counted_and_listed(
     labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, report = tmp_path / "m.jsonl", tmp_path / "report.jsonl"
+    out, report = tmp_path / "m.jsonl", tmp_path / "new" / "report.jsonl"
     code, said, told = data(
         capsys, "import", "desed", labels, "--audio", tmp_path / "sounds", "--out", out, "--report", report,
         "--split", "train", "--processes", 1,
@@ -65,6 +65,15 @@ def test_bad_rows_are_told_counted_and_listed(
         ("b.wav", "train", False),
         ("c.wav", "train", True),
     ]
+
+
+def test_an_import_of_nothing_lists_why(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "new" / "report.jsonl"
+    rows = labels.read_text().splitlines()
+    labels.write_text(f"{rows[0]}\n{rows[10]}\n")
+    rest = ("--audio", tmp_path / "sounds", "--out", tmp_path / "m.jsonl", "--report", report, "--processes", 1)
+    assert data(capsys, "import", "desed", labels, *rest)[0] == 2
+    assert "no sound under" in lines(report)[0]["reason"]
 
 
 def test_strict_stops_and_keeps_what_was_there(
@@ -346,6 +355,17 @@ def test_stats_tell_what_is_off(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (code, found["answer_not_among_choices"], found["bad_rows"], found["with_response"]) == (0, 2, 1, 1)
     assert "q.jsonl:3: is not JSON" in told
     assert "<script>" not in (tmp_path / "page.html").read_text()
+
+
+def test_what_looks_like_markup_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "[b].jsonl"
+    write_examples(
+        path, [Example(Question("Which?", (), tmp_path / "\udce9.wav", "1", "c"), "", "[/laughter] :bell:")]
+    )
+    code, said, _ = data(capsys, "stats", path)
+    assert code == 0
+    assert "[/laughter] :bell: 1" in said
+    assert "[b].jsonl" in "".join(said.split())
 
 
 def test_stats_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,6 +116,15 @@ def test_what_stays_and_what_goes_are_two_files(
     assert one.exists() == there
 
 
+def test_what_went_before_stays_until_a_run_is_done(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "new" / "gone.jsonl"
+    for out, status, number in ((tmp_path / "kept.jsonl", 0, 1), (examples / "kept.jsonl", 2, 1)):
+        assert data(capsys, "filter", examples, "--out", out, "--dropped", gone)[0] == status
+        assert len(lines(gone)) == number
+
+
 @pytest.mark.parametrize("option", ["--tries", "--at-least", "--temperature", "--seed", "--device"])
 def test_options_of_silent_tries_go_with_silent(
     examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str

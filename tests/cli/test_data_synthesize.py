@@ -201,6 +201,7 @@ def test_a_run_does_not_write_over_what_it_reads(tmp_path: Path, capsys: pytest.
         (["--captioner", "http://u:pw@host/v1", "m"], "leave user, password and query out"),
         (["--captioner", "http://host/v1?key=abc", "m"], "leave user, password and query out"),
         (["--per-clip", "0"], "at least 1 question"),
+        (["--limit", "-1"], "limit -1: it must be at least 1"),
         (["--budget", "0"], "dollars above 0"),
         (["--endpoints", "missing.toml"], "cannot be read"),
         (["--captioner", "http://h/v1", "m", "--writer", "http://h/v1", "m", "--budget", "1"], "needs prices"),

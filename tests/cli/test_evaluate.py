@@ -47,6 +47,26 @@ def test_scenes_end_to_end_and_once_more(
     assert "6 rows" in out
 
 
+def test_half_a_character_and_what_looks_like_markup_end_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[object]
+) -> None:
+    path = write_questions(tmp_path / "data", 4) / "questions.jsonl"
+    write_rows(
+        path, [row | {"id": row["id"] + "\ud83d", "[/g]": row.pop("group") + "\udc80"} for row in lines(path)]
+    )
+    command = ["eval", "questions", "--data", path.parent, "--out", tmp_path / "a", *options]
+    status, out, _ = run(capsys, *command)
+    assert status == 0
+    assert "odd\\udc80" in out
+    assert "[/g] (" in out
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert set(summary["scores"]["strict"]["breakdowns"]["[/g]"]["groups"]) == {"even\udc80", "odd\udc80"}
+    for other in (command, ["report", tmp_path / "a"], ["score", "questions", tmp_path / "a"]):
+        status, out, _ = run(capsys, *other, "--json")
+        assert status == 0
+        assert "odd\udc80" in json.dumps(json.loads(out), ensure_ascii=False)
+
+
 def test_a_missing_sound_is_named_and_the_file_to_hand_in_is_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[object]
 ) -> None:

@@ -12,6 +12,7 @@ from support.sounds import noise_clip
 from support.tools import extra_tools
 
 from relisten.audio import write_clip
+from relisten.errors import EngineError
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +88,20 @@ def test_bad_input_is_one_line(
     assert (status, out) == (2, "")
     assert said in err
     assert "Traceback" not in err
+
+
+def test_an_engine_that_fails_is_no_bad_input(
+    capsys: pytest.CaptureFixture[str], sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **options: object) -> None:
+        raise EngineError("out of memory")
+
+    monkeypatch.setattr("relisten.evaluate.routing_run.judge_router", fails)
+    row = {"id": "q", "audio": sound.name, "question": "?", "answer": "yes"}
+    questions = sound.with_name("questions.jsonl")
+    questions.write_text(json.dumps(row) + "\n")
+    status, _, err = run(capsys, "router", "report", sound.parent, "--questions", questions)
+    assert (status, err) == (1, "relisten: out of memory\n")
 
 
 def test_errors_of_one_tool(capsys: pytest.CaptureFixture[str]) -> None:

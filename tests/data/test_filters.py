@@ -80,7 +80,10 @@ def test_a_clip_without_a_hash_is_hashed(tmp_path: Path) -> None:
         replace(row, question=replace(row.question, audio=tmp_path / name))
         for row, name in ((example(hash="", source="a"), "a.wav"), (example(hash="", source="b"), "b.flac"))
     )
-    assert kept(drop_shared([one])([Sifted(two)])) == [f"shared clip {two.question.clip().hash}"]
+    gone = replace(two, question=replace(two.question, audio=tmp_path / "gone.wav"))
+    shared, unreadable = kept(drop_shared([one])([Sifted(two), Sifted(gone)]))
+    assert shared == f"shared clip {two.question.clip().hash}"
+    assert unreadable.startswith(f"unreadable ({tmp_path / 'gone.wav'}: no such file")
 
 
 def listener(script: Any) -> Listener:
@@ -122,6 +125,15 @@ def test_what_is_answered_without_sound_goes_and_luck_does_not_count() -> None:
     assert {question.choices[0] for question in first} == set(CHOICES)
     assert all(not question.clip().samples.any() for question in heard)
     assert {question.clip().duration for question in heard} == {0.5, 1.0, 1.5, 2.0}
+
+
+def test_a_sound_that_is_slow_to_measure_is_judged_all_the_same(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.wav", Clip(np.zeros(160_000, np.float32)))
+    row = example(duration=None)
+    row = replace(row, question=replace(row.question, audio=tmp_path / "a.wav"))
+    with listener(lambda question: says("dog")) as model:
+        reasons = kept(drop_answered_without_sound(model, tries=2)([Sifted(row)] * 30))
+    assert reasons == ["answered without sound (2 of 2)"] * 30
 
 
 def test_a_lower_bar(tmp_path: Path) -> None:

@@ -235,6 +235,14 @@ def test_sources_are_dealt_out_between_splits(tmp_path: Path) -> None:
     assert many.of_split("test").labels["cat"] == ("1.wav", "2.wav")
 
 
+@pytest.mark.parametrize("count", [5, 6, 7, 8, 15])
+def test_few_sources_are_shared_by_no_two_splits(tmp_path: Path, count: int) -> None:
+    few = Sources(tmp_path, {"dog": tuple(f"{n}\udcff.wav" for n in range(count))})
+    parts = [few.of_split(split).labels["dog"] for split in ("train", "validation", "test")]
+    assert min(map(len, parts)) >= 1
+    assert sorted(sum(parts, ())) == sorted(few.labels["dog"])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -84,6 +84,9 @@ def test_a_routers_name_changes_with_all_that_decides(policy: Path, monkeypatch:
     assert (
         router_name(None, "silence+ears") == f"route silence+ears, no ears, silence {find_tool('silence').version}"
     )
+    monkeypatch.setenv("RELISTEN_TRANSCRIPTION_MODEL", "ear-2")
+    monkeypatch.setenv("RELISTEN_TRANSCRIPTION_KEY_ENV", "OTHER_KEY")
+    assert router_name(None, "speech") == f"route speech, speech {find_tool('speech').version} model ear-2"
     name = router_name(policy, None)
     assert name.startswith("policy ")
     assert name.endswith(", no ears, length 1")

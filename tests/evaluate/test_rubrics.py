@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cli import lines
 from support.llm_server import LlmServer, says, status
 from support.questions import write_questions, write_rows
 
@@ -15,8 +16,9 @@ from relisten.cli import main
 from relisten.engines.scripted import ScriptedEngine
 from relisten.errors import InputError
 from relisten.evaluate.benchmarks.registry import BENCHMARKS
+from relisten.evaluate.predictions import known_questions, read_predictions
 from relisten.evaluate.results import read_run
-from relisten.evaluate.rubrics import Judged, criteria_of, judge_all, run_cases, summarize
+from relisten.evaluate.rubrics import Judged, criteria_of, judge_all, prediction_cases, run_cases, summarize
 from relisten.evaluate.run_folder import Evaluated, prepare
 from relisten.evaluate.runner import work
 from relisten.llm.client import ChatClient
@@ -114,6 +116,23 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         main(["rubrics", str(path), "--data", str(MMAR), "--out", str(tmp_path / "r"), "--judge", server.url,
               "judge", "--json"])  # fmt: skip
     assert json.loads(capsys.readouterr().out)["mean_wrong_as_0"] == pytest.approx(0.6)
+
+
+def test_a_file_of_traces_is_judged_by_what_was_reasoned(run: Path) -> None:
+    (path,) = run.glob("traces-*.jsonl")
+    whole = {case.question.id: case.thinking for case in run_cases(read_run(run))}
+    envelopes = lines(path)
+    failed = envelopes[0] | {"trace": envelopes[0]["trace"] | {"finish": "failed", "error": "no memory"}}
+    lost = envelopes[2] | {"trace": envelopes[2]["trace"] | {"finish": "failed", "error": "no memory"}}
+    write_rows(path, [failed, *envelopes[:2], lost, *envelopes[3:]])
+    file = read_predictions(path, BENCHMARKS["mmar"].official)
+    questions, _ = known_questions(BENCHMARKS["mmar"], file, MMAR)
+    cases = {
+        case.question.id: case.thinking for case in prediction_cases(questions, file.rows, "thinking_prediction")
+    }
+    del whole[envelopes[2]["id"]]
+    assert cases == whole
+    assert "I hear it." in cases.values()
 
 
 def test_an_endpoint_that_says_stop_is_asked_no_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -334,6 +335,19 @@ def test_a_worker_waits_for_another_and_takes_over_when_it_is_gone(
     other.__exit__()
     thread.join(10)
     assert read_run(out).finished == 30
+
+
+def test_a_worker_that_begins_is_not_taken_for_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = fcntl.flock
+
+    def watched(file: int, how: int) -> None:
+        if how == fcntl.LOCK_EX:
+            Liveness(tmp_path).sweep()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", watched)
+    with Worker(tmp_path) as worker:
+        assert Liveness(tmp_path).alive(worker.name)
 
 
 def test_a_claim_is_given_once_and_passes_on_from_the_dead(tmp_path: Path) -> None:

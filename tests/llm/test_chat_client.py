@@ -228,6 +228,13 @@ def test_a_way_of_asking_that_was_chosen_is_kept_to(store: ReplyStore) -> None:
     assert len(server.seen) == 1
 
 
+def test_half_a_character_is_sent_as_a_question_mark(store: ReplyStore) -> None:
+    with LlmServer(lambda number, body: says(GOOD)) as server:
+        (reply,) = asyncio.run(ask(endpoint(server), store, request("cut off \ud83d")))
+    assert isinstance(reply, Reply)
+    assert server.seen[0].body["messages"][0]["content"] == "cut off ?"
+
+
 def test_sound_is_sent_as_wav(store: ReplyStore, tmp_path: Path) -> None:
     import numpy as np
 
@@ -351,6 +358,14 @@ def test_a_cancelled_caller_still_gets_its_reply_kept(store: ReplyStore) -> None
         server.stand_in.reply = lambda body: GOOD  # type: ignore[method-assign]
         asyncio.run(run())
     assert store.usage()["caption"].requests == 1
+
+
+def test_a_full_disk_ends_the_run(store: ReplyStore) -> None:
+    store._db.execute(f"PRAGMA max_page_count = {store._db.execute('PRAGMA page_count').fetchone()[0]}")
+    with LlmServer(lambda number, body: says("long" * 10_000)) as server:
+        (error,) = asyncio.run(ask(endpoint(server), store, request()))
+    assert isinstance(error, StopRunError)
+    assert "a reply cannot be kept (database or disk is full); free some space" in str(error)
 
 
 def test_two_runs_do_not_share_a_store(store: ReplyStore) -> None:

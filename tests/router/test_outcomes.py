@@ -32,7 +32,7 @@ QUESTIONS = tuple(
     Question("How long?", ("3 s", "4 s"), noise_clip(3.0 + number % 2, number), f"q{number}", f"{3 + number % 2} s")
     for number in range(6)
 )
-ROUTES = (DIRECT, Route(("length",)), Route(("broken",)), Route(listen=False))
+ROUTES = (DIRECT, Route(("length",)), Route(("brief",)), Route(listen=False))
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_every_question_is_answered_by_every_route(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     table = measure(tmp_path / "new" / "t.jsonl", on_progress=lambda *done: told.append(done))
     assert table.questions == tuple(question.id for question in QUESTIONS)
-    assert [route.name for route in table.routes] == ["direct", "length", "broken", "direct/text"]
+    assert [route.name for route in table.routes] == ["direct", "length", "brief", "direct/text"]
     arrays = table.as_arrays()
     odd = [number % 2 == 1 for number in range(6)]
     assert arrays.correct[:, 0].tolist() == [not one for one in odd]
@@ -78,7 +78,7 @@ def test_every_question_is_answered_by_every_route(tmp_path: Path) -> None:
     assert (arrays.answer_seconds > 0).all()
     assert (arrays.tool_seconds[:, 1] > 0).all()
     assert (arrays.tool_seconds[:, 0] == 0).all()
-    assert table.rows[0][2].failures == ("broken: failed",)
+    assert table.rows[0][2].failures == ("brief: too_long",)
     assert len(calls) == 6
     assert told[-1] == (24, 24)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -115,9 +115,14 @@ def test_another_question_under_the_same_id_is_measured_anew(tmp_path: Path, cha
     assert len(engine.asked) == len(ROUTES)
 
 
-def test_a_new_version_of_a_tool_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("part", "value"), [("version", 2), ("complete", lambda given: {**given, "word": "of the environment"})]
+)
+def test_a_new_version_or_environment_of_a_tool_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, value: object
+) -> None:
     measure(tmp_path / "t.jsonl")
-    monkeypatch.setitem(find_tool("length").__dict__, "version", 2)
+    monkeypatch.setitem(find_tool("length").__dict__, part, value)
     engine = Asked()
     measure(tmp_path / "t.jsonl", engine)
     assert len(engine.asked) == len(QUESTIONS)
@@ -149,6 +154,20 @@ def test_a_torn_line_is_cut_and_measured_again(tmp_path: Path) -> None:
     assert measure(path, engine).as_arrays().correct.tolist() == whole.as_arrays().correct.tolist()
     assert len(engine.asked) == 1
     assert len(path.read_bytes().splitlines()) == 1 + 24
+
+
+def test_a_run_that_shares_the_file_and_is_killed_spoils_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+
+    def killed(question: Question) -> bool:
+        with path.open("ab") as file:
+            file.write(b'{"key": "4a3')
+        return False
+
+    whole = measure(path, Asked(killed))
+    engine = Asked()
+    assert measure(path, engine) == whole
+    assert not engine.asked
 
 
 @pytest.mark.parametrize("content", ["nonsense\n", "[]\n", '{"outcomes": 1}\n', '{"a": 1}\n{"b": 2}\n'])
@@ -187,6 +206,16 @@ def test_an_answer_that_fails_is_not_kept(tmp_path: Path) -> None:
     assert {question.id for question in engine.asked} == {"q2"}
 
 
+def test_an_answer_whose_tool_failed_for_now_is_not_kept(tmp_path: Path) -> None:
+    routes = [DIRECT, Route(("slow",)), Route(("broken",)), Route(("brief",))]
+    for _ in range(2):
+        engine = Asked()
+        row = measure(tmp_path / "t.jsonl", engine, questions=QUESTIONS[:1], routes=routes).rows[0]
+        assert [one.failures for one in row[2:]] == [("broken: failed",), ("brief: too_long",)]
+        assert row[1].failures[0] in ("slow: timeout", "slow: busy")
+    assert {question.findings[0].partition("]")[0] for question in engine.asked} == {"[slow", "[broken"}
+
+
 def test_an_engine_that_fails_all_stops_the_work(tmp_path: Path) -> None:
     many = [replace(QUESTIONS[0], id=str(number)) for number in range(40)]
     with pytest.raises(EngineError, match="24 answers in a row, the last with: OSError: out of memory"):
@@ -216,24 +245,24 @@ def test_company_changes_no_answer_of_the_native_engine(tmp_path: Path, untraine
 
 
 WORKER = """
-import json, os, signal, sys
+import os, signal, sys
 from relisten.engines.scripted import ScriptedEngine
 from relisten.question import read_questions
 from relisten.router import outcomes
 from relisten.router.routes import default_routes
 
 _, questions, path, torn = sys.argv
-lines, append = 0, outcomes._Table._append
+lines, append = 0, outcomes.LineFile.append
 
-def dying(self, row):
+def dying(self, line):
     global lines
     lines += 1
     if lines == int(torn):
-        self._file.write(json.dumps(row)[:40].encode())
+        append(self, line[:40])
         os.kill(os.getpid(), signal.SIGKILL)
-    append(self, row)
+    append(self, line)
 
-outcomes._Table._append = dying
+outcomes.LineFile.append = dying
 engine = ScriptedEngine(lambda question: f"<answer>{len(question.findings)}</answer>")
 asked = list(read_questions(questions))
 outcomes.measure_routes(engine, asked, default_routes(("silence",)), path, reasoner="r", at_once=8)

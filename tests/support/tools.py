@@ -33,7 +33,7 @@ class Wordless(Finding):
 
 @contextmanager
 def extra_tools() -> Iterator[None]:
-    """Registers `length`, `slow`, `broken`, `wordless` and `absent`, and takes them out again."""
+    """Registers `length`, `slow`, `broken`, `brief`, `wordless` and `absent`, and takes them out again."""
     registry.all_tools()
     before = dict(registry._REGISTRY.tools)
     released.clear()
@@ -52,6 +52,10 @@ def extra_tools() -> Iterator[None]:
     @tool("broken", "fails")
     def broken(clip: Clip, window: Segment | None = None) -> Length:
         raise ZeroDivisionError("two\nlines")
+
+    @tool("brief", "hears next to nothing", max_duration=0.3)
+    def brief(clip: Clip, window: Segment | None = None) -> Length:
+        return Length(0.0)
 
     @tool("absent", "needs what nobody has", requires=("no_such_package.part",), install="pip install no-such")
     def absent(clip: Clip, window: Segment | None = None) -> Length:

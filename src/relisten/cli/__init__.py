@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from relisten.cli.report import report
 from relisten.cli.reproduce import reproduce
 from relisten.cli.rubrics import rubrics
 from relisten.cli.statuses import BAD_INPUT, FAILED
-from relisten.errors import RelistenError
+from relisten.errors import InputError, RelistenError
 
 
 class _Group(typer.core.TyperGroup):
@@ -70,6 +71,8 @@ def options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit status: 0 done, 1 not (a command says what that means), 2 bad input."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files and answers may hold half characters
     debug = "--debug" in arguments
     if debug:
         arguments = ["--debug", *(argument for argument in arguments if argument != "--debug")]
@@ -82,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         print(f"relisten: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        sys.exit(BAD_INPUT if isinstance(error, InputError) else FAILED)
     except OSError as error:
         if error.filename is None:
             # Nobody takes our output any more; the interpreter must not complain when it flushes at exit.

@@ -8,10 +8,9 @@ from rich.console import Console
 from rich.text import Text
 
 from relisten.audio import Clip
-from relisten.protocol import Segment
+from relisten.protocol import MARKUP, Segment
 from relisten.trace import Routing, Trace
 
-_TAGS = re.compile(r"</?(?:think|answer)>|<seg>[^<]*</seg>")
 _ROUTES = 4
 """Of the likeliest, that are shown."""
 _UNFINISHED = re.compile(r"<(?:/?[a-z]*|seg>[^<]*(?:</?[a-z]*)?)$")
@@ -54,7 +53,7 @@ class AnswerDisplay:
         text, self._held = text[:cut], text[cut:]
         before, opened, _ = text.partition("<answer>")
         if not self._answering:
-            self._print(_TAGS.sub("", before))
+            self._print(MARKUP.sub("", before))
             self._answering = bool(opened)
 
     def listen(self, segment: Segment) -> None:
@@ -77,7 +76,7 @@ class AnswerDisplay:
     def close(self, trace: Trace) -> None:
         """Show the answer, or why there is none."""
         if not self._answering:
-            self._print(_TAGS.sub("", self._held))
+            self._print(MARKUP.sub("", self._held))
         if self._line_open:
             self._console.print()
         if trace.answer is not None:

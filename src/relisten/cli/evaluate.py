@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -25,12 +24,14 @@ from relisten.cli.answering import (
     WeightType,
 )
 from relisten.cli.bars import noted_bar
+from relisten.cli.console import plain_console
 from relisten.cli.routing import RouteName, RouterFolder, ToolCacheFile, chosen, tell_routes
 from relisten.cli.scores import percent, print_official, print_summary
 from relisten.cli.side_by_side import side_by_side
 from relisten.cli.statuses import INTERRUPTED
 from relisten.engines.options import named_values
 from relisten.errors import InputError
+from relisten.jsonl import dump_json
 from relisten.listener import DEFAULT_MODEL, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Format
 from relisten.trace import Sampling
@@ -164,9 +165,9 @@ def evaluate(
         path = write_predictions(read, bench.official)
         print(f"answers in the official format: {path}", file=sys.stderr)
     if as_json:
-        print(json.dumps(summary.to_json(), ensure_ascii=False, indent=1))
+        print(dump_json(summary.to_json(), indent=1))
     else:
-        print_summary(Console(), summary)
+        print_summary(plain_console(), summary)
     raise typer.Exit(1 if summary.failures else 0)
 
 
@@ -201,9 +202,9 @@ def score(
         ours, official = scored.ours, scored.official
     if as_json:
         shown = ours.to_json() | {"official_script": card_to_json(official) if official is not None else None}
-        print(json.dumps(shown, ensure_ascii=False, indent=1))
+        print(dump_json(shown, indent=1))
     else:
-        console = Console()
+        console = plain_console()
         if official is not None:
             print_official(console, official)
         print_summary(console, ours)

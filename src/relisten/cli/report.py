@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from relisten.cli.outputs import refuse_same
 from relisten.errors import InputError
 from relisten.evaluate.scoring import Rule
+from relisten.jsonl import dump_json
 from relisten.report.sound import AudioMode
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def report(
         for run in read:
             _measure_attention(run, attention, device)
     if as_json:
-        print(json.dumps(_numbers(read, rule), ensure_ascii=False, indent=1))
+        print(dump_json(_numbers(read, rule), indent=1))
         return
     errors = Console(stderr=True)
     columns = (TextColumn("sounds"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from relisten.cli.console import plain_console
 from relisten.cli.data.endpoints import (
     BudgetLimit,
     Concurrency,
@@ -21,6 +21,7 @@ from relisten.cli.data.endpoints import (
     Price,
     Role,
     Timeout,
+    check_limit,
     key_option,
     model_option,
     need_httpx,
@@ -29,6 +30,7 @@ from relisten.cli.data.endpoints import (
 )
 from relisten.cli.scores import percent
 from relisten.errors import InputError
+from relisten.jsonl import dump_json
 from relisten.llm.limits import Budget
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def rubrics(
     not (those that failed are named), 2 for bad input.
     """
     need_httpx()
+    check_limit(limit)
     allowed = Budget(budget)
     limits = {"requests_per_minute": rpm, "concurrency": concurrency, "timeout": timeout}
     endpoint = resolve({"judge": Role(judge, judge_key_env, judge_price)}, endpoints, limits)["judge"]
@@ -74,7 +77,7 @@ def rubrics(
 
     write_verdicts(out, judged, summary)
     if as_json:
-        print(json.dumps(summary, ensure_ascii=False, indent=1))
+        print(dump_json(summary, indent=1))
     else:
         _show(summary)
     if summary["stopped"]:
@@ -128,18 +131,18 @@ async def _judge(
 
 
 def _show(summary: dict[str, Any]) -> None:
-    console = Console()
-    console.print(f"MMAR-Rubrics, {summary['answers']} answers judged by {summary['judge']['model']}", markup=False)
+    console = plain_console()
+    console.print(f"MMAR-Rubrics, {summary['answers']} answers judged by {summary['judge']['model']}")
     console.print(f"  mean score {percent(summary['mean'])} %")
     console.print(f"  over the {summary['right_answers']} right answers {percent(summary['mean_of_right'])} %")
     console.print(f"  with wrong answers as 0 {percent(summary['mean_wrong_as_0'])} %")
     for key, values in summary["breakdowns"].items():
         console.print(f"  by {key}")
         for value, means in values.items():
-            console.print(f"    {value}: {percent(means['mean'])} % over {means['answers']}", markup=False)
+            console.print(f"    {value}: {percent(means['mean'])} % over {means['answers']}")
     failed = [row for row in summary["not_judged"] if row["error"] != summary["stopped"]]
     for row in failed[:20]:
-        console.print(f"  not judged: {row['id']}: {row['error']}", style="yellow", markup=False)
+        console.print(f"  not judged: {row['id']}: {row['error']}", style="yellow")
     console.print(
         f"{summary['replies_paid']} replies paid, {summary['replies_stored']} were there already; "
         f"${summary['spent_in_all']:.4f} in all"

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from relisten.cli.words import plural
 from relisten.evaluate.predictions import first_problems
 from relisten.evaluate.scoring import Breakdown, Interval, Scorecard, Tally
 from relisten.evaluate.summary import Summary
@@ -36,7 +37,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         console.print()
         console.print(_breakdown(breakdown, str(summary.rule)))
     counts = summary.main.overall
-    notes = [f"{summary.rows} rows"]
+    notes = [plural(summary.rows, "row")]
     notes += [f"{count} {what}" for what, count in _others(counts) if count]
     if summary.listens is not None:
         notes.append(f"{summary.listens:.2f} listens per answer")

@@ -279,7 +279,7 @@ def _placed(question: Question, turn: int) -> Question:
 
 def clip_rng(clip: str, seed: int) -> Rng:
     """The random numbers of one clip: they depend on its id and the seed alone."""
-    digest = hashlib.sha256(f"{seed}\0{clip}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}\0{clip}".encode("utf-8", "surrogatepass")).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 

@@ -116,8 +116,13 @@ def drop_shared(others: Iterable[Example]) -> Filter:
 
     def sift(rows: Iterable[Sifted]) -> Iterator[Sifted]:
         for row in rows:
-            if not row.reason and (shared := sorted(origins(row.example) & taken)):
-                row = replace(row, reason=f"shared {shared[0]}")
+            if not row.reason:
+                try:
+                    shared = sorted(origins(row.example) & taken)
+                except InputError as error:
+                    row = replace(row, reason=f"unreadable ({error})")
+                else:
+                    row = replace(row, reason=f"shared {shared[0]}" if shared else "")
             yield row
 
     return sift
@@ -153,17 +158,16 @@ def drop_answered_without_sound(
             position = 0
             for row in rows:
                 entry = _Waiting(row)
-                waiting.append(entry)
                 question = row.example.question
-                if row.reason or question.answer is None:
-                    continue
-                try:
-                    clip = silence.of(duration(row.example))
-                except InputError as error:
-                    entry.row = replace(row, reason=f"unreadable ({error})")
-                    continue
-                entry.open = tries
-                for number in range(tries):
+                if not row.reason and question.answer is not None:
+                    try:
+                        clip = silence.of(duration(row.example))
+                        entry.open = tries
+                    except InputError as error:
+                        entry.row = replace(row, reason=f"unreadable ({error})")
+                # Only now: another thread takes what waits with nothing open for decided.
+                waiting.append(entry)
+                for number in range(entry.open):
                     asked[position] = entry
                     position += 1
                     yield replace(question, audio=clip, choices=_turned(question.choices, number))

@@ -46,5 +46,8 @@ class RowIndex:
                 return None if isinstance(row, InputError) else row
         return None
 
-    def close(self) -> None:
+    def __enter__(self) -> RowIndex:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()

@@ -28,6 +28,8 @@ from relisten.jsonl import read_parsed, relative_to, write_rows
 
 SLACK: Final = 0.05
 """Seconds that a label may reach past the clip's end before it is called wrong; more is another clip's label."""
+SLOWEST: Final = 1.0
+"""Beats a minute; what is slower is no tempo."""
 NO_CHORD: Final = "N"
 """The name of a chord that is none, as in Harte's notation."""
 
@@ -281,7 +283,7 @@ def _music(read: _Reader, value: object, duration: float) -> Music:
         downbeats=read.times(value, "downbeats", duration),
         chords=tuple(sorted(chords, key=lambda chord: chord.start)),
         key=read.text(value, "key") or None,
-        tempo=read.number(value, "tempo", low=1.0),
+        tempo=read.number(value, "tempo", low=SLOWEST),
         instruments=tuple(instruments),
     )
 

@@ -159,7 +159,8 @@ class ExampleMeasures:
     def add(self, example: Example) -> None:
         question = example.question
         self.questions += 1
-        self.clips.add(hashlib.blake2b(str(question.audio).encode(), digest_size=8).digest())
+        audio = str(question.audio).encode("utf-8", "surrogatepass")
+        self.clips.add(hashlib.blake2b(audio, digest_size=8).digest())
         self.kinds.note(example.kind or "none")
         self.splits.note(str(question.metadata.get("split") or "none"))
         self.difficulty.note(example.difficulty or "none")

@@ -19,18 +19,16 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from relisten.audio import SAMPLE_RATE, Clip, seconds_to_samples
+from relisten.audio import SAMPLE_RATE, SOUND_ENDINGS, Clip, seconds_to_samples
 from relisten.data.manifest import LabelledEvent
 from relisten.errors import InputError
 
-SOUND_ENDINGS: Final = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".m4a")
 RESOLUTION: Final = 0.01
 _FRAME: Final = SAMPLE_RATE // 100
 _AUDIBLE_DB: Final = -34.0
 _HELD_DB: Final = -15.0
 _FADE: Final = 80
 _TRIES: Final = 40
-_SPLIT_SHARES: Final = (("train", 0.8), ("validation", 0.9), ("test", 1.0))
 _FEWEST: Final = 5
 _CACHED: Final = 64
 
@@ -93,7 +91,8 @@ class Sources:
         return hashlib.sha256(repr(list(zip(files, sizes, strict=True))).encode()).hexdigest()[:16]
 
     def of_split(self, split: str) -> Sources:
-        """The part that belongs to a split: files of a label with at least 5 are dealt out 8 : 1 : 1.
+        """The part that belongs to a split: files of a label with at least 5 are dealt out 8 : 1 : 1,
+        at least one to each.
 
         A label with fewer files would leave splits without it, so all of its files serve all of them.
         """
@@ -141,13 +140,11 @@ def _sounds(folder: Path) -> tuple[str, ...]:
 def _dealt(names: tuple[str, ...], split: str) -> tuple[str, ...]:
     if len(names) < _FEWEST:
         return names
-    order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    low = 0.0
-    for name, high in _SPLIT_SHARES:
-        if name == split:
-            return tuple(order[round(low * len(order)) : round(high * len(order))]) or tuple(order[-1:])
-        low = high
-    return names
+    order = tuple(sorted(names, key=lambda name: hashlib.sha256(os.fsencode(name)).digest()))
+    # A few files leave one each for the others, and train the rest.
+    validation = min(round(0.8 * len(order)), len(order) - 2)
+    test = min(round(0.9 * len(order)), len(order) - 1)
+    return {"train": order[:validation], "validation": order[validation:test], "test": order[test:]}[split]
 
 
 @dataclass(frozen=True)

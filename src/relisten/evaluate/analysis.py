@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from relisten.evaluate.results import ResultRow
 from relisten.evaluate.scoring import Rule, Tally
 from relisten.evaluate.segments import Fit, coverage, duplicates, fit, length, overlap, spans, true_spans, union
+from relisten.protocol import MARKUP
 from relisten.trace import Trace
 
 BINS: Final = 50
@@ -22,7 +22,6 @@ TRUTHS: Final = {"segments": "reference segments", "events": "events"}
 """Metadata keys that tell where something is, and what reports call it."""
 PHASES: Final = ("encode", "prefill", "decode", "listen")
 _RESAMPLES: Final = 2000
-_TAGS: Final = re.compile(r"<seg>[^<]*</seg>|</?(?:think|answer)>")
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def analyse(rows: Sequence[ResultRow], rule: Rule = Rule.OFFICIAL) -> Analysis:
 
 def num_words(text: str) -> int:
     """Words of a response without its tags and without the times in them."""
-    return len(_TAGS.sub(" ", text).split())
+    return len(MARKUP.sub(" ", text).split())
 
 
 def row_fit(row: ResultRow, key: str) -> Fit | None:

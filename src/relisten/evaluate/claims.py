@@ -54,10 +54,13 @@ class Worker:
 
     def __enter__(self) -> Worker:
         make_folder(self._lock.parent)
+        # Locked before it has the name under which others look whether it is.
+        unseen = self._lock.with_suffix(".new")
         with telling(self._lock):
-            self._file = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o666)
-        with contextlib.suppress(OSError):  # a file system without locks: heartbeats alone decide
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._file = os.open(unseen, os.O_RDWR | os.O_CREAT, 0o666)
+            with contextlib.suppress(OSError):  # a file system without locks: heartbeats alone decide
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            unseen.rename(self._lock)
         self._thread.start()
         return self
 

@@ -114,7 +114,7 @@ def read_predictions(path: Path, official: Official | None = None, key: str | No
     own = (official.output_key,) if official else ()
     wanted = (key,) if key else (*own, *KEYS)
     keys = [name for name in wanted if any(name in row for _, row in found)]
-    if not keys and any(_is_trace(row) for _, row in found):
+    if not keys and any(is_trace(row) for _, row in found):
         keys = ["answer"]
     if not keys:
         seen = sorted({str(name) for _, row in found for name in row})
@@ -133,6 +133,15 @@ def read_predictions(path: Path, official: Official | None = None, key: str | No
     return PredictionFile(path, keys[0], tuple(rows), tuple(problems))
 
 
+def first_predictions(rows: Iterable[Prediction]) -> dict[str, Prediction]:
+    """The row that counts for each id: the first that did not fail, where there is one."""
+    first: dict[str, Prediction] = {}
+    for row in rows:
+        if row.id not in first or first[row.id].error is not None:
+            first[row.id] = row
+    return first
+
+
 def score_predictions(benchmark: Benchmark, file: PredictionFile, data: Path | None = None) -> FileScore:
     """Score a prediction file against the benchmark's data, or against the references in its own rows.
 
@@ -142,10 +151,7 @@ def score_predictions(benchmark: Benchmark, file: PredictionFile, data: Path | N
     questions, failures = known_questions(benchmark, file, data)
     by_id = {question.id: question for question in questions}
     problems = [*file.problems, *_compare(file, by_id, data is not None)]
-    first: dict[str, Prediction] = {}
-    for prediction in file.rows:
-        if prediction.id not in first or first[prediction.id].error is not None:
-            first[prediction.id] = prediction
+    first = first_predictions(file.rows)
     keys = benchmark.breakdowns
     if not keys:
         keys = tuple(key for key in find_breakdowns(questions) if key not in (file.key, *KEYS))
@@ -233,7 +239,7 @@ def _compare(file: PredictionFile, by_id: Mapping[str, Question], with_data: boo
         others = [
             f"{p.id}: {_short(p.row['answer'])}"
             for p in file.rows
-            if p.id in by_id and not _is_trace(p.row) and _differs(p.row.get("answer"), by_id[p.id].answer)
+            if p.id in by_id and not is_trace(p.row) and _differs(p.row.get("answer"), by_id[p.id].answer)
         ]
         yield from _told("reference answers that are not the benchmark's; the benchmark's count", others)
 
@@ -288,7 +294,7 @@ def _mapping(path: Path) -> Mapping[str, Any] | None:
 
 
 def _prediction(identifier: str, row: Mapping[str, Any], key: str) -> Prediction:
-    if _is_trace(row) and row["finish"] == Finish.FAILED:
+    if is_trace(row) and row["finish"] == Finish.FAILED:
         return Prediction(identifier, None, row, error=str(row.get("error") or "failed without a word"))
     if key not in row:
         return Prediction(identifier, None, row)
@@ -298,7 +304,8 @@ def _prediction(identifier: str, row: Mapping[str, Any], key: str) -> Prediction
     return Prediction(identifier, None, row, f"{key} is {_short(text)}")
 
 
-def _is_trace(row: Mapping[str, Any]) -> bool:
+def is_trace(row: Mapping[str, Any]) -> bool:
+    """Whether a row is what `relisten ask` wrote: its answer stands apart, and its whole text under "text"."""
     return "spans" in row and "finish" in row
 
 

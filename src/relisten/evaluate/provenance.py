@@ -8,9 +8,12 @@ import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from relisten.errors import InputError
+
+if TYPE_CHECKING:
+    from relisten.tools.tool import Tool
 
 _PACKAGES: Final = ("relisten", "torch", "transformers", "tokenizers", "safetensors", "numpy", "soxr", "vllm")
 _FILES: Final = (
@@ -52,11 +55,11 @@ def _content_hash(path: Path) -> str:
 
 
 def router_name(policy: Path | None, route: str | None) -> str:
-    """What a run's config says of its router: a policy by a hash over its files, or a route; and the versions of
-    its tools. "" for neither.
+    """What a run's config says of its router: a policy by a hash over its files, or a route; and of each tool the
+    version, and what the environment makes it use. "" for neither.
 
     Raises:
-        InputError: the folder holds no policy, or the name is no route's.
+        InputError: the folder holds no policy, the name is no route's, or a tool cannot use its environment.
     """
     from relisten.router.policy import find_policy, read_about
     from relisten.router.routes import Route
@@ -76,8 +79,13 @@ def router_name(policy: Path | None, route: str | None) -> str:
         return ""
     tools = all_tools()
     used = sorted({tool for one in routes for tool in one.tools})
-    known = [f"{tool} {tools[tool].version}" if tool in tools else f"no {tool}" for tool in used]
+    known = [_tool_name(tools[tool]) if tool in tools else f"no {tool}" for tool in used]
     return ", ".join([name, *known])
+
+
+def _tool_name(tool: Tool[..., Any]) -> str:
+    surroundings = (f"{name} {value}" for name, value in tool.surroundings.items())
+    return " ".join([tool.name, str(tool.version), *surroundings])
 
 
 def versions() -> dict[str, str]:

@@ -8,7 +8,6 @@ was stopped goes on where it was and pays nothing twice. An answer without any r
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 from relisten.data.llm.prompts import Prompt
 from relisten.data.llm.structured import ask
 from relisten.errors import InputError
-from relisten.evaluate.predictions import Prediction, thinking
+from relisten.evaluate.predictions import Prediction, first_predictions, is_trace, thinking
 from relisten.evaluate.results import Run, groups_of
 from relisten.evaluate.scoring import Outcome, Rule, grade
 from relisten.files import write_whole
-from relisten.jsonl import dump_row
+from relisten.jsonl import dump_json, dump_row
 from relisten.llm.chat import ChatRequest, Message
 from relisten.llm.errors import EndpointError, StopRunError
 from relisten.llm.limits import Budget
@@ -100,15 +99,15 @@ def run_cases(run: Run) -> Iterator[Case]:
 def prediction_cases(
     questions: Iterable[Question], rows: Sequence[Prediction], thinking_key: str
 ) -> Iterator[Case]:
-    """The cases of a prediction file; reasoning stands under `thinking_key`, or before the answer."""
-    first: dict[str, Prediction] = {}
-    for row in rows:
-        first.setdefault(row.id, row)
+    """The cases of a prediction file; reasoning stands under `thinking_key`, or before the answer. Rows that failed
+    are left out."""
+    first = first_predictions(rows)
     for question in questions:
         given = first.get(question.id)
-        if given is not None:
+        if given is not None and given.error is None:
             written = given.row.get(thinking_key)
-            text = written if isinstance(written, str) else thinking(given.text or "")
+            whole = given.row.get("text") if is_trace(given.row) else given.text
+            text = written if isinstance(written, str) else thinking(str(whole or ""))
             yield Case(question, criteria_of(question), text, given.text)
 
 
@@ -209,7 +208,7 @@ def write_verdicts(folder: Path, judged: Sequence[Judged], summary: Mapping[str,
     """Write `rubrics.jsonl`, a line a case, and `rubrics.json`, the means."""
     ordered = sorted(judged, key=lambda each: each.case.question.id)
     write_whole(folder / "rubrics.jsonl", "".join(dump_row(each.to_json()) for each in ordered))
-    write_whole(folder / "rubrics.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / "rubrics.json", dump_json(summary, indent=1) + "\n")
 
 
 def _means(judged: Sequence[Judged]) -> dict[str, Any]:

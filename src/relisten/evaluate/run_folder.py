@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,7 +16,7 @@ from relisten.evaluate.claims import Liveness
 from relisten.evaluate.results import RunConfig
 from relisten.evaluate.scoring import Outcome, Rule, Tally, grade
 from relisten.files import cut_torn_line, make_folder, write_once
-from relisten.jsonl import dump_row, parse_row
+from relisten.jsonl import dump_json, dump_row, parse_row
 from relisten.protocol import Finish, Format, parse_answer, system_prompt
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
@@ -258,7 +257,7 @@ def _write(out: Path, config: RunConfig, rows: Sequence[Question | BadRow]) -> N
     text = "".join(dump_row(question_to_json(row), allow_nan=True) for row in rows)
     (out / results.QUESTIONS).unlink(missing_ok=True)  # from a start that was killed; nothing was asked yet
     write_once(out / results.QUESTIONS, text)
-    write_once(out / results.CONFIG, json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n")
+    write_once(out / results.CONFIG, dump_json(config.to_json(), indent=1) + "\n")
 
 
 def _was_begun(out: Path) -> bool:

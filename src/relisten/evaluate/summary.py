@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from relisten.evaluate.scoring import (
     scorecard,
 )
 from relisten.files import write_whole
+from relisten.jsonl import dump_json
 
 
 class Failure(NamedTuple):
@@ -108,7 +108,7 @@ def summarize_run(run: Run) -> Summary:
 
 def write_summary(folder: Path, summary: Summary) -> None:
     """Write `summary.json` into a run folder."""
-    write_whole(folder / SUMMARY, json.dumps(summary.to_json(), indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / SUMMARY, dump_json(summary.to_json(), indent=1) + "\n")
 
 
 def card_to_json(card: Scorecard) -> dict[str, Any]:

@@ -106,10 +106,11 @@ class Reply:
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
+    text = message.text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate could not be sent
     if message.sound is None:
-        return message.text
+        return text
     sound = {"data": base64.b64encode(wav_bytes(message.sound.load())).decode("ascii"), "format": "wav"}
-    return [{"type": "input_audio", "input_audio": sound}, {"type": "text", "text": message.text}]
+    return [{"type": "input_audio", "input_audio": sound}, {"type": "text", "text": text}]
 
 
 def wav_bytes(clip: Clip) -> bytes:

@@ -7,7 +7,9 @@ the same `Idempotency-Key`: an endpoint that knows it does not charge twice.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +17,7 @@ from typing import Final
 
 from relisten.errors import InputError
 from relisten.llm.chat import Reply
+from relisten.llm.errors import StopRunError
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -85,8 +88,12 @@ class ReplyStore:
         return Reply(*row[:4])
 
     def put(self, key: str, step: str, model: str, max_tokens: int, reply: Reply, cost: float) -> None:
-        """Keep a reply for good; when this returns it is on disk."""
-        with self._db:
+        """Keep a reply for good; when this returns it is on disk.
+
+        Raises:
+            StopRunError: the disk does not take it.
+        """
+        with self._telling(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
                 "INSERT INTO lost SELECT key, step, 'replaced by a longer reply', prompt_tokens, "
@@ -100,10 +107,14 @@ class ReplyStore:
             )  # fmt: skip
 
     def lose(self, key: str, step: str, reason: str, prompt: int, completion: int, cost: float) -> None:
-        """Note a request that broke off and may have been charged all the same."""
-        self._db.execute(
-            "INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?)", (key, step, reason, prompt, completion, cost)
-        )
+        """Note a request that broke off and may have been charged all the same.
+
+        Raises:
+            StopRunError: the disk does not take it.
+        """
+        row = (key, step, reason, prompt, completion, cost)
+        with self._telling():
+            self._db.execute("INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def usage(self) -> dict[str, Usage]:
         """What the kept replies used, by step."""
@@ -127,6 +138,15 @@ class ReplyStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StopRunError(
+                f"{self.path}: a reply cannot be kept ({error}); free some space, what is there already stays"
+            ) from error
 
     def _sums(self, table: str) -> dict[str, Usage]:
         rows = self._db.execute(

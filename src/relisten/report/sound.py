@@ -85,7 +85,7 @@ def _sound(question: Question, mode: AudioMode, page: Path) -> SoundFigure | Inp
         return error
     link = None
     if mode is AudioMode.LINK and isinstance(question.audio, Path):
-        link = quote(os.path.relpath(question.audio, page.parent).replace(os.sep, "/"))
+        link = quote(os.fsencode(os.path.relpath(question.audio, page.parent).replace(os.sep, "/")))
     return SoundFigure(clip.duration, _peaks(clip), _opus(clip) if mode is AudioMode.EMBED else None, link)
 
 

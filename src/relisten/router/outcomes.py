@@ -4,13 +4,15 @@
 
 The first line holds what decides every answer: the reasoner's weights, prompts, format, sampling. Another reasoner
 is refused. A line counts for exactly one question as it is asked (text, choices, reference, samples of its clip),
-one route and the versions of its tools; one file may serve any set of questions and routes.
+one route, the versions of its tools and what the environment makes these use (which model transcribes, say); one
+file may serve any set of questions and routes. What may pass, as a tool that was not done in time, is not kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,12 +28,14 @@ from relisten.audio import Clip
 from relisten.engines.base import Engine
 from relisten.engines.drive import answer_or_failure, question_seed, sound_of
 from relisten.errors import EngineError, InputError
+from relisten.files import LineFile, cut_torn_line, make_folder, telling
+from relisten.jsonl import dump_row
 from relisten.protocol import FINDINGS_HEAD, Finish, Format, same_answer, system_prompt
 from relisten.question import Question
 from relisten.router.answering import finding_of, run_tools
 from relisten.router.routes import Route, check_routes
 from relisten.tools.cache import ToolCache
-from relisten.tools.running import ToolReport
+from relisten.tools.running import PASSING, ToolReport
 from relisten.tools.tool import find_tool
 from relisten.trace import Sampling
 
@@ -59,7 +63,12 @@ class Outcome:
     failures: tuple[str, ...] = ()
     """Its tools that found nothing out, with the reason: "pitch: too_long"."""
     error: str = ""
-    """Why there is no answer, where the model failed; such an outcome is not kept, and is measured again."""
+    """Why there is no answer, where the model failed."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is kept: neither the model nor a tool failed in a way that may pass."""
+        return not self.error and not any(told.rpartition(" ")[2] in PASSING for told in self.failures)
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ class _Work:
         self,
         engine: Engine,
         routes: tuple[Route, ...],
-        versions: Mapping[str, int],
+        versions: Mapping[str, object],
         table: _Table,
         cache: ToolCache | None,
         format: Format,
@@ -194,7 +203,7 @@ class _Work:
 
         async def one(route: Route) -> Outcome:
             outcome = await self._route(asked, route, [reports[name] for name in route.tools])
-            if not outcome.error:
+            if outcome.lasting:
                 self._table.add(keys[route], outcome)
             self._tell(1)
             return outcome
@@ -242,26 +251,23 @@ class _Work:
 
 
 class _Table:
-    """The file: opened, checked, read, and grown by whole lines."""
+    """The file: opened, checked, read, and grown by whole lines. Several runs may have it open: they take turns."""
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self._path = path
         self._rows: dict[str, Outcome] = {}
-        with self._telling():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b", buffering=0)
-        try:
+        self._lines = LineFile(path)
+        make_folder(path.parent)
+        with self._turn():
             self._read(about)
-        except BaseException:
-            self._file.close()
-            raise
 
     def get(self, key: str) -> Outcome | None:
         return self._rows.get(key)
 
     def add(self, key: str, outcome: Outcome) -> None:
         self._rows[key] = outcome
-        self._append({"key": key} | asdict(outcome))
+        with self._turn():
+            self._lines.append(dump_row({"key": key} | asdict(outcome)))
 
     def __enter__(self) -> _Table:
         return self
@@ -269,22 +275,16 @@ class _Table:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._lines.close()
 
     def _read(self, about: Mapping[str, Any]) -> None:
-        with self._telling():
-            self._file.seek(0)
-            content = self._file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):  # its writer was killed in the middle of a line
-                self._file.truncate(whole)
-        lines = content[:whole].splitlines()
+        lines = self._path.read_bytes().splitlines()
         if not lines:
-            self._append(about)
+            self._lines.append(dump_row(about))
             return
         try:
             first, *rows = map(json.loads, lines)
-            kept = {row["key"]: _outcome(row) for row in rows}
+            kept = {row["key"]: outcome for row in rows if (outcome := _outcome(row)).lasting}
             others = [name for name, value in about.items() if first[name] != value]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
@@ -297,21 +297,14 @@ class _Table:
             )
         self._rows = kept
 
-    def _append(self, row: Mapping[str, Any]) -> None:
-        data = memoryview((json.dumps(row) + "\n").encode())
-        with self._telling():
-            while data:
-                data = data[self._file.write(data) or 0 :]
-
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
+    def _turn(self) -> Iterator[None]:
+        """Nobody else writes; a line whose writer was killed in the middle of it is cut off."""
+        with telling(self._path), self._path.open("ab") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            cut_torn_line(self._path)
             yield
-        except OSError as error:
-            raise InputError(
-                f"{self._path}: cannot be written ({error.strerror}); what was measured before is kept. Mend that, "
-                "or give another path"
-            ) from None
 
 
 def _outcome(row: Mapping[str, Any]) -> Outcome:
@@ -319,11 +312,12 @@ def _outcome(row: Mapping[str, Any]) -> Outcome:
     return Outcome(**values | {"failures": tuple(values["failures"])})
 
 
-def _version(name: str) -> int:
+def _version(name: str) -> object:
+    """What tells two forms of a tool apart, as JSON."""
     tool = find_tool(name)
     if need := tool.need:
         raise InputError(f"route {name}: its tool {need}")
-    return tool.version
+    return [tool.version, tool.surroundings] if tool.surroundings else tool.version
 
 
 def _check(questions: Sequence[Question]) -> None:

@@ -37,6 +37,10 @@ class Failure(StrEnum):
     """The tool itself says why: endpoint down, a fault of its own."""
 
 
+PASSING: Final = frozenset({Failure.TIMEOUT, Failure.BUSY, Failure.FAILED})
+"""Failures that another run of the same tool on the same clip may not meet."""
+
+
 @dataclass(frozen=True)
 class ToolReport:
     """One run of one tool: a finding, or why there is none."""

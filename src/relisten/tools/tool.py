@@ -119,6 +119,21 @@ class Tool(Generic[P, F]):
             values[name] = taken
         return dict(self.complete(values)) if self.complete is not None else values
 
+    @property
+    def surroundings(self) -> dict[str, Argument]:
+        """What the environment fills into arguments that nobody gives, but for the name of a key's variable. A
+        finding depends on it besides clip and version.
+
+        Raises:
+            InputError: that cannot be used.
+        """
+        filled = self.arguments({})
+        return {
+            name: filled[name]
+            for name, parameter in self.parameters.items()
+            if name != "key_env" and filled[name] != parameter.default
+        }
+
 
 @dataclass
 class Registry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import soundfile
 from relisten.audio import Clip, write_clip
 from relisten.data.examples import Example, read_examples
 from relisten.data.export import FORMATS, export_examples
-from relisten.data.export.base import Exported, ExportOptions, plain
+from relisten.data.export.base import Exported, ExportOptions, SplitWriter, plain
 from relisten.data.filters import Sifted, drop_shared
 from relisten.errors import InputError
 from relisten.protocol import Format, split_at_listens, system_prompt
@@ -63,6 +64,15 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def named(example: Example, split: str) -> Example:
+    metadata = {**example.question.metadata, "split": split}
+    return replace(example, question=replace(example.question, metadata=metadata))
+
+
 def good(path: Path) -> Iterator[Example]:
     for row in read_examples(path):
         assert isinstance(row, Example)
@@ -94,10 +104,6 @@ def test_a_clip_stays_in_its_split(examples: list[Example], tmp_path: Path) -> N
 
 
 def test_given_splits_are_kept(examples: list[Example], tmp_path: Path) -> None:
-    def named(example: Example, split: str) -> Example:
-        metadata = {**example.question.metadata, "split": split}
-        return replace(example, question=replace(example.question, metadata=metadata))
-
     rows = [named(examples[0], "test"), named(examples[3], "valid"), named(examples[12], "train")]
     done = export("jsonl", rows, tmp_path / "out", validation=0.0)
     assert done.rows == {"test": 1, "validation": 1, "train": 1}
@@ -187,12 +193,56 @@ def test_copied_sounds(examples: list[Example], tmp_path: Path, kind: str) -> No
 def test_bad_rows_are_told_and_left_out(examples: list[Example], tmp_path: Path, kind: str) -> None:
     gone = replace(examples[3], question=replace(examples[3].question, audio=tmp_path / "gone.wav"))
     in_memory = replace(examples[6], question=replace(examples[6].question, audio=Clip(np.ones(99, np.float32))))
+    elsewhere = [named(examples[9], split) for split in ("../../escaped", "fold/3", "test2")]
     told: list[InputError] = []
-    rows = [InputError("examples.jsonl:1: is not JSON"), gone, in_memory, examples[0]]
+    rows = [InputError("examples.jsonl:1: is not JSON"), gone, in_memory, *elsewhere, examples[0]]
     done = export_examples(rows, FORMATS[kind], tmp_path / "out", ExportOptions(0.0), told.append)
-    assert done.bad == len(told) == 3
+    assert done.bad == len(told) == 6
     assert done.rows == {"train": 1}
     assert "gone.wav: no such file" in str(told[1])
+    assert str(told[5]) == "example '3-0': split 'test2' is unknown; use one of train, validation, test"
+    assert list(files(tmp_path / "out")) == FORMATS[kind].files_of(tmp_path / "out")
+    assert not list(tmp_path.rglob("*escaped*"))
+
+
+@pytest.mark.parametrize("kind", ["verl", "hf"])
+def test_what_parquet_cannot_hold_is_a_bad_row(examples: list[Example], tmp_path: Path, kind: str) -> None:
+    from pyarrow import parquet
+
+    cut_off = replace(examples[3], question=replace(examples[3].question, text="cut off \ud83d"))
+    counted = replace(examples[6], question=replace(examples[6].question, metadata={"source": 7, "note": "\ud83d"}))
+    told: list[InputError] = []
+    rows = [examples[0], cut_off, counted]
+    done = export_examples(rows, FORMATS[kind], tmp_path, ExportOptions(0.0), told.append)
+    assert (done.rows, done.bad) == ({"train": 2}, 1)
+    assert str(told[0]).startswith("example '1-0': cannot be written as parquet ('utf-8' codec can't encode")
+    last = parquet.read_table(FORMATS[kind].files_of(tmp_path)[0]).to_pylist()[1]
+    if kind == "hf":
+        assert (last["source"], json.loads(last["metadata"])) == ("7", {"source": 7, "note": "\ud83d"})
+    else:
+        assert last["extra_info"]["index"] == 1
+
+
+@pytest.mark.parametrize("kind", list(FORMATS))
+def test_a_disk_that_fills_up_at_the_end_leaves_the_old_export(
+    examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    export(kind, examples, tmp_path / "out")
+    before = files(tmp_path / "out")
+    format = FORMATS[kind]
+
+    def open_(folder: Path, split: str, options: ExportOptions) -> SplitWriter:
+        writer = format.open(folder, split, options)
+        if split == "validation":
+            monkeypatch.setattr(writer, "finish", full)
+        return writer
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match="No space left"):
+        export_examples(examples[::-1], replace(format, open=open_), tmp_path / "out", ExportOptions(0.25))
+    assert files(tmp_path / "out") == before
 
 
 def test_a_failed_export_leaves_the_old_one(examples: list[Example], tmp_path: Path) -> None:

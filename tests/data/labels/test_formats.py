@@ -221,7 +221,7 @@ def test_a_long_list_is_read_piece_by_piece(sounds: Sounds, run: Run) -> None:
 def test_beats_past_the_end_are_left_out(sounds: Sounds, run: Run) -> None:
     (clip,), findings = run("musicbench", json.dumps(_musicbench()), sounds("song_3.wav", seconds=2.0))
     assert clip.music == Music(key="A minor", tempo=120.0)
-    assert "a beat or chord at 3 s lies past the end" in findings[0].message
+    assert "a beat or chord at 3 s lies outside a clip of 2" in findings[0].message
 
 
 # JAMS
@@ -265,6 +265,22 @@ def test_jams_with_columns_and_musical_facts(sounds: Sounds, run: Run) -> None:
     assert findings == []
     assert clip.events is None
     assert clip.music == Music((0.5, 1.0), (0.5,), (Chord(0.5, "A:min"),), "A minor", 98.5)
+
+
+@pytest.mark.parametrize("at", [-0.05, float("nan"), 10.5])
+def test_musical_facts_that_cannot_be_are_told_and_left_out(at: float, sounds: Sounds, run: Run) -> None:
+    facts = {"beat": (1, 1), "chord": (at, "A:min"), "tempo": (0, 0.5), "key_mode": (0, "A:minor")}
+    annotations = [
+        {"namespace": namespace, "data": [{"time": time, "duration": 1, "value": value}]}
+        for namespace, (time, value) in facts.items()
+    ]
+    (clip,), findings = run(
+        "jams", json.dumps({"annotations": annotations}), sounds("scene.wav"), name="scene.jams"
+    )
+    assert clip.music == Music(key="A minor")
+    tempo, times = findings
+    assert tempo.message == "a tempo of 0.5 beats a minute is none; it is left out"
+    assert f"a beat or chord at {at:g} s lies outside a clip of 10.000 s" in times.message
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"annotations": [{"namespace": "beat"}]}', '{"annotations": 3}'])

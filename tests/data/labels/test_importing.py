@@ -11,7 +11,7 @@ import pytest
 from support.cli import data
 
 from relisten.data.labels import FORMATS, ImportOptions, LabelProblem, import_labels
-from relisten.data.manifest import ClipRecord
+from relisten.data.manifest import ClipRecord, read_manifest, write_manifest
 from relisten.errors import InputError
 
 NAMES = tuple(f"{letter}_0.wav" for letter in "abcd")
@@ -50,6 +50,19 @@ def test_what_was_read_is_not_read_again(labels: Path, sounds: Callable[..., Pat
     spoil(audio / NAMES[0], unseen=True)
     assert clips(labels, audio, measures) == whole
     assert not measures.exists()
+
+
+def test_names_of_files_need_not_be_utf_8(labels: Path, sounds: Callable[..., Path], tmp_path: Path) -> None:
+    audio = sounds(*NAMES, "unlabelled.wav")
+    folder = audio / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    for name in (NAMES[0], "unlabelled.wav"):
+        (audio / name).rename(folder / name)
+    clips(labels, audio, tmp_path / "measures", stop_after=1)
+    found = clips(labels, audio, tmp_path / "measures")
+    write_manifest(tmp_path / "m.jsonl", found)
+    assert list(read_manifest(tmp_path / "m.jsonl")) == found
+    assert found[0].audio == folder / NAMES[0]
 
 
 def test_a_sound_that_changed_is_read_again(labels: Path, sounds: Callable[..., Path], tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def config(files: Path, tiny_folder: Path) -> RouterConfig:
         model=str(tiny_folder),
         questions=str(files / "train.jsonl"),
         validation=str(files / "validation.jsonl"),
-        tools="length,broken",
+        tools="length,brief",
         steps=40,
         batch_size=16,
         lr=0.05,
@@ -116,7 +116,7 @@ def test_it_learns_when_a_tool_helps(config: RouterConfig, files: Path, tmp_path
     assert done.validation["direct"] == pytest.approx(0.3)
     assert done.validation["router"] == done.validation["oracle"] == 1.0
     assert done.validation["calls"] == pytest.approx(0.7)
-    assert done.routes == ("direct", "length", "broken")
+    assert done.routes == ("direct", "length", "brief")
     assert any("reads layer 0" in note for note in notes)
     told = json.loads((tmp_path / "run" / "training.json").read_text())
     assert told["reasoner_before"] == told["reasoner_after"] == done.reasoner

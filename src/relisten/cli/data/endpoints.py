@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 import time
@@ -25,6 +24,7 @@ from rich.progress import (
 
 from relisten.cli.words import plural
 from relisten.errors import InputError
+from relisten.jsonl import dump_json
 from relisten.llm.endpoint import Endpoint, make_endpoint, read_endpoints
 from relisten.llm.limits import Budget
 
@@ -102,6 +102,15 @@ def resolve(roles: Mapping[str, Role], file: Path | None, limits: Mapping[str, A
             raise InputError(f"no {name}: name it with --{name} URL MODEL, or in an --endpoints file")
         found[name] = endpoint
     return found
+
+
+def check_limit(limit: int | None) -> None:
+    """
+    Raises:
+        InputError: it leaves nothing.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit {limit}: it must be at least 1")
 
 
 def need_httpx() -> None:
@@ -228,7 +237,7 @@ def summarize(
 def show_summary(summary: Mapping[str, Any], what: str, as_json: bool) -> int:
     """Print it; the exit status: 0 done, 1 stopped early or with failures."""
     if as_json:
-        print(json.dumps(summary, ensure_ascii=False))
+        print(dump_json(summary))
     else:
         reasons = ", ".join(f"{name} {number}" for name, number in summary["discarded_by_reason"].items())
         print(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from relisten.cli.words import plural
 from relisten.data.examples import Example, example_row, read_examples, write_examples
 from relisten.data.filters import Filter, Sifted, drop_answered_without_sound, drop_duplicates, drop_shared
 from relisten.errors import InputError
+from relisten.files import make_folder, replacing
 from relisten.jsonl import dump_row
 from relisten.listener import Listener
 from relisten.protocol import Format
@@ -102,7 +103,9 @@ def filter_(
         rows: Iterator[Sifted] = (Sifted(row) for row in counting(outcome.good(examples), "examples", sys.stderr))
         for one in filters:
             rows = one(rows)
-        stack.enter_context(outcome)
+        if dropped is not None:
+            make_folder(dropped.parent)
+            outcome.file = stack.enter_context(replacing(dropped))
         written = write_examples(out, outcome.staying(rows))
     if as_json:
         print(json.dumps(outcome.summary(written)))
@@ -119,18 +122,8 @@ class _Outcome:
         self._counts: Counter[str] = Counter()
         self._kept = self._bad = self._not_asked = 0
         self._first_note = ""
-
-    def __enter__(self) -> None:
-        try:
-            self._file = None if self._path is None else self._path.open("w", encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise InputError(
-                f"{self._path}: cannot be written ({error.strerror}); give another --dropped file"
-            ) from None
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        self.file: IO[str] | None = None
+        """Takes what goes, with paths relative to the folder of `dropped`."""
 
     def good(self, path: Path) -> Iterator[Example]:
         """The good rows of a file; bad ones are told."""
@@ -152,8 +145,8 @@ class _Outcome:
                 self._counts[row.reason.partition(" ")[0]] += 1
             else:
                 self._kept += 1
-            if row.reason and self._path is not None and self._file is not None:
-                self._file.write(dump_row(example_row(row.tagged(), self._path.parent)))
+            if row.reason and self._path is not None and self.file is not None:
+                self.file.write(dump_row(example_row(row.tagged(), self._path.parent)))
             if self._tag or not row.reason:
                 yield row.tagged()
 

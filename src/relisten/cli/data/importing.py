@@ -6,8 +6,9 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
@@ -18,6 +19,7 @@ from relisten.data.labels import FORMATS, ImportOptions, LabelProblem, import_la
 from relisten.data.manifest import ClipRecord, write_manifest
 from relisten.data.synth import OTHER_NAMES
 from relisten.errors import InputError
+from relisten.files import make_folder, replacing
 from relisten.jsonl import dump_row
 from relisten.processes import usable_processors
 
@@ -118,16 +120,16 @@ class _Findings:
         self.first = ""
         self._strict = strict
         self._path = report
+        self._file: IO[str] | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> None:
-        try:
-            self._file = None if self._path is None else self._path.open("w", encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise InputError(f"{self._path}: cannot be written ({error.strerror}); give another --report") from None
+        if self._path is not None:
+            make_folder(self._path.parent)
+            self._file = self._stack.enter_context(replacing(self._path))
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._stack.close()  # without the error of an import that failed: the file says why
         hidden = self.bad + self.noticed - _SHOWN
         if hidden > 0:
             listed = "" if self._path is not None else "; --report FILE lists all of them"

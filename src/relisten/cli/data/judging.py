@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from relisten.cli.data.endpoints import (
     SpendBar,
     Stream,
     Timeout,
+    check_limit,
     key_option,
     model_option,
     need_httpx,
@@ -68,6 +70,7 @@ def judge(
     Exit status: 0 done, 1 stopped early or with examples that failed, 2 for bad input.
     """
     need_httpx()
+    check_limit(limit)
     allowed = Budget(budget)
     limits = {"requests_per_minute": rpm, "concurrency": concurrency, "timeout": timeout, "stream": stream}
     endpoint = resolve({"judge": Role(judge, judge_key_env, judge_price)}, endpoints, limits)["judge"]
@@ -82,27 +85,26 @@ def judge(
 
 
 def _cases(examples: Path, manifest: Path, captions: Path | None) -> Iterator[Case]:
-    clips = RowIndex(manifest, ("hash", "id"))
-    texts = None if captions is None else RowIndex(captions, ("hash", "clip"))
-    for example in read_examples(examples):
-        if isinstance(example, InputError):
-            yield example
-            continue
-        known = example.question.metadata
-        digest, clip = str(known.get("hash", "")), str(known.get("clip", ""))
-        found = clips.find(hash=digest, id=clip)
-        if found is None:
-            yield InputError(
-                f"example {example.question.id!r}: its clip (hash {digest or 'unknown'}, id {clip or 'unknown'}) "
-                f"is not in {manifest}; give the manifest it was made from"
-            )
-            continue
-        try:
-            record = parse_record(found[1], manifest.parent, found[0])
-        except InputError as error:
-            yield error
-            continue
-        yield example, record, _captions(texts, digest, clip)
+    with ExitStack() as stack:
+        clips = stack.enter_context(RowIndex(manifest, ("hash", "id")))
+        texts = None if captions is None else stack.enter_context(RowIndex(captions, ("hash", "clip")))
+        for example in read_examples(examples):
+            if isinstance(example, InputError):
+                yield example
+                continue
+            known = example.question.metadata
+            digest, clip = str(known.get("hash", "")), str(known.get("clip", ""))
+            found = clips.find(hash=digest, id=clip)
+            if found is None:
+                missing = f"its clip (hash {digest or 'unknown'}, id {clip or 'unknown'}) is not in {manifest}"
+                yield InputError(f"example {example.question.id!r}: {missing}; give the manifest it was made from")
+                continue
+            try:
+                record = parse_record(found[1], manifest.parent, found[0])
+            except InputError as error:
+                yield error
+                continue
+            yield example, record, _captions(texts, digest, clip)
 
 
 def _captions(texts: RowIndex | None, digest: str, clip: str) -> Captions | None:

@@ -22,7 +22,7 @@ def counting(items: Iterable[T], what: str, stream: TextIO, total: int | None = 
     """The items as they come, counted on `stream` (with the time left where `total` is known)."""
     console = Console(file=stream)
     with Progress(
-        TextColumn(what),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

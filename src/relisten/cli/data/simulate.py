@@ -28,7 +28,12 @@ def simulate(
     out: Annotated[Path, typer.Option(help="Folder for the clips and their manifest.")],
     count: Annotated[int, typer.Option(help="How many clips the folder shall hold.")] = 1000,
     seed: Annotated[int, typer.Option(help="Another seed makes other clips.")] = 0,
-    split: Annotated[str, typer.Option(help="train, validation or test; splits share no sounds.")] = "train",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="train, validation or test; splits share no sounds, but for labels of --sources with fewer than 5."
+        ),
+    ] = "train",
     sources: Annotated[
         Path | None, typer.Option(help="Mix your own recordings: a folder with one sub-folder for each label.")
     ] = None,

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from relisten.cli.console import plain_console
 from relisten.cli.data.progress import counting
 from relisten.cli.outputs import refuse_same
 from relisten.cli.words import plural
 from relisten.data.statistics import FileStatistics
+from relisten.jsonl import dump_json
 from relisten.report.statistics import write_statistics
 
 _MOST = 25
@@ -43,9 +43,9 @@ def stats(
         write_statistics(found, html)
     if as_json:
         for row in found:
-            print(json.dumps(row, ensure_ascii=False))
+            print(dump_json(row))
         return
-    console = Console()
+    console = plain_console()
     for row in found:
         console.print(_table(row))
 

@@ -24,6 +24,7 @@ from relisten.cli.data.endpoints import (
     SpendBar,
     Stream,
     Timeout,
+    check_limit,
     key_option,
     model_option,
     need_httpx,
@@ -80,6 +81,7 @@ def synthesize(
     Exit status: 0 done, 1 stopped early or with clips that failed (the next run tries them), 2 for bad input.
     """
     need_httpx()
+    check_limit(limit)
     if per_clip < 1:
         raise InputError(f"--per-clip {per_clip}: ask for at least 1 question")
     allowed = Budget(budget)

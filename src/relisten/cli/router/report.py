@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from relisten.cli.console import plain_console
 from relisten.cli.router.train import RouterShow
 from relisten.errors import InputError
 from relisten.files import write_whole
@@ -59,7 +60,7 @@ def report(
     if as_json:
         print(json.dumps(found.to_json(), indent=1))
         return
-    print_report(Console(), found)
+    print_report(plain_console(), found)
     print(f"-> {page}")
 
 
@@ -99,7 +100,7 @@ def print_report(console: Console, report: RoutingReport) -> None:
     console.print(table)
     console.print()
     for line in _conclusion(report):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _way(way: Way) -> list[str]:

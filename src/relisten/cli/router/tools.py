@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from relisten.cli.console import plain_console
 from relisten.errors import InputError
+from relisten.jsonl import dump_json
 
 if TYPE_CHECKING:
     from relisten.router.measure import Figure
@@ -49,7 +51,7 @@ def tools(
             arguments = ", ".join(f"{name}={parameter.default!r}" for name, parameter in tool.parameters.items())
             tells = f"{tool.summary} (not installed: {tool.install})" if tool.missing else tool.summary
             table.add_row(tool.name, tells, arguments, f"{tool.max_duration:,.0f} s")
-        Console().print(table, markup=False)
+        plain_console().print(table)
     errors = Console(stderr=True)
     for problem in tool_problems():
         errors.print(f"not read: {problem}", markup=False, highlight=False)
@@ -89,7 +91,7 @@ def tool(
     clip = Clip.load(audio)
     with ToolCache(cache) if cache is not None else nullcontext() as kept:
         report = run_tool(name, clip, segment, arguments, cache=kept, timeout=timeout)
-    print(json.dumps(report.to_json(), ensure_ascii=False, indent=1) if as_json else report.text())
+    print(dump_json(report.to_json(), indent=1) if as_json else report.text())
     raise typer.Exit(0 if report.finding is not None else 1)
 
 

@@ -46,7 +46,7 @@ class ExportOptions:
 
 
 class SplitWriter(Protocol):
-    """Writes the examples of one split; complete once closed, and under its name only then."""
+    """Writes the examples of one split; complete once finished, and under its name once closed."""
 
     def add(self, example: Example) -> None:
         """
@@ -55,7 +55,13 @@ class SplitWriter(Protocol):
         """
         ...
 
-    def close(self) -> None: ...
+    def finish(self) -> None:
+        """Have the files hold everything; what lies under their names is still the export before."""
+        ...
+
+    def close(self) -> None:
+        """Give the finished files their names."""
+        ...
 
     def discard(self) -> None:
         """Leave nothing behind: the export failed."""
@@ -130,6 +136,8 @@ def export_examples(
                 found.rows[split] += 1
             if found.rows:
                 for writer in writers.values():
+                    writer.finish()
+                for writer in writers.values():
                     writer.close()
                 undo.pop_all()
                 # Their clips may be in another split by now.
@@ -161,9 +169,17 @@ class Splitter:
         """Split by clip hash."""
 
     def split_of(self, example: Example, digest: str) -> str:
+        """
+        Raises:
+            InputError: the row names a split that there is not.
+        """
         known = example.question.metadata
         given = str(known.get("split") or TRAIN)
         split = OTHER_NAMES.get(given, given)
+        if split not in SPLITS:
+            raise InputError(
+                f"example {example.question.id!r}: split {given!r} is unknown; use one of {', '.join(SPLITS)}"
+            )
         if split == TRAIN:
             origin = str(known.get("source") or digest)
             draw = hashlib.sha256(f"{self._seed}\0{origin}".encode("utf-8", "surrogatepass")).digest()

@@ -18,6 +18,7 @@ from relisten.data.examples import Example
 from relisten.data.export.base import ExportFormat, ExportOptions, SplitWriter, sound_path
 from relisten.data.export.parquet import ParquetFile, need_pyarrow
 from relisten.data.filters import clip_hash, duration
+from relisten.jsonl import dump_json
 
 SHARD_BYTES: Final = 500 << 20
 _KEPT: Final = (".wav", ".flac", ".mp3", ".ogg", ".opus")
@@ -57,6 +58,7 @@ class _HubWriter:
 
     def add(self, example: Example) -> None:
         question = example.question
+        source = question.metadata.get("source")
         path = sound_path(example)
         sound = _sound_bytes(path)
         row = {
@@ -70,13 +72,17 @@ class _HubWriter:
             "kind": example.kind or None,
             "difficulty": example.difficulty or None,
             "clip_hash": clip_hash(example),
-            "source": question.metadata.get("source"),
-            "metadata": json.dumps(dict(question.metadata), ensure_ascii=False),
+            "source": None if source is None else str(source),
+            "metadata": dump_json(question.metadata),
         }
         if self._shards[-1].bytes >= SHARD_BYTES:
             self._shards[-1].finish()
             self._shards.append(self._new_shard(len(self._shards)))
-        self._shards[-1].add(row, len(sound) + 2000)
+        self._shards[-1].add(row, len(sound) + 2000, question.id)
+
+    def finish(self) -> None:
+        for shard in self._shards:
+            shard.finish()
 
     def close(self) -> None:
         for old in self._folder.glob(f"{self._split}-*-of-*.parquet"):

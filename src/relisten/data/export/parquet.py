@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from relisten.data.export.base import MissingLibraryError
+from relisten.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -38,14 +39,22 @@ class ParquetFile:
         self.bytes = 0
         self._part = path.with_name(f".{path.name}.part")
         self._schema = schema
-        self._rows: list[Mapping[str, Any]] = []
+        self._rows: list[pyarrow.RecordBatch] = []
         self._pending = 0
         self._finished = False
         self._writer = self._pyarrow.parquet.ParquetWriter(self._part, schema)
 
-    def add(self, row: Mapping[str, Any], size: int) -> None:
-        """Take a row of about `size` bytes."""
-        self._rows.append(row)
+    def add(self, row: Mapping[str, Any], size: int, id: str) -> None:
+        """Take a row of about `size` bytes, that of example `id`.
+
+        Raises:
+            InputError: a value is not of its column's type, or text that UTF-8 cannot hold; the row is not taken.
+        """
+        try:
+            batch = self._pyarrow.RecordBatch.from_pylist([row], schema=self._schema)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"example {id!r}: cannot be written as parquet ({error}); mend that row") from None
+        self._rows.append(batch)
         self._pending += size
         self.bytes += size
         if len(self._rows) >= _GROUP_ROWS or self._pending >= _GROUP_BYTES:
@@ -59,8 +68,7 @@ class ParquetFile:
             self._finished = True
 
     def close(self, path: Path | None = None) -> None:
-        """Finish the file and give it its name, or another one."""
-        self.finish()
+        """Give the finished file its name, or another one."""
         self._part.replace(path or self.path)
 
     def discard(self) -> None:
@@ -71,6 +79,6 @@ class ParquetFile:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(self._pyarrow.Table.from_pylist(self._rows, schema=self._schema))
+            self._writer.write_table(self._pyarrow.Table.from_batches(self._rows))
         self._rows = []
         self._pending = 0

@@ -26,8 +26,10 @@ class RowWriter:
     def add(self, example: Example) -> None:
         self._file.write(dump_row(self._row(example)))
 
-    def close(self) -> None:
+    def finish(self) -> None:
         self._file.close()
+
+    def close(self) -> None:
         self._part.replace(self._path)
 
     def discard(self) -> None:

@@ -83,8 +83,11 @@ class _VerlWriter:
                 "kind": example.kind,
             },
         }
+        self._file.add(row, 2000, question.id)
         self._index += 1
-        self._file.add(row, 2000)
+
+    def finish(self) -> None:
+        self._file.finish()
 
     def close(self) -> None:
         self._file.close()

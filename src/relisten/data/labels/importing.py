@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import tempfile
@@ -11,17 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from relisten.audio import Clip
+from relisten.audio import SOUND_ENDINGS, Clip
 from relisten.data.labels.base import LabelFormat, Labelled, LabelProblem, Placed, stem
-from relisten.data.manifest import SLACK, ClipRecord, LabelledEvent, Music, Turn
+from relisten.data.manifest import SLACK, SLOWEST, ClipRecord, LabelledEvent, Music, Turn
 from relisten.data.parallel import ordered_map
 from relisten.data.synth import SPLITS
 from relisten.errors import InputError
 
-SOUND_ENDINGS: Final = frozenset(
-    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".m4a", ".aac", ".mp4", ".webm",
-     ".mka", ".mkv", ".wma", ".w64", ".caf")
-)  # fmt: skip
 _OVERLAP: Final = 0.01
 """Seconds that two labels of one name must share to count as overlapping; below that they only touch."""
 _TOLD: Final = 3
@@ -108,7 +105,7 @@ class Measures:
                 self._database.execute("PRAGMA synchronous = OFF")
                 self._database.execute(
                     "CREATE TABLE IF NOT EXISTS measures "
-                    "(path TEXT PRIMARY KEY, size INT, changed INT, duration REAL, hash TEXT)"
+                    "(path BLOB PRIMARY KEY, size INT, changed INT, duration REAL, hash TEXT)"
                 )
             except (OSError, sqlite3.Error) as error:
                 raise InputError(
@@ -125,14 +122,14 @@ class Measures:
         if self.file is None:
             return None
         row = self._database.execute(
-            "SELECT size, changed, duration, hash FROM measures WHERE path = ?", (str(path),)
+            "SELECT size, changed, duration, hash FROM measures WHERE path = ?", (_stored(str(path)),)
         ).fetchone()
         known = None if row is None else Measured(path, *row)
         return known if known is not None and (known.size, known.changed) == _state(path) else None
 
     def put(self, measured: Measured) -> None:
         if self.file is not None:
-            row = (str(measured.path), measured.size, measured.changed, measured.duration, measured.hash)
+            row = (_stored(str(measured.path)), measured.size, measured.changed, measured.duration, measured.hash)
             self._database.execute("INSERT OR REPLACE INTO measures VALUES (?, ?, ?, ?, ?)", row)
 
     def discard(self) -> None:
@@ -160,12 +157,12 @@ class SoundIndex:
         self._temporary = tempfile.TemporaryDirectory(prefix="relisten-")
         self._database = sqlite3.connect(Path(self._temporary.name) / "sounds.sqlite", isolation_level=None)
         self._database.execute("PRAGMA synchronous = OFF")
-        self._database.execute("CREATE TABLE sounds (stem TEXT, path TEXT)")
+        self._database.execute("CREATE TABLE sounds (stem BLOB, path BLOB)")
         self._database.execute("BEGIN")
         self._database.executemany(
             "INSERT INTO sounds VALUES (?, ?)",
             (
-                (Path(name).stem, str(Path(parent, name)))
+                (_stored(Path(name).stem), _stored(str(Path(parent, name))))
                 for parent, _, names in os.walk(self.folder, followlinks=True)
                 for name in names
                 if _is_sound(name)
@@ -191,13 +188,17 @@ class SoundIndex:
                 return [path]
         for name in names:
             wanted = stem(name) if _is_sound(name) else name
-            rows = [
-                Path(row[0]) for row in self._database.execute("SELECT path FROM sounds WHERE stem = ?", (wanted,))
-            ]
+            found = self._database.execute("SELECT path FROM sounds WHERE stem = ?", (_stored(wanted),))
+            rows = [Path(row[0].decode("utf-8", "surrogatepass")) for row in found]
             if len(rows) == 1:
                 return rows
             shared = shared or sorted(rows)
         return shared
+
+
+def _stored(text: str) -> bytes:
+    """As SQLite takes it: names of files need not be UTF-8."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _is_sound(name: str) -> bool:
@@ -329,14 +330,17 @@ def _music_inside(labelled: Labelled, duration: float, findings: list[LabelProbl
     music = labelled.music
     if music is None:
         return None
-    times = [*music.beats, *(chord.start for chord in music.chords)]
-    if not times or max(times) <= duration + SLACK:
-        return music
-    findings.append(
-        LabelProblem(
-            labelled.where,
-            f"a beat or chord at {max(times):g} s lies past the end of a clip of {duration:.3f} s; "
-            "its musical times are left out",
+    if music.tempo is not None and not SLOWEST <= music.tempo < math.inf:
+        message = f"a tempo of {music.tempo:g} beats a minute is none; it is left out"
+        findings.append(LabelProblem(labelled.where, message))
+        music = replace(music, tempo=None)
+    times = (*music.beats, *music.downbeats, *(chord.start for chord in music.chords))
+    outside = [at for at in times if not 0 <= at <= duration + SLACK]  # which NaN is, too
+    if outside:
+        message = (
+            f"a beat or chord at {outside[0]:g} s lies outside a clip of {duration:.3f} s; "
+            "its musical times are left out"
         )
-    )
-    return replace(music, beats=(), downbeats=(), chords=())
+        findings.append(LabelProblem(labelled.where, message))
+        music = replace(music, beats=(), downbeats=(), chords=())
+    return music

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from typing import IO, Any, Final
 from relisten.data.examples import example_row
 from relisten.data.llm.pipeline import ClipResult
 from relisten.files import make_folder, replacing, write_whole
-from relisten.jsonl import dump_row
+from relisten.jsonl import dump_json, dump_row
 
 FILES: Final = ("sft", "rl", "discarded", "failed", "captions")
 
@@ -58,7 +57,7 @@ class OutcomeFolder:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """A JSON file of the folder, whole or not at all."""
-        write_whole(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_whole(self.path / name, dump_json(content, indent=2) + "\n")
 
     def __enter__(self) -> OutcomeFolder:
         return self

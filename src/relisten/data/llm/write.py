@@ -103,7 +103,8 @@ def make_example(record: ClipRecord, draft: Draft, number: int) -> Example:
     Raises:
         InputError: question or choices cannot be used (empty, or a choice twice).
     """
-    seed = hashlib.sha256("\0".join((record.hash, draft.text, *sorted(draft.choices))).encode()).digest()
+    content = "\0".join((record.hash, draft.text, *sorted(draft.choices)))
+    seed = hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()
     choices = sorted(draft.choices)
     random.Random(seed).shuffle(choices)
     known = {"clip": record.id, "source": record.source, "split": record.split, "hash": record.hash}
