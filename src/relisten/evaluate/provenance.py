@@ -101,7 +101,7 @@ def versions() -> dict[str, str]:
 
 def git_state() -> dict[str, Any] | None:
     """Commit of this package's source and whether it was changed since; None where it is no git checkout."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
