@@ -68,7 +68,9 @@ class StepGraphs:
         self._weights_may_have_moved = True
         self._off = False
         # Its own: the capture stream of PyTorch belongs to the process, and to one card.
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool: Any = None
 
     def forget(self) -> None:
