@@ -501,7 +501,7 @@ def test_a_dry_run_counts(config: GrpoConfig, capsys: pytest.CaptureFixture[str]
     code, out, _ = run(capsys, "train", "grpo", "--config", "grpo-qwen2.5-omni-7b", "--dry-run", "--processes", "8")
     assert code == 0
     assert "adapters" in out
-    assert "of each of 8 processes" in out
+    assert "memory of a process, of 8, estimated" in out
     code, _, err = run(capsys, "train", "grpo", "--config", "grpo-qwen2.5-omni-7b", "--out", tmp_path / "x")
     assert code == 2
     assert "no questions: give --questions" in err
