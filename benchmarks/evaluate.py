@@ -60,9 +60,10 @@ class Shape(NamedTuple):
 class Worker:
     """What a process of a side can do; `together` comes first in a round, the others are about its answers."""
 
-    def __init__(self, model: str, sampling: Sampling) -> None:
+    def __init__(self, model: str, threads: int, sampling: Sampling) -> None:
+        torch.set_num_threads(threads)
         family = load(model, dtype="float32")
-        self._engine, self._stock, self._sampling = NativeEngine(family), Stock(family), sampling
+        self._engine, self._stock, self._sampling = NativeEngine(family, threads=threads), Stock(family), sampling
         self._asked: list[Question] = []
         self._traces: list[Trace] = []
         self._few: list[int] = []
@@ -149,8 +150,7 @@ class Side:
 
 
 def _work(pipe: Connection, model: str, threads: int, sampling: Sampling) -> None:
-    torch.set_num_threads(threads)
-    worker = Worker(model, sampling)
+    worker = Worker(model, threads, sampling)
     with contextlib.suppress(EOFError):  # nobody asks any more
         while True:
             what, given = pipe.recv()
@@ -218,7 +218,7 @@ def main() -> None:
     (together, threads), (released, released_threads) = (best(rates, 1, what) for what in ("together", "released"))
     side_by_side, released_side_by_side = (best(rates, many, what)[0] for what in ("together", "released"))
     torch.set_num_threads(threads)
-    with NativeEngine(load(options.model, dtype="float32")) as engine:
+    with NativeEngine(load(options.model, dtype="float32"), threads=threads) as engine:
         whole = whole_way(engine, options.questions, sampling)
     bench.finish(
         [

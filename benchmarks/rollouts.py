@@ -89,13 +89,12 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         engines = {}
         for threads in options.threads:
-            torch.set_num_threads(threads)  # decides whether an engine encodes beside
             engines[threads] = stack.enter_context(
-                NativeEngine(family, max_rows=options.questions * GROUP, lockstep=True)
+                NativeEngine(family, max_rows=options.questions * GROUP, lockstep=True, threads=threads)
             )
         for turn in range(options.repeats + 1):
             for threads, engine in engines.items():
-                torch.set_num_threads(threads)  # of this thread, and of those that take their first step now
+                torch.set_num_threads(threads)  # of this thread, which the stock way runs on
                 fast, rollouts = ours(engine, asked, turn)
                 traces = [one.trace for one in rollouts]
                 few = spread(traces, REPLAYED)

@@ -15,7 +15,7 @@ _changing = threading.Lock()
 
 def fitting_threads(family: Family) -> int:
     """Processors for an operation of this model: what PyTorch would take, but one for a small model on a CPU, which
-    leaves the others to sound that is encoded beside (`benchmarks/steps.py`)."""
+    leaves the others to sound that is encoded beside (`rates` of `benchmarks/evaluate.py` compare both)."""
     size = sum(weight.nbytes for weight in family.language_model.parameters())
     return 1 if family.device.type == "cpu" and size < _SMALL else torch.get_num_threads()
 
