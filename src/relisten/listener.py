@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from relisten.audio import Clip
 from relisten.engines.base import Engine
-from relisten.engines.drive import Ask, Happening, OnEvent, answer, answer_or_failure, question_seed
+from relisten.engines.drive import Ask, Happening, OnEvent, answer, answer_or_failure, open_at_once, question_seed
 from relisten.engines.loop import BackgroundLoop
 from relisten.engines.options import check_kind, check_options
 from relisten.errors import InputError
@@ -37,7 +37,6 @@ _WHOLE: dict[str, Any] = {
     "max_rows": int,
     "max_context": int | None,
 }  # options that vLLM gets from us
-_IN_FLIGHT = 256  # questions of `ask_many` that are open at once; bounds the clips held in memory
 
 
 class AskOptions(TypedDict, total=False):
@@ -206,6 +205,7 @@ class Listener:
         # Positions of answers; then None, or what the reading of questions ended with.
         told: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
         tasks: dict[int, Future[Trace]] = {}
+        most = open_at_once(self.engine)
         changed = threading.Condition()  # of `tasks` and `left`
         left = False
 
@@ -224,7 +224,7 @@ class Listener:
             try:
                 for index, question in enumerate(questions):
                     with changed:
-                        changed.wait_for(lambda: left or len(tasks) < _IN_FLIGHT)
+                        changed.wait_for(lambda: left or len(tasks) < most)
                         if left:
                             return
                         tasks[index] = begin(index, question)

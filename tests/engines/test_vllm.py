@@ -102,6 +102,7 @@ def test_a_seed_repeats_an_answer_and_its_logprobs_are_the_models_own(tiny_vllm:
 
 def test_hundreds_in_flight_and_cancelled_ones_free_their_place(tiny_vllm: SharedVllm) -> None:
     engine, asked = tiny_vllm.engine(), questions(8)
+    assert engine.max_rows == 256
     random = np.random.default_rng(0)
     cancelled = set(random.permutation(ANSWERS)[: ANSWERS // 2].tolist())
 

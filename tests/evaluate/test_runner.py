@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.questions import write_questions, write_rows
@@ -16,7 +17,7 @@ from support.scripted_run import respond
 
 from relisten import files
 from relisten.engines.drive import question_seed
-from relisten.engines.scripted import ScriptedEngine
+from relisten.engines.scripted import ScriptedEngine, ScriptedStream
 from relisten.errors import EngineError, InputError
 from relisten.evaluate import claims, runner
 from relisten.evaluate.benchmarks.questions import Questions
@@ -60,6 +61,24 @@ def test_a_run_from_end_to_end(data: Path, tmp_path: Path) -> None:
     summary = summarize_run(run)
     assert summary.main.overall.accuracy == 1
     assert json.loads(json.dumps(summary.to_json()))["scores"]["strict"]["total"] == 30
+
+
+def test_the_engine_says_how_many_are_open(tmp_path: Path) -> None:
+    class Small(ScriptedEngine):
+        max_rows = 5
+        most = 0
+
+        def open(self, *given: Any) -> ScriptedStream:
+            stream = super().open(*given)
+            self.most = max(self.most, len(self._streams))
+            return stream
+
+    engine = Small(lambda question: "." * 800 + right(question))
+    data = write_questions(tmp_path / "data", 60)
+    work(make(data, tmp_path / "a"), engine)
+    assert engine.most == 37
+    work(make(data, tmp_path / "b"), engine := Small(right), at_once=3)
+    assert engine.most == 3
 
 
 def test_a_finished_run_asks_nothing(data: Path, tmp_path: Path) -> None:

@@ -75,7 +75,10 @@ def evaluate(
     engine: Engine = "native",
     engine_option: EngineOptions = None,
     at_once: Annotated[
-        int | None, typer.Option(help="Questions that a process has open at once.", show_default="96")
+        int | None,
+        typer.Option(
+            help="Questions that a process has open at once.", show_default="as many as the engine takes, and 32"
+        ),
     ] = None,
     processes: Annotated[
         int,
@@ -98,7 +101,7 @@ def evaluate(
     from relisten.evaluate.provenance import model_hash, router_name
     from relisten.evaluate.results import read_run
     from relisten.evaluate.run_folder import Evaluated, Settings, check_out, prepare
-    from relisten.evaluate.runner import AT_ONCE, work
+    from relisten.evaluate.runner import work
     from relisten.evaluate.summary import summarize_run, write_summary
     from relisten.models import default_dtype
     from relisten.models.checkpoint import model_folder
@@ -144,7 +147,7 @@ def evaluate(
                     run,
                     listener.engine,
                     ask=listener.answer_by,
-                    at_once=at_once or AT_ONCE,
+                    at_once=at_once,
                     on_progress=show.update,
                     about=about,
                 )

@@ -99,6 +99,10 @@ class Engine(Protocol):
     def model(self) -> str:
         """Name of the model, for traces and reports."""
 
+    @property
+    def max_rows(self) -> int:
+        """Answers that are decoded at once; more may be open, and wait their turn."""
+
     def open(self, question: Question, clip: Clip, format: Format, sampling: Sampling) -> Stream:
         """Begin an answer.
 

@@ -30,6 +30,7 @@ Happening = Piece | Event | Routing
 """What is told while an answer is made. A `Routing` comes when a route is chosen, and once more with its reports
 when its tools have run."""
 OnEvent = Callable[[Happening], None]
+_AHEAD = 32
 
 
 class Ask(Protocol):
@@ -45,6 +46,12 @@ class Ask(Protocol):
         sampling: Sampling,
         on_event: OnEvent | None = None,
     ) -> Coroutine[Any, Any, Trace]: ...
+
+
+def open_at_once(engine: Engine) -> int:
+    """How many questions to have open, of many: enough to keep the engine's rows full, few enough to bound the
+    sounds in memory and to leave the rest to other processes."""
+    return engine.max_rows + _AHEAD
 
 
 async def answer(

@@ -72,6 +72,7 @@ class NativeEngine:
             raise InputError(f"threads {threads}: it must be at least 1")
         self._family = family
         self.model = name or family.name
+        self.max_rows = max_rows
         self._context = checked_context(max_context, family.context_size)
         self._grid = family.chunk_seconds if align else None
         self._worker = Worker(

@@ -32,6 +32,7 @@ class ScriptedEngine:
     """
 
     model = "scripted"
+    max_rows = 64
 
     def __init__(self, script: Callable[[Question], str], *, max_context: int = 1 << 20) -> None:
         self._script = script

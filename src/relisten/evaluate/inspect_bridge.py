@@ -37,12 +37,11 @@ from inspect_ai.scorer import CORRECT, INCORRECT, NOANSWER, Score, Scorer, Targe
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from relisten.audio import Clip
-from relisten.engines.drive import question_seed
+from relisten.engines.drive import open_at_once, question_seed
 from relisten.errors import EngineError, InputError
 from relisten.evaluate.benchmarks.base import BadRow, unique
 from relisten.evaluate.benchmarks.registry import find_benchmark
 from relisten.evaluate.predictions import thinking
-from relisten.evaluate.runner import AT_ONCE
 from relisten.evaluate.scoring import Outcome, Rule, chosen, grade
 from relisten.listener import Listener
 from relisten.protocol import MAX_TOKENS, Finish, user_text
@@ -50,6 +49,7 @@ from relisten.question import Question
 from relisten.trace import Trace
 
 _KEY: Final = "relisten"
+_CONNECTIONS: Final = 96  # what the native engine takes; a task does not know its model
 _TRACE: Final = "trace"
 _VALUES: Final = {Outcome.RIGHT: CORRECT, Outcome.WRONG: INCORRECT, Outcome.NO_ANSWER: NOANSWER}
 _STOPS: Final = {Finish.LENGTH: "max_tokens", Finish.CONTEXT: "model_length"}
@@ -98,7 +98,7 @@ class ListenerAPI(ModelAPI):
         return _output(trace)
 
     def max_connections(self) -> int:
-        return AT_ONCE
+        return open_at_once(self._listener.engine)
 
     async def aclose(self) -> None:
         if self._owned:
@@ -225,7 +225,7 @@ def questions(data: str, audio: str | None = None, benchmark: str = "questions")
     rows = unique(find_benchmark(benchmark).rows(Path(data), Path(audio) if audio else None))
     dataset = MemoryDataset(list(_samples(rows)), name=benchmark)
     # inspect begins with 20 at once and feels its way up: made for endpoints that refuse, which an engine does not.
-    config = GenerateConfig(max_connections=AT_ONCE)
+    config = GenerateConfig(max_connections=_CONNECTIONS)
     return Task(dataset=dataset, solver=listen(), scorer=rules(), config=config, fail_on_error=False)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from relisten.audio import Clip
 from relisten.engines.base import Engine
-from relisten.engines.drive import Ask, answer, failed_trace, question_seed
+from relisten.engines.drive import Ask, answer, failed_trace, open_at_once, question_seed
 from relisten.errors import EngineError, InputError, RelistenError
 from relisten.evaluate.claims import Claims, Liveness, Worker
 from relisten.evaluate.provenance import git_state, versions
@@ -33,8 +33,6 @@ from relisten.protocol import Finish
 from relisten.question import Question
 from relisten.trace import Trace
 
-AT_ONCE: Final = 96
-"""Questions that one worker has open: enough to keep an engine's rows full, few enough to share the rest."""
 _BROKEN: Final = 24  # answers in a row that the engine fails before the run stops
 _POLL: Final = 1.0
 _TELL: Final = 0.1
@@ -59,7 +57,7 @@ def work(
     engine: Engine,
     *,
     ask: Ask = answer,
-    at_once: int = AT_ONCE,
+    at_once: int | None = None,
     on_progress: OnProgress | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> None:
@@ -68,6 +66,7 @@ def work(
 
     Args:
         ask: how an answer is made; a router's own way, where the run has one.
+        at_once: questions that are open at once; None: `open_at_once` of the engine.
         about: written into `workers/` beside versions, git state and machine.
 
     Raises:
@@ -76,6 +75,8 @@ def work(
     """
     if not run.unfinished:
         return
+    if at_once is None:
+        at_once = open_at_once(engine)
     if at_once < 1:
         raise InputError(f"at once {at_once}: it must be at least 1")
     liveness = Liveness(run.folder)

@@ -107,7 +107,7 @@ def _ask(folder: Path, model: Path, out: Path, name: str, evaluations: tuple[Ask
     from relisten.evaluate.benchmarks.questions import Questions
     from relisten.evaluate.provenance import model_hash
     from relisten.evaluate.run_folder import Evaluated, prepare
-    from relisten.evaluate.runner import AT_ONCE, work
+    from relisten.evaluate.runner import work
     from relisten.models import load
 
     evaluated = Evaluated(str(model), model_hash(model))
@@ -115,7 +115,7 @@ def _ask(folder: Path, model: Path, out: Path, name: str, evaluations: tuple[Ask
         for one in evaluations:
             data = questions_file(folders.sets(folder), one.questions)
             run = prepare(Questions(), out / one.name, evaluated, one.settings, data=data, limit=one.limit)
-            work(run, engine, at_once=1 if one.alone else AT_ONCE)
+            work(run, engine, at_once=1 if one.alone else None)
             if left := unfinished(read_run(out / one.name)):
                 why = next((row.error for row in left if row.error), "never asked")
                 raise EngineError(

@@ -106,6 +106,7 @@ class VllmEngine:
                     f"vLLM did not start ({type(error).__name__}: {error}); what it wrote above says why"
                 ) from error
             raise
+        self.max_rows: int = self.llm.vllm_config.scheduler_config.max_num_seqs
         cache = self.llm.vllm_config.cache_config
         self.room = CacheRoom(cache.num_gpu_blocks, cache.block_size)
 
