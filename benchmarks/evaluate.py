@@ -2,7 +2,8 @@
 
     python benchmarks/evaluate.py [--model MODEL] [--questions 1000] [--threads 1 2] [--json] [--out FILE]
 
-1. In each round, over the same questions: all at once; all at once the same number of sampled tokens for each
+1. In each round, over the same questions: all at once, three times as many as the engine has rows, so that new ones
+   come as others end, as in a benchmark of a thousand; all at once the same number of sampled tokens for each
    question without listening to anything again; one at a time, 8 of them, spread evenly over how much these answers
    listen and write; and the answers to these 8 the released way (one at a time, at every turn the whole text again
    with all its sounds padded to 300 s).
@@ -34,7 +35,7 @@ from _measuring import Figure, Run, arguments, scene_questions
 from _stock import Stock, counts, spread
 
 from relisten.engines.drive import answer
-from relisten.engines.native import NativeEngine
+from relisten.engines.native import MAX_ROWS, NativeEngine
 from relisten.evaluate.benchmarks.scenes import Scenes
 from relisten.evaluate.results import read_run
 from relisten.evaluate.run_folder import Evaluated, Settings, prepare
@@ -202,9 +203,9 @@ def whole_way(engine: NativeEngine, count: int, sampling: Sampling) -> dict[str,
 
 def main() -> None:
     processors = usable_processors()
-    parser = arguments(__doc__, repeats=5, threads=sorted({1, processors}))
+    parser = arguments(__doc__, repeats=3, threads=sorted({1, processors}))
     parser.add_argument("--questions", type=int, default=1000, help="of the whole way")
-    parser.add_argument("--at-once", type=int, default=64, help="questions of a round")
+    parser.add_argument("--at-once", type=int, default=3 * MAX_ROWS, help="questions of a round")
     parser.add_argument("--processes", type=int, default=processors)
     parser.add_argument("--max-tokens", type=int, default=Sampling().max_tokens)
     options = parser.parse_args()

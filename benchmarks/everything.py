@@ -2,7 +2,7 @@
 
     python benchmarks/everything.py [--only NAME ...] [--gpu] [--results benchmarks/results]
 
-On a machine that does nothing else; about 40 minutes on two cores, of which the soak takes ten. `--gpu` runs those
+On a machine that does nothing else; about 45 minutes on two cores, of which the soak takes ten. `--gpu` runs those
 for a GPU with 20 GB to spare instead. One that fails is told at the end and stops no other.
 """
 

@@ -114,7 +114,7 @@ def torchvision(scratch: Path) -> dict[str, str]:
         pytest.skip(
             f"no torchvision: pip install --no-deps --target {TORCHVISION} torchvision, as make test-vllm does"
         )
-    declaring = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "_released.py"))["_SITE"]
+    declaring = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "_stock_vllm.py"))["DECLARING"]
     (scratch / "sitecustomize.py").write_text(declaring)
     paths = [str(scratch), str(TORCHVISION), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(paths)}
