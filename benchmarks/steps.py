@@ -5,8 +5,8 @@ a long row among them costs, what sampling does, and what the whole engine adds.
         [--out FILE]
 
 Each row adds one token behind `--past` others, the long one behind `--long`. Shares are what PyTorch's profiler
-gives to kernels; the rest is Python and dispatch. Compiled are the parts between attention and the cache, with the
-number of rows left open; a C++ compiler is needed for that on a CPU, and without one these figures are left out.
+gives to kernels; the rest is Python and dispatch. Compiled are the MLPs, with the number of rows left open; a C++
+compiler is needed for that on a CPU, and without one these figures are left out.
 The engine's step (decoder, sampling, masks, text, futures) is compared with the decoder's behind as many tokens,
 for one row and for `--rows`.
 """
@@ -47,8 +47,7 @@ class Side:
         assert isinstance(family, Qwen2_5Omni)
         if compiled:
             for layer in family.language_model.layers:
-                for part in (layer.input_layernorm, layer.post_attention_layernorm, layer.mlp):
-                    part.compile(dynamic=True)
+                layer.mlp.compile(dynamic=True)
         self._decoder = PackedDecoder(family.language_model, family.lm_head)
         self._cache: KVCache = self._decoder.new_cache()
         self._cache.reserve(len(pasts), max(pasts) + 1)

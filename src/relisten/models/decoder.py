@@ -11,13 +11,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import EllipsisType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import apply_rotary_pos_emb
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from relisten.errors import InputError
 
@@ -149,7 +147,7 @@ class PackedDecoder:
         Returns:
             float32 logits behind the last token of each chunk, (len(chunks), vocabulary).
         """
-        return self._run(embeddings, _Plan.of(chunks, embeddings.device), cache, watch)
+        return self._run(embeddings, _Plan.of(chunks, embeddings), cache, watch)
 
     def step(self, embeddings: Tensor, slots: Tensor, positions: Tensor, longest: int, cache: KVCache) -> Tensor:
         """Run one new token for each of the first slots. All that differs from one such step to the next stands in
@@ -165,48 +163,43 @@ class PackedDecoder:
         Returns:
             float32 logits, (rows, vocabulary).
         """
-        return self._run(embeddings, _Plan.of_rows(slots, positions, longest), cache, None)
+        return self._run(embeddings, _Plan.of_rows(slots, positions, longest, embeddings), cache, None)
 
     def _run(
         self, embeddings: Tensor, plan: _Plan, cache: KVCache, watch: Callable[[Tensor], None] | None
     ) -> Tensor:
         cos, sin = self.rotations(plan.longest)
-        cos, sin = cos[plan.positions], sin[plan.positions]
+        cos, sin = cos[plan.positions][:, None], sin[plan.positions][:, None]
         hidden = embeddings
         for layer, block in enumerate(self._model.layers):
             attention = block.self_attn
-            x = block.input_layernorm(hidden)
+            x = _normed(block.input_layernorm, hidden)
             query = attention.q_proj(x).unflatten(-1, (-1, self._head_dim))
             key = attention.k_proj(x).unflatten(-1, (-1, self._head_dim))
             value = attention.v_proj(x).unflatten(-1, (-1, self._head_dim))
-            query, key = apply_rotary_pos_emb(query, key, cos, sin)
-            cache.keys[layer][plan.slots, :, plan.positions] = key
+            query = _rotated(query, cos, sin)
+            cache.keys[layer][plan.slots, :, plan.positions] = _rotated(key, cos, sin)
             cache.values[layer][plan.slots, :, plan.positions] = value
             mixed = self._attend(query, cache.keys[layer], cache.values[layer], plan)
             hidden = hidden + attention.o_proj(mixed.flatten(1))
-            hidden = hidden + block.mlp(block.post_attention_layernorm(hidden))
+            hidden = hidden + block.mlp(_normed(block.post_attention_layernorm, hidden))
             if watch is not None:
                 watch(hidden)
-        logits: Tensor = self._lm_head(self._model.norm(hidden[plan.last]))
+        last = hidden if plan.in_order else hidden[plan.last]
+        logits: Tensor = self._lm_head(_normed(self._model.norm, last))
         return logits.float()
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, plan: _Plan) -> Tensor:
         """(tokens, heads, head_dim) -> the same shape: single-token rows of like length at once, all else one by
         one."""
+        if plan.in_order:
+            return self._attend_slots(query, keys, values, plan)
         mixed = torch.empty_like(query)
-        # A lone query attends to its whole past, so heads that share keys can stand side by side as queries.
         if plan.single_rows:
             # Slots that sit out this step get a zero query whose result is not read.
             slots = query.new_zeros(plan.single_rows, *query.shape[1:])
             slots[plan.single_slots] = query[plan.single_tokens]
-            heard = scaled_dot_product_attention(
-                slots.view(plan.single_rows, self._kv_heads, -1, self._head_dim),
-                keys[: plan.single_rows, :, : plan.single_longest],
-                values[: plan.single_rows, :, : plan.single_longest],
-                attn_mask=plan.single_mask,
-                scale=self._scale,
-            )
-            mixed[plan.single_tokens] = heard.flatten(1, 2)[plan.single_slots]
+            mixed[plan.single_tokens] = self._attend_slots(slots, keys, values, plan)[plan.single_slots]
         for chunk, offset in plan.apart:
             mixed[offset] = scaled_dot_product_attention(
                 query[offset].view(1, self._kv_heads, -1, self._head_dim),
@@ -232,8 +225,19 @@ class PackedDecoder:
             )[0].transpose(0, 1)
         return mixed
 
+    def _attend_slots(self, query: Tensor, keys: Tensor, values: Tensor, plan: _Plan) -> Tensor:
+        """(single_rows, heads, head_dim), a token of each of the first slots -> the same shape."""
+        # A lone query attends to its whole past, so heads that share keys can stand side by side as queries.
+        return scaled_dot_product_attention(
+            query.view(plan.single_rows, self._kv_heads, -1, self._head_dim),
+            keys[: plan.single_rows, :, : plan.single_longest],
+            values[: plan.single_rows, :, : plan.single_longest],
+            attn_mask=plan.single_mask,
+            scale=self._scale,
+        ).flatten(1, 2)
+
     def rotations(self, length: int) -> tuple[Tensor, Tensor]:
-        """Rotary cosines and sines of positions 0 .. `length`, (>= length, head_dim) each.
+        """Rotary cosines and sines of positions 0 .. `length` for `_rotated`, (>= length, head_dim) each.
 
         With sound and text alone the three mRoPE axes count alike, so a position is one number.
         """
@@ -241,11 +245,20 @@ class PackedDecoder:
             size = max(length, 2 * self._cos.shape[0], 256)
             positions = torch.arange(size, device=self._cos.device).expand(3, 1, -1)
             cos, sin = self._model.rotary_emb(self._cos, positions)
-            self._cos, self._sin = cos[0], sin[0]
+            first, second = sin[0].chunk(2, dim=-1)
+            self._cos, self._sin = cos[0], torch.cat((-first, second), dim=-1)
         return self._cos, self._sin
 
 
-_Place = Tensor | EllipsisType
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions of (tokens, heads, head_dim); `sin` has its first half negated, which spares turning x
+    around in several kernels."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+def _normed(norm: Any, x: Tensor) -> Tensor:
+    """A layer's RMS norm as one kernel."""
+    return rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
 @dataclass
@@ -254,9 +267,11 @@ class _Plan:
 
     slots: Tensor
     positions: Tensor
-    last: _Place
-    """Which tokens are the last of their chunks."""
     longest: int
+    in_order: bool = False
+    """Token n is of slot n, and all attend at once: no token is put anywhere else."""
+    last: Tensor | None = None
+    """Which tokens are the last of their chunks."""
     long: Sequence[tuple[Chunk, int, Tensor | None]] = ()
     """Chunks of several tokens, where they begin, and what they may see."""
     apart: Sequence[tuple[Chunk, int]] = ()
@@ -264,12 +279,14 @@ class _Plan:
     single_rows: int = 0
     """Slots that the other single tokens attend in, all at once; 0 without such tokens."""
     single_longest: int = 0
-    single_tokens: _Place = ...
-    single_slots: _Place = ...
+    single_tokens: Tensor | None = None
+    single_slots: Tensor | None = None
     single_mask: Tensor | None = None
 
     @classmethod
-    def of(cls, chunks: Sequence[Chunk], device: torch.device) -> _Plan:
+    def of(cls, chunks: Sequence[Chunk], like: Tensor) -> _Plan:
+        """`like` has the device and the dtype of queries."""
+        device = like.device
         slots: list[int] = []
         positions: list[int] = []
         last: list[int] = []
@@ -283,14 +300,16 @@ class _Plan:
             if chunk.length == 1:
                 singles.append((chunk, offset))
             else:
-                long.append((chunk, offset, _causal(chunk, device)))
+                long.append((chunk, offset, _causal(chunk, like)))
         together, apart = divide(singles, device)
 
         def tensor(numbers: Sequence[int]) -> Tensor:
             return torch.tensor(numbers, device=device)
 
         longest = max(chunk.end for chunk in chunks)
-        plan = cls(tensor(slots), tensor(positions), tensor(last), longest, long, apart)
+        if not long and not apart and slots == [*range(len(slots))]:
+            return cls.of_rows(tensor(slots), tensor(positions), longest, like)
+        plan = cls(tensor(slots), tensor(positions), longest, False, tensor(last), long, apart)
         if together:
             plan.single_tokens = tensor([offset for _, offset in together])
             plan.single_slots = tensor([chunk.slot for chunk, _ in together])
@@ -298,25 +317,26 @@ class _Plan:
             plan.single_longest = max(chunk.end for chunk, _ in together)
             ends = torch.ones(plan.single_rows, dtype=torch.long, device=device)
             ends[plan.single_slots] = tensor([chunk.end for chunk, _ in together])
-            plan.single_mask = _seen(ends, plan.single_longest)
+            plan.single_mask = _seen(ends, plan.single_longest, like)
         return plan
 
     @classmethod
-    def of_rows(cls, slots: Tensor, positions: Tensor, longest: int) -> _Plan:
+    def of_rows(cls, slots: Tensor, positions: Tensor, longest: int, like: Tensor) -> _Plan:
+        """A token for each of the first slots; see `PackedDecoder.step`."""
         return cls(
             slots,
             positions,
-            last=...,
-            longest=longest,
+            longest,
+            in_order=True,
             single_rows=len(slots),
             single_longest=longest,
-            single_mask=_seen(positions + 1, longest),
+            single_mask=_seen(positions + 1, longest, like),
         )
 
 
-def _seen(ends: Tensor, longest: int) -> Tensor:
+def _seen(ends: Tensor, longest: int, like: Tensor) -> Tensor:
     """(rows, 1, 1, longest) mask of what each row's single token sees: everything before its end."""
-    return (torch.arange(longest, device=ends.device) < ends[:, None])[:, None, None, :]
+    return _mask((torch.arange(longest, device=ends.device) < ends[:, None])[:, None, None, :], like)
 
 
 def divide(
@@ -344,9 +364,14 @@ def divide(
     return ordered[count:], ordered[:count]
 
 
-def _causal(chunk: Chunk, device: torch.device) -> Tensor | None:
+def _causal(chunk: Chunk, like: Tensor) -> Tensor | None:
     """(length, end) mask of what each new token sees; None where plain causal attention says the same."""
     if chunk.start == 0:
         return None
-    columns = torch.arange(chunk.end, device=device)
-    return columns <= torch.arange(chunk.start, chunk.end, device=device)[:, None]
+    columns = torch.arange(chunk.end, device=like.device)
+    return _mask(columns <= torch.arange(chunk.start, chunk.end, device=like.device)[:, None], like)
+
+
+def _mask(seen: Tensor, like: Tensor) -> Tensor:
+    """What is added to the scores: 0 where a key is seen. Of booleans every layer would make it anew."""
+    return torch.zeros_like(seen, dtype=like.dtype).masked_fill_(~seen, -torch.inf)
