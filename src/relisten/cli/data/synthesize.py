@@ -24,7 +24,6 @@ from relisten.cli.data.endpoints import (
     SpendBar,
     Stream,
     Timeout,
-    check_limit,
     key_option,
     model_option,
     need_httpx,
@@ -37,6 +36,7 @@ from relisten.cli.outputs import refuse_same
 from relisten.cli.words import plural
 from relisten.data.manifest import ClipRecord, read_manifest
 from relisten.errors import InputError
+from relisten.jsonl import check_limit
 from relisten.llm.endpoint import Endpoint
 from relisten.llm.limits import Budget
 
