@@ -53,7 +53,7 @@ class Ask(typer.core.TyperCommand):
                     raise InputError("--choices: no choice stands behind it; write --choices 2 3")
                 taking = True
             elif argument.startswith("--"):
-                taking = False
+                taking = argument.startswith("--choices=")
                 spread.append(argument)
             else:
                 spread += ["--choices", argument] if taking else [argument]
