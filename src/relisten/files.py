@@ -43,6 +43,22 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def check_writable(path: Path, option: str) -> None:
+    """Before any work: a result that cannot be kept is work lost. A file that is not there yet is made, empty.
+
+    Args:
+        option: what names another file on the command line.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another {option}") from None
+
+
 @contextlib.contextmanager
 def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     """A file to write, UTF-8 text unless `binary`: left without an error it takes the place of `path`, complete;

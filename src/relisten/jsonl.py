@@ -77,6 +77,16 @@ def parse_row(line: bytes, where: str) -> tuple[str, dict[str, Any]] | InputErro
     return where, row
 
 
+def check_limit(limit: int | None) -> None:
+    """For whoever takes only the first `limit` rows.
+
+    Raises:
+        InputError: it leaves nothing.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit {limit}: it must be at least 1")
+
+
 def is_finite(row: Mapping[str, Any]) -> bool:
     """Whether every number in a row is finite, as `dump_row` wants them."""
     try:

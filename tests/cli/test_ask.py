@@ -59,8 +59,11 @@ def test_an_answer_is_shown_with_its_listens(sound: Path, capsys: pytest.Capture
     assert err == ""
 
 
-def test_json_is_one_trace_and_nothing_else(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, "ask", "drums.wav", "How many?", "--choices", "one", "two", "--json")
+@pytest.mark.parametrize("choices", [("--choices", "one", "two"), ("--choices=one", "two")])
+def test_json_is_one_trace_and_nothing_else(
+    sound: Path, capsys: pytest.CaptureFixture[str], choices: tuple[str, ...]
+) -> None:
+    code, out, err = run(capsys, "ask", "drums.wav", "How many?", *choices, "--json")
     assert code == 0
     trace = Trace.from_json(json.loads(out))
     assert trace.answer == "two"

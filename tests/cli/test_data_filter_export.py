@@ -201,6 +201,7 @@ def test_an_export_of_nothing_leaves_the_one_before(
     examples.write_text(examples.read_text().replace('"response"', '"kind_of"'))
     code, _, told = data(capsys, "export", "ms-swift", examples, "--out", folder, "--validation", 0.3)
     assert (code, "no row could be written" in told) == (2, True)
+    assert "no response to train on; without one it serves RL: `relisten train grpo`, or" in told
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -73,6 +73,7 @@ def test_a_dry_run_trains_nothing(settings: Path, tmp_path: Path, capsys: pytest
         ((), "no model: give --model, or a line model = "),
         (("--model", "echo-tiny"), "--out is not given"),
         (("--model", "echo-tiny", "--out", "run"), "no data"),
+        (("--model", "echo-tiny", "--out", "run", "--data", "none"), "none: cannot be read"),
         (("--config", "sft-qwen2.5-omni-8b"), "name one of"),
         (("--model", "echo-tiny", "--dry-run", "--processes", "0"), "must be 1 or more"),
     ],
@@ -84,6 +85,7 @@ def test_what_is_missing_is_told(
     monkeypatch.chdir(tmp_path)
     code, _, said = run(capsys, "train", "sft", *arguments)
     assert (code, problem in said) == (2, True), said
+    assert not Path("run").exists()
 
 
 def test_a_device_that_is_not_there_is_told_before_anything_is_written(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -194,8 +195,15 @@ def test_sounds_in_another_folder(tmp_path: Path) -> None:
 
 
 def test_no_data_says_which_file(tmp_path: Path) -> None:
-    for data in (None, tmp_path, tmp_path / "missing"):
-        with pytest.raises(InputError, match=r"MMAR-meta\.jsonl"):
+    for data, told in (
+        (None, "mmar: needs its data"),
+        (tmp_path, f"mmar: {tmp_path}: holds no MMAR-meta.jsonl and no MMAR-meta.json"),
+        (tmp_path / "q.jsonl", f"mmar: {tmp_path / 'q.jsonl'}: no such file or folder"),
+    ):
+        remedy = (
+            "; give --data with the folder that holds MMAR-meta.jsonl or MMAR-meta.json, or with the file itself"
+        )
+        with pytest.raises(InputError, match=f"^{re.escape(told + remedy)}$"):
             list(BENCHMARKS["mmar"].rows(data))
     with pytest.raises(InputError, match="star_bench"):
         find_benchmark("nonsense")

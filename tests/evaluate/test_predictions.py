@@ -101,6 +101,8 @@ def test_without_data_the_rows_of_the_file_say_what_is_right(tmp_path: Path) -> 
     slim = write_rows(tmp_path / "slim.jsonl", [{"id": row["id"], "answer_prediction": "x"} for row in ROWS])
     with pytest.raises(InputError, match="--data"):
         score(slim)
+    with pytest.raises(InputError, match="under answer_prediction or model_output or model_prediction or"):
+        score(MMAR)
 
 
 def test_a_file_that_brings_its_own_references(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from relisten.cli.words import plural
 from relisten.engines.drive import Piece
 from relisten.engines.options import named_values
 from relisten.errors import InputError
+from relisten.files import check_writable
 from relisten.jsonl import dump_row
 from relisten.listener import DEFAULT_MODEL, Listener
 from relisten.protocol import MAX_LISTENS, MAX_TOKENS, Finish, Format, Listen, same_answer
@@ -53,7 +54,7 @@ class Ask(typer.core.TyperCommand):
                     raise InputError("--choices: no choice stands behind it; write --choices 2 3")
                 taking = True
             elif argument.startswith("--"):
-                taking = False
+                taking = argument.startswith("--choices=")
                 spread.append(argument)
             else:
                 spread += ["--choices", argument] if taking else [argument]
@@ -126,7 +127,7 @@ def ask(
         asked = Question(question, tuple(choices or ()), Clip.load(audio))
         if trace is not None:
             refuse_same(trace, audio)
-            _check_writable(trace)
+            check_writable(trace, "--trace")
         result = _ask_one(asked, loaded, options, as_json)
         if trace is not None:
             try:
@@ -217,12 +218,3 @@ def _ask_file(path: Path, load: Callable[[], Listener], options: dict[str, Any])
         summary += f"; {plural(len(bad), 'bad row')}, the first: {bad[0]}"
     print(summary, file=sys.stderr)
     return answered == finished
-
-
-def _check_writable(path: Path) -> None:
-    """Before any work: an answer that cannot be kept is work lost."""
-    try:
-        with path.open("a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give another --trace file") from None

@@ -144,7 +144,7 @@ def _share(mean: Mean) -> str:
 
 
 def _points(mean: Mean) -> str:
-    return f"{100 * mean.mean:+.1f} points ({100 * mean.low:+.1f} to {100 * mean.high:+.1f})"
+    return f"{100 * mean.mean:+z.1f} points ({100 * mean.low:+z.1f} to {100 * mean.high:+z.1f})"
 
 
 def _plain(mean: Mean | None, digits: int) -> str:

@@ -21,7 +21,6 @@ from relisten.cli.data.endpoints import (
     Price,
     Role,
     Timeout,
-    check_limit,
     key_option,
     model_option,
     need_httpx,
@@ -30,7 +29,7 @@ from relisten.cli.data.endpoints import (
 )
 from relisten.cli.scores import percent
 from relisten.errors import InputError
-from relisten.jsonl import dump_json
+from relisten.jsonl import check_limit, dump_json
 from relisten.llm.limits import Budget
 
 if TYPE_CHECKING:

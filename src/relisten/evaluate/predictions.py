@@ -112,7 +112,7 @@ def read_predictions(path: Path, official: Official | None = None, key: str | No
     problems: list[str] = []
     found = list(_objects(path, problems))
     own = (official.output_key,) if official else ()
-    wanted = (key,) if key else (*own, *KEYS)
+    wanted = (key,) if key else tuple(dict.fromkeys((*own, *KEYS)))
     keys = [name for name in wanted if any(name in row for _, row in found)]
     if not keys and any(is_trace(row) for _, row in found):
         keys = ["answer"]

@@ -7,15 +7,11 @@ was stopped goes on where it was and pays nothing twice. An answer without any r
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from relisten.data.llm.prompts import Prompt
-from relisten.data.llm.structured import ask
 from relisten.errors import InputError
 from relisten.evaluate.predictions import Prediction, first_predictions, is_trace, thinking
 from relisten.evaluate.results import Run, groups_of
@@ -25,6 +21,8 @@ from relisten.jsonl import dump_json, dump_row
 from relisten.llm.chat import ChatRequest, Message
 from relisten.llm.errors import EndpointError, StopRunError
 from relisten.llm.limits import Budget
+from relisten.llm.prompt import read_prompt
+from relisten.llm.structured import ask
 from relisten.llm.tasks import WINDOW, in_order
 from relisten.question import Question
 
@@ -32,8 +30,7 @@ if TYPE_CHECKING:
     from relisten.llm.client import Client
 
 _LONGEST: Final = 20_000  # characters of reasoning that are shown to the judge
-_TEXT: Final = files(__package__).joinpath("rubrics.md").read_text(encoding="utf-8").strip()
-PROMPT: Final = Prompt(_TEXT, f"mmar-rubrics@{hashlib.sha256(_TEXT.encode()).hexdigest()[:8]}")
+PROMPT: Final = read_prompt(__package__, "mmar-rubrics")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from relisten.evaluate.claims import Liveness
 from relisten.evaluate.results import RunConfig
 from relisten.evaluate.scoring import Outcome, Rule, Tally, grade
 from relisten.files import cut_torn_line, make_folder, write_once
-from relisten.jsonl import dump_json, dump_row, parse_row
+from relisten.jsonl import check_limit, dump_json, dump_row, parse_row
 from relisten.protocol import Finish, Format, parse_answer, system_prompt
 from relisten.question import Question
 from relisten.trace import Sampling, Trace
@@ -158,8 +158,7 @@ def prepare(
             rows say, or the folder cannot be written. Nothing is lost in any case.
     """
     settings = settings or Settings()
-    if limit is not None and limit < 1:
-        raise InputError(f"limit {limit}: it must be at least 1")
+    check_limit(limit)
     check_out(out)  # before rows are made, which may take long
     rows: list[Question | BadRow] = []
     for row in unique(benchmark.rows(data, audio)):

@@ -13,6 +13,7 @@ from relisten.errors import InputError
 from relisten.evaluate.attention_curve import AttentionCurve
 from relisten.evaluate.results import Run
 from relisten.evaluate.scoring import Rule
+from relisten.files import check_writable, make_folder
 from relisten.report.html import Child, Markup, join, script_json, tag
 from relisten.report.listening import listening
 from relisten.report.page import asset, head, heading, save
@@ -42,7 +43,7 @@ class Written:
     bytes: int
     entries: int
     sounds: int
-    """Different sounds of the questions that can be read."""
+    """Different sounds of the questions, those that cannot be read among them."""
     playable: int
     """Those that can be played from the page."""
     problems: tuple[str, ...]
@@ -73,7 +74,8 @@ def write_report(
     if max_audio < 0:
         raise InputError(f"max audio {max_audio} MB: it must be 0 or more (0 embeds none)")
     path = Path(path)
-    _check_writable(path)
+    make_folder(path.parent)
+    check_writable(path, "--out")  # before the work of encoding sounds
     rule = rule or runs[0].config.rule
     shown = [
         Shown(run, name, number, rule, AttentionCurve.read(run.folder))
@@ -83,13 +85,15 @@ def write_report(
     sounds = _sounds(entries, audio, int(max_audio * 1e6), path, on_progress)
     notes, problems = _notes(sounds, audio, max_audio)
     save(path, *_page(shown, entries, sounds, audio, notes))
-    ready = [sound for sound in sounds.values() if isinstance(sound, SoundFigure)]
     return Written(
         path=path,
         bytes=path.stat().st_size,
         entries=len(entries),
-        sounds=len(ready),
-        playable=sum(sound.opus is not None or sound.link is not None for sound in ready),
+        sounds=len(sounds),
+        playable=sum(
+            isinstance(sound, SoundFigure) and (sound.opus is not None or sound.link is not None)
+            for sound in sounds.values()
+        ),
         problems=tuple(problems),
     )
 
@@ -101,16 +105,6 @@ def _names(runs: Sequence[Run]) -> list[str]:
         name if names.count(name) == 1 else f"{name} ({names[: number + 1].count(name)})"
         for number, name in enumerate(names)
     ]
-
-
-def _check_writable(path: Path) -> None:
-    """Before the work of encoding sounds."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give another --out") from None
 
 
 def _sounds(

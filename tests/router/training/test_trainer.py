@@ -23,6 +23,7 @@ from relisten.router.looks import LookStore, look_at
 from relisten.router.policy import load_policy
 from relisten.router.routes import DIRECT, Route
 from relisten.router.training.config import RouterConfig
+from relisten.router.training.prepare import read_sets
 from relisten.router.training.trainer import TrainedRouter, train_router
 from relisten.train.watch import Watch
 
@@ -179,6 +180,8 @@ def test_without_a_validation_set_a_fifth_is_held_out(config: RouterConfig, tmp_
     done = run(replace(config, validation="", steps=2), tmp_path, watch=Watch(on_note=notes.append))
     assert done.validation["questions"] == 8
     assert any("the last 8 of 40" in note for note in notes)
+    with pytest.raises(InputError, match="has 1 of the 5 questions needed"):
+        read_sets(replace(config, validation="", questions=_some(config.questions, 1)), notes.append)
 
 
 def test_a_reasoner_that_changes_is_found_out(config: RouterConfig, tmp_path: Path) -> None:

@@ -104,15 +104,6 @@ def resolve(roles: Mapping[str, Role], file: Path | None, limits: Mapping[str, A
     return found
 
 
-def check_limit(limit: int | None) -> None:
-    """
-    Raises:
-        InputError: it leaves nothing.
-    """
-    if limit is not None and limit < 1:
-        raise InputError(f"limit {limit}: it must be at least 1")
-
-
 def need_httpx() -> None:
     """
     Raises:

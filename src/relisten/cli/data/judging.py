@@ -23,7 +23,6 @@ from relisten.cli.data.endpoints import (
     SpendBar,
     Stream,
     Timeout,
-    check_limit,
     key_option,
     model_option,
     need_httpx,
@@ -38,6 +37,7 @@ from relisten.data.llm.facts import Captions
 from relisten.data.lookup import RowIndex
 from relisten.data.manifest import ClipRecord, parse_record
 from relisten.errors import InputError
+from relisten.jsonl import check_limit
 from relisten.llm.endpoint import Endpoint
 from relisten.llm.limits import Budget
 

@@ -24,7 +24,6 @@ from relisten.cli.data.endpoints import (
     SpendBar,
     Stream,
     Timeout,
-    check_limit,
     key_option,
     model_option,
     need_httpx,
@@ -37,6 +36,7 @@ from relisten.cli.outputs import refuse_same
 from relisten.cli.words import plural
 from relisten.data.manifest import ClipRecord, read_manifest
 from relisten.errors import InputError
+from relisten.jsonl import check_limit
 from relisten.llm.endpoint import Endpoint
 from relisten.llm.limits import Budget
 
@@ -121,6 +121,7 @@ async def _run(
     from relisten.data.llm.pipeline import synthesize as results_of
     from relisten.data.llm.prompts import PROMPTS, load_prompt
     from relisten.llm.client import ChatClient
+    from relisten.llm.structured import REPAIR
 
     budget.spent = started = store.spent()
     bar = SpendBar(budget, total, "clips", quiet=quiet)
@@ -142,7 +143,7 @@ async def _run(
     summary = summarize(folder, by_role, store, budget, started)
     settings = {
         "per_clip": per_clip,
-        "prompts": [prompt.version for prompt in map(load_prompt, PROMPTS)],
+        "prompts": [prompt.version for prompt in (*map(load_prompt, PROMPTS), REPAIR)],
         "endpoints": {role: asdict(one) for role, one in endpoints.items()},
     }
     folder.write_json("run.json", {"summary": summary, "settings": settings})

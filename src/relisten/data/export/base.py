@@ -236,7 +236,8 @@ def need_response(example: Example) -> str:
     """
     if not example.response:
         raise InputError(
-            f"example {example.question.id!r} has no response, and this format trains on one; export it for RL"
+            f"example {example.question.id!r} has no response to train on; without one it serves RL: "
+            "`relisten train grpo`, or `relisten data export verl`"
         )
     return example.response
 

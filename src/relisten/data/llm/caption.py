@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from relisten.data.llm.facts import Captions
 from relisten.data.llm.prompts import load_prompt
-from relisten.data.llm.structured import ask
 from relisten.llm.chat import AudioPart, ChatRequest, Message
 from relisten.llm.client import Client
+from relisten.llm.structured import ask
 
 _OPTIONAL: Final = {"type": ["string", "null"]}
 SCHEMA: Final = {

@@ -11,12 +11,12 @@ from typing import Any, Final
 from relisten.data.examples import Example
 from relisten.data.llm.facts import Captions, facts_text
 from relisten.data.llm.prompts import load_prompt
-from relisten.data.llm.structured import ask
 from relisten.data.manifest import ClipRecord
 from relisten.data.structure import Flaw, question_flaws, response_flaws
 from relisten.errors import InputError
 from relisten.llm.chat import ChatRequest, Message
 from relisten.llm.client import Client
+from relisten.llm.structured import ask
 from relisten.question import Question
 
 CHOICES: Final = 4

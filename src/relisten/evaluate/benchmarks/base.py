@@ -184,15 +184,16 @@ def find_file(data: Path | None, names: tuple[str, ...], benchmark: str) -> Path
     Raises:
         InputError: there is none.
     """
+    wanted = f"give --data with the folder that holds {' or '.join(names)}, or with the file itself"
     if data is None:
-        raise InputError(f"{benchmark}: needs its data; give --data with the folder that holds {names[0]}")
+        raise InputError(f"{benchmark}: needs its data; {wanted}")
     if data.is_file():
         return data
     for name in names:
         if (data / name).is_file():
             return data / name
-    what = "holds none of" if data.is_dir() else "does not exist, so there is no"
-    raise InputError(f"{benchmark}: {data} {what} {', '.join(names)}; give --data with the folder of the benchmark")
+    what = f"holds no {' and no '.join(names)}" if data.is_dir() else "no such file or folder"
+    raise InputError(f"{benchmark}: {data}: {what}; {wanted}")
 
 
 def find_audio(path: str, metadata: Path, audio: Path | None) -> Path:

@@ -54,7 +54,8 @@ def read_sets(config: RouterConfig, on_note: Callable[[str], None]) -> tuple[lis
     held = len(questions) // _HELD_OUT
     if not held:
         raise InputError(
-            f"{config.questions}: {len(questions)} questions; give {_HELD_OUT} or more, or a validation set"
+            f"{config.questions}: has {len(questions)} of the {_HELD_OUT} questions needed; give more, or a "
+            "validation set"
         )
     on_note(f"no validation set is given: the last {held} of {len(questions)} questions are held out for it")
     return questions[:-held], questions[-held:]

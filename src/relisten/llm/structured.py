@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from relisten.data.llm.prompts import load_prompt
-from relisten.data.llm.schema import FormError, read_json, validate
 from relisten.llm.chat import ChatRequest, Message, Reply
 from relisten.llm.client import Client
 from relisten.llm.errors import BadReplyError
+from relisten.llm.prompt import read_prompt
+from relisten.llm.schema import FormError, read_json, validate
 
 T = TypeVar("T")
 _LONGEST_QUOTE = 20_000
+REPAIR: Final = read_prompt(__package__, "repair")
 
 
 def _no_faults(value: Any) -> Sequence[str]:
@@ -72,12 +73,11 @@ def _read(reply: Reply, request: ChatRequest, parse: Callable[[Any], T]) -> T:
 
 
 def _repair(request: ChatRequest, reply: Reply, wrong: Sequence[str]) -> ChatRequest:
-    prompt = load_prompt("repair")
-    text = prompt.fill(faults="\n".join(f"- {line}" for line in wrong))
+    text = REPAIR.fill(faults="\n".join(f"- {line}" for line in wrong))
     # An empty turn of the assistant is refused by some endpoints.
     said = Message("assistant", reply.text[:_LONGEST_QUOTE].strip() or "(nothing)")
     return replace(
         request,
-        version=f"{request.version}+{prompt.version}",
+        version=f"{request.version}+{REPAIR.version}",
         messages=(*request.messages, said, Message("user", text)),
     )

@@ -1,4 +1,4 @@
-"""JSON out of a model's text, and a check of its form: the small part of JSON schema that the steps need."""
+"""JSON out of a model's text, and a check of its form: the small part of JSON schema that our requests need."""
 
 from __future__ import annotations
 
