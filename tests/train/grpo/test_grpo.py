@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.cli import lines, run
+from support.grpo_runs import rows, weights
 from support.rewards import EVENNESS
 from support.sounds import noise_clip
 
 from relisten import models
-from relisten.audio import write_clip
 from relisten.engines.base import Stream
 from relisten.engines.native import NativeEngine
 from relisten.errors import DivergedError, EngineError, InputError
@@ -40,51 +36,9 @@ from relisten.train.grpo.updates import Gaps, Pass, Updates
 from relisten.train.settings import dump_settings, make_config, read_settings
 from relisten.train.watch import Watch
 
-TIMES = ("seconds_rollout", "seconds_prepare", "seconds_update", "peak_megabytes")
-
 
 def constant(trace: Trace, question: Question) -> float:
     return 1.0
-
-
-@pytest.fixture(scope="module")
-def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("questions")
-    rows = []
-    for i in range(6):
-        write_clip(folder / f"{i}.wav", noise_clip(2.0 + 0.5 * (i % 2), i))
-        rows.append(
-            {"id": f"q{i}", "audio": f"{i}.wav", "question": f"How many {i}?", "answer": "1", "kind": "count"}
-        )
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder / "questions.jsonl"
-
-
-@pytest.fixture
-def config(tiny_folder: Path, questions: Path) -> GrpoConfig:
-    return GrpoConfig(
-        model=str(tiny_folder),
-        questions=str(questions),
-        reward=EVENNESS,
-        batch_size=3,
-        group_size=4,
-        update_size=2,
-        steps=4,
-        max_tokens=8,
-        lr=1e-3,
-        save_every=1,
-        tensorboard=False,
-        train_audio=False,
-        device="cpu",
-    )
-
-
-def rows(out: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in lines(out / "metrics.jsonl")]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(models.load(folder, dtype="float32").thinker.state_dict())
 
 
 def test_reward_rises_and_every_guard_is_logged(config: GrpoConfig, questions: Path, tmp_path: Path) -> None:
@@ -418,33 +372,6 @@ def test_other_objectives_run(config: GrpoConfig, tmp_path: Path, change: dict[s
     assert math.isfinite(row["loss"])
 
 
-def test_vllm_is_for_one_process(config: GrpoConfig, tmp_path: Path) -> None:
-    two: Any = SimpleNamespace(count=2, index=0, first=True, device="cpu")
-    with pytest.raises(InputError, match="engine vllm with 2 processes"):
-        train_grpo(replace(config, engine="vllm"), tmp_path / "run", processes=two)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_of_several_processes_the_first_one_tells_what_cannot_be_used(
-    config: GrpoConfig,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    first: bool,
-) -> None:
-    def agree(problem: InputError | None) -> None:
-        raise InputError("the folder is full")
-
-    two = SimpleNamespace(count=2, index=1 - first, first=first, device="cpu", agree=agree, close=lambda: None)
-    monkeypatch.setattr("relisten.train.parallel.Processes", lambda device: two)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    (tmp_path / "c.toml").write_text(dump_settings(config))
-    code, _, err = run(capsys, "train", "grpo", "--config", tmp_path / "c.toml", "--out", tmp_path / "run")
-    assert code == 2
-    assert ("the folder is full" in err) == first
-
-
 def test_the_command_trains_goes_on_and_reads_a_file(
     config: GrpoConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -505,70 +432,6 @@ def test_a_dry_run_counts(config: GrpoConfig, capsys: pytest.CaptureFixture[str]
     code, _, err = run(capsys, "train", "grpo", "--config", "grpo-qwen2.5-omni-7b", "--out", tmp_path / "x")
     assert code == 2
     assert "no questions: give --questions" in err
-
-
-def in_two_processes(config: GrpoConfig, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("accelerate")
-    # The other processes need the reward.
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    file = out.parent / "settings.toml"
-    file.write_text(dump_settings(config))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--main_process_port", "0", "-m", "relisten", "train", "grpo", "--json"]
-    command += ["--config", str(file), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["steps"] == config.steps
-
-
-def test_two_processes_divide_a_model_in_half_precision(
-    config: GrpoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = replace(config, steps=2, divided=True, precision="bf16", train_audio=True, gradient_checkpointing=True)
-    in_two_processes(config, tmp_path / "two", monkeypatch)
-    for row in rows(tmp_path / "two"):
-        assert 0 < row["gap_mean"] < 0.005  # of the copy that answers
-        assert row["updates"] > 0
-        assert row["failed"] == 0
-    before, after = weights(Path(config.model)), weights(tmp_path / "two" / "checkpoint")
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert all(value.isfinite().all() for value in after.values())
-    assert any("audio_tower.layers.0" in name for name in moved)
-    assert any("language_model.layers.0" in name for name in moved)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"train_audio": True},
-        {"train_audio": True, "divided": True},
-        {"divided": True, "lora_rank": 2, "gradient_checkpointing": True, "old": "trainer"},
-    ],
-    ids=["replicas", "divided", "divided adapters"],
-)
-def test_two_processes_learn_what_one_does(
-    config: GrpoConfig, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
-) -> None:
-    config = replace(config, validation=str(questions), validation_size=3, **change)
-    train_grpo(replace(config, steps=3), tmp_path / "alone")
-    for steps in (2, 3):  # the second time the run goes on from its state
-        (tmp_path / "two").mkdir(exist_ok=True)
-        (tmp_path / "two" / "config.toml").write_text(dump_settings(replace(config, steps=steps)))
-        in_two_processes(replace(config, steps=steps), tmp_path / "two", monkeypatch)
-    alone, two = rows(tmp_path / "alone"), rows(tmp_path / "two")
-    two[2] = {name: two[2][name] for name in alone[2]}  # its last step was validated when it was the last
-    for mine, other in zip(alone, two, strict=True):
-        assert mine.keys() == other.keys()
-        gaps = {"gap_mean", "gap_max"}
-        assert other.get("gap_max", 0.0) < 1e-4
-        numbers = [name for name in mine if name not in gaps]
-        assert [other[name] for name in numbers] == pytest.approx(
-            [mine[name] for name in numbers], rel=1e-3, abs=1e-5
-        )
-    first, second = weights(tmp_path / "alone" / "checkpoint"), weights(tmp_path / "two" / "checkpoint")
-    for name in first:
-        torch.testing.assert_close(second[name], first[name], atol=2e-3, rtol=1e-2, msg=name)
 
 
 def test_a_trained_model_answers_and_transformers_loads_it(config: GrpoConfig, tmp_path: Path) -> None:
