@@ -129,8 +129,8 @@ class Comparison:
 
 
 def main() -> None:
-    parser = arguments(__doc__, repeats=5)
-    parser.add_argument("--questions", type=int, default=64, help="asked at once in a round")
+    parser = arguments(__doc__, repeats=3)
+    parser.add_argument("--questions", type=int, default=256, help="asked at once in a round")
     parser.add_argument("--alone", type=int, default=8, help="asked one at a time in a round")
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,9 +11,14 @@ import pytest
 from support.cli import run
 
 from relisten.errors import InputError
-from relisten.evaluate.runner import AT_ONCE
 from relisten.llm.endpoint import Endpoint
 from relisten.train.grpo.config import GrpoConfig
+
+
+def test_the_command_line_is_there_before_the_slow_libraries() -> None:
+    slow = "{'torch', 'transformers', 'scipy'}"
+    loaded = f"import sys, relisten.cli; print(sorted({slow} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout == "[]\n"
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +45,7 @@ def test_each_training_names_the_files_that_are_for_it(capsys: pytest.CaptureFix
 def test_defaults_and_needs_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     usual = {field.name: field.default for field in fields(Endpoint)}
     for option, default, *command in (
-        ("--at-once", AT_ONCE, "eval"),
+        ("--at-once", "as many as the engine takes, and 32", "eval"),
         ("--concurrency", usual["concurrency"], "rubrics"),
         ("--timeout", f"{usual['timeout']:g}", "data", "judge"),
         ("--out", "rubrics in the run folder", "rubrics"),

@@ -14,8 +14,7 @@ from rich.table import Table as Grid
 from relisten.cli.bars import noted_bar
 from relisten.cli.statuses import FAILED, INTERRUPTED
 from relisten.files import write_whole
-from relisten.models import ECHO_TINY
-from relisten.models.checkpoint import find_folder
+from relisten.listener import DEFAULT_MODEL
 from relisten.processes import usable_processors
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def reproduce(
     arms: Annotated[str, typer.Option(help="Some of A B B' C D D' E E' F, by comma; empty: all.")] = "",
     start: Annotated[
         str, typer.Option(help="The checkpoint that the base starts from; it forgets its tags.")
-    ] = ECHO_TINY,
+    ] = DEFAULT_MODEL,
     workers: Annotated[
         int, typer.Option(help="Trainings and evaluations at once; 0: as many as there are processors.")
     ] = 0,
@@ -58,7 +57,9 @@ def reproduce(
 
     Exit status: 0 done, 1 a training failed, 2 bad input.
     """
+    # Slow to import, and needless for --help.
     from relisten.errors import InputError
+    from relisten.models.checkpoint import find_folder
     from relisten.reproduce.arms import find_arms
     from relisten.reproduce.plan import BUDGETS, Plan
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, signal
 
 from relisten.audio import SAMPLE_RATE
 from relisten.data.synth import Draw, biquad, filtered
@@ -39,6 +38,8 @@ def record(
 
 
 def _in_room(draw: Draw, spec: SceneSpec, dry: NDArray[np.float32]) -> NDArray[np.float32]:
+    from scipy import signal  # slow to import, and needless for --help
+
     seconds = draw.banded_log(*spec.reverb)
     count = int(SAMPLE_RATE * min(seconds, 1.0))
     response = draw.rng.standard_normal(count, dtype=np.float32)
@@ -56,6 +57,8 @@ def _in_room(draw: Draw, spec: SceneSpec, dry: NDArray[np.float32]) -> NDArray[n
 
 def _background(draw: Draw, count: int) -> NDArray[np.float32]:
     """Noise (count,) of RMS 1: spectrum falling or rising by a random exponent, at times with hum or swell."""
+    from scipy import fft
+
     size = fft.next_fast_len(count, real=True)
     spectrum = fft.rfft(draw.rng.standard_normal(size, dtype=np.float32))
     frequency = np.arange(len(spectrum), dtype=np.float32) * np.float32(SAMPLE_RATE / size)

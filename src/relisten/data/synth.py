@@ -19,7 +19,6 @@ from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from relisten.audio import SAMPLE_RATE
 from relisten.errors import InputError
@@ -125,6 +124,8 @@ def biquad(kind: str, frequency: float, q: float = 0.707, gain_db: float = 0.0) 
 
 def filtered(samples: Array, *sections: Array) -> Array:
     """The samples through second-order sections in series."""
+    from scipy import signal  # slow to import, and needless for --help
+
     result: Array = signal.sosfilt(np.stack(sections), samples)
     return result
 
@@ -188,6 +189,8 @@ def coloured(draw: Draw, samples: Array, amount: float = 1.0) -> Array:
 
 def in_box(draw: Draw, samples: Array) -> Array:
     """Close room of one drum recording: a short, diffuse tail glued to the hit."""
+    from scipy import signal
+
     tail = samples_of(draw.banded_log(0.03, 0.35))
     response = draw.noise(tail) * decay(tail, tail / SAMPLE_RATE / 5)
     response = filtered(response, biquad("low", draw.log(1500, 7500)))

@@ -88,7 +88,7 @@ def question_from_json(data: Mapping[str, Any]) -> Question | BadRow:
     """Raises KeyError, TypeError or ValueError for anything that `question_to_json` did not write."""
     if "error" in data:
         return BadRow(data["id"], data["error"])
-    from relisten.evaluate.benchmarks.scenes import SceneQuestion, parse_reference  # the simulator loads scipy
+    from relisten.evaluate.benchmarks.scenes import SceneQuestion, parse_reference  # it imports this module
 
     values: dict[str, Any] = {
         "text": data["question"],
