@@ -60,4 +60,4 @@ def test_every_benchmark_of_the_tables_is_run_with_the_others() -> None:
     everything = import_module("everything")
     results = {path.stem: json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results").glob("*.json")}
     shown = {name for name, result in results.items() if "figures" in result}
-    assert shown - {"engines"} <= {*everything.BENCHMARKS, *everything.GPU}
+    assert shown - {"engines", "serving"} <= {*everything.BENCHMARKS, *everything.GPU}
