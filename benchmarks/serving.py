@@ -4,7 +4,7 @@
 
 The same `vllm.LLM` twice, once where it finds our front end (docs/vllm.md) and once where it does not, take turns:
 requests of one new sound and a short answer, one after the other and all at once. vLLM's options are its defaults
-but for the length of the context. `--torchvision` is left out where torchvision works as installed.
+but for the length of the context, and nothing is compiled. `--torchvision` is left out where it works as installed.
 """
 
 from __future__ import annotations
