@@ -65,7 +65,6 @@ def sft(
                 if not console.is_terminal and (done % config.log_every == 0 or done == steps):
                     print(f"step {done} of {steps}: {told}", file=sys.stderr, flush=True)
 
-            group.agree(_unreadable(config, out) if group.first else None)
             watch = Watch(on_step=on_step, on_note=lambda note: print(note, file=sys.stderr))
             result = finetune(config, out, watch=watch, processes=group)
     except InputError:
@@ -91,17 +90,3 @@ def sft(
     done = f"{plural(result.steps, 'step')} over {plural(result.examples, 'example')}"
     print(f"{done}; loss {result.loss:.4f}{validated}")
     print(f"-> {result.checkpoint}")
-
-
-def _unreadable(config: FinetuneConfig, out: Path) -> InputError | None:
-    """Why a new run cannot read its data, told before the model is loaded; one that goes on has its own copy."""
-    from relisten.train.sft.reading import TRAIN, read_dataset
-    from relisten.train.sft.trainer import VALIDATION
-
-    try:
-        for path, split in ((config.data, TRAIN), (config.validation, VALIDATION)):
-            if path and not out.exists():
-                read_dataset(path, split, out / "sounds")
-    except InputError as error:
-        return error
-    return None

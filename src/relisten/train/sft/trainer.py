@@ -108,11 +108,15 @@ def begin(config: FinetuneConfig, out: Path) -> None:
     """Make `out` the folder of a run of `config`, or check that it is.
 
     Raises:
-        InputError: it holds a run of other settings, or other files, or cannot be written.
+        InputError: it holds a run of other settings, or other files, or cannot be written; or a run that begins has
+            no data that can be read.
     """
     if not config.data:
         raise InputError("no data: give --data, a JSONL file or a folder that `relisten data export` wrote")
     begun = has_metrics(out) or any((out / "states").glob("step-*"))
+    if not begun:  # before the folder is made, and long before the model is loaded
+        for name in (TRAIN, VALIDATION):
+            _examples(config, name, out / "sounds")
     begin_run(config, out, MAY_CHANGE, begun)
     if not begun:  # a failed attempt may have prepared other data
         for name in (TRAIN, VALIDATION):
@@ -153,6 +157,7 @@ def ready_sets(config: FinetuneConfig, out: Path, family: Qwen2_5Omni) -> Iterat
 
 
 def _examples(config: FinetuneConfig, name: str, sounds: Path) -> Iterable[Example | InputError]:
+    """Raises InputError at once where there is nothing to read."""
     if name == TRAIN:
         return read_dataset(config.data, TRAIN, sounds)
     if config.validation:
