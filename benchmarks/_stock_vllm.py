@@ -34,7 +34,7 @@ deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bi
 _deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, SymInt groups, SymInt offset_groups, bool use_mask) -> (Tensor, Tensor, Tensor, Tensor, Tensor)
 """  # noqa: E501
 
-DECLARING = f'''
+_DECLARING = f'''
 import importlib.abc, sys
 
 class Declare(importlib.abc.MetaPathFinder):
@@ -52,6 +52,18 @@ class Declare(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Declare())
 '''
+
+
+def torchvision_beside_cpu(scratch: Path, torchvision: Path) -> dict[str, str]:
+    """What in the environment has a new process import torchvision beside vLLM's build for CPUs.
+
+    Args:
+        scratch: a folder for what declares the operators.
+        torchvision: folder with its Python files.
+    """
+    (scratch / "sitecustomize.py").write_text(_DECLARING)
+    paths = [str(scratch), str(torchvision.absolute()), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 class StockVllm:
@@ -74,9 +86,7 @@ class StockVllm:
         quiet = {"TORCH_COMPILE_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         environment = {**ENVIRONMENT, **quiet, **os.environ} | ({} if ours else {"VLLM_PLUGINS": ""})
         if torchvision is not None:
-            (self.scratch / "sitecustomize.py").write_text(DECLARING)
-            paths = [str(self.scratch), str(torchvision.absolute()), environment.get("PYTHONPATH", "")]
-            environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+            environment |= torchvision_beside_cpu(self.scratch, torchvision)
         padded = _padded(model, self.scratch / "model")
         self._process = subprocess.Popen(
             [sys.executable, script, str(padded), *map(str, arguments)],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import os
 import runpy
 import sys
 import time
@@ -114,10 +113,9 @@ def torchvision(scratch: Path) -> dict[str, str]:
         pytest.skip(
             f"no torchvision: pip install --no-deps --target {TORCHVISION} torchvision, as make test-vllm does"
         )
-    declaring = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "_stock_vllm.py"))["DECLARING"]
-    (scratch / "sitecustomize.py").write_text(declaring)
-    paths = [str(scratch), str(TORCHVISION), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"PYTHONPATH": os.pathsep.join(paths)}
+    stock = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "_stock_vllm.py"))
+    environment: dict[str, str] = stock["torchvision_beside_cpu"](scratch, TORCHVISION)
+    return environment
 
 
 class SharedVllm:

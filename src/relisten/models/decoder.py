@@ -309,7 +309,7 @@ class _Plan:
         longest = max(chunk.end for chunk in chunks)
         if not long and not apart and slots == [*range(len(slots))]:
             return cls.of_rows(tensor(slots), tensor(positions), longest, like)
-        plan = cls(tensor(slots), tensor(positions), longest, False, tensor(last), long, apart)
+        plan = cls(tensor(slots), tensor(positions), longest, last=tensor(last), long=long, apart=apart)
         if together:
             plan.single_tokens = tensor([offset for _, offset in together])
             plan.single_slots = tensor([chunk.slot for chunk, _ in together])

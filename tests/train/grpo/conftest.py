@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from support.questions import write_rows
 from support.rewards import EVENNESS
 from support.sounds import noise_clip
 
@@ -16,14 +16,13 @@ from relisten.train.grpo.config import GrpoConfig
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("questions")
-    rows = []
+    rows: list[dict[str, object]] = []
     for i in range(6):
         write_clip(folder / f"{i}.wav", noise_clip(2.0 + 0.5 * (i % 2), i))
         rows.append(
             {"id": f"q{i}", "audio": f"{i}.wav", "question": f"How many {i}?", "answer": "1", "kind": "count"}
         )
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder / "questions.jsonl"
+    return write_rows(folder / "questions.jsonl", rows)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from support.cli import lines
+from support.questions import write_rows
 from support.rewards import EVENNESS
 from support.sounds import noise_clip
 from support.vllm import TOLERANCE, answers, assert_same, needs_vllm
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> GrpoConfig:
     folder = tmp_path_factory.mktemp("questions")
-    rows = []
+    rows: list[dict[str, object]] = []
     for i in range(2):
         write_clip(folder / f"{i}.wav", noise_clip(2.0 + i, i))
         rows.append({"id": f"q{i}", "audio": f"{i}.wav", "question": "How many sounds are there?", "answer": "1"})
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(folder / "questions.jsonl", rows)
     return GrpoConfig(
         model="echo-tiny",
         questions=str(folder / "questions.jsonl"),
